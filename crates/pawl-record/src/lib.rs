@@ -1,0 +1,17 @@
+//! Every type that pawl writes to disk or sends over a wire, and the one way a file is written.
+//!
+//! Nothing here computes: no statistics, no training, no printing. A type that is never
+//! serialised does not belong here.
+
+mod file;
+mod run;
+mod setting;
+
+pub use file::{FileError, append_line, read_json, write_atomic, write_json};
+pub use run::{
+    Budget, CheckpointManifest, DataRef, Event, LearningPoint, RunManifest, RunResult, RunStatus, TensorHash,
+};
+pub use setting::{SettingValue, Settings};
+
+/// Version of every document pawl writes; raised when a reader of the old form would be misled.
+pub const SCHEMA: u32 = 1;
