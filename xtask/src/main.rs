@@ -1,0 +1,91 @@
+//! The project's own tasks, run as `cargo xtask TASK`. Depends on none of the crates it checks: it
+//! must build and speak when they do not.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool")]
+
+mod ci;
+mod interop;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+const USAGE: &str = "\
+usage: cargo xtask TASK
+
+  ci                    everything that must hold before a change lands: format, tidy, lints, tests, docs
+  tidy                  the rules that no lint knows: layers, sizes, words, paths
+  parity FILE           recipes/nano.star against a golden file, one line a check
+  interop [--install]   licences, advisories and sources of the dependencies (cargo-deny)
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let root = root();
+    let done = match args[..] {
+        ["ci"] => ci::run(&root),
+        ["tidy"] => tidy::run(&root),
+        ["parity", file] => parity(&root, file),
+        ["interop"] => interop::run(&root, false),
+        ["interop", "--install"] => interop::run(&root, true),
+        ["help" | "--help" | "-h"] => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { message, code }) => {
+            eprintln!("error: {message}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// A task that did not succeed: what to print, and the exit code.
+struct Failure {
+    message: String,
+    code: u8,
+}
+
+impl Failure {
+    fn new(message: impl Into<String>) -> Failure {
+        Failure { message: message.into(), code: 1 }
+    }
+}
+
+/// The repository: cargo names the folder of this package when it runs it.
+fn root() -> PathBuf {
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let package = PathBuf::from(package);
+    package.parent().expect("xtask lies in the repository").to_path_buf()
+}
+
+/// The cargo that runs us, in the repository.
+fn cargo(root: &Path) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // Set for this package by `cargo run`; build scripts and tests of the others must not see it.
+    command.current_dir(root).env_remove("CARGO_MANIFEST_DIR").env_remove("CARGO_PKG_NAME");
+    command
+}
+
+/// The golden file is read by an example of `pawl-model`, so that this crate stays free of ours.
+fn parity(root: &Path, file: &str) -> Result<(), Failure> {
+    let path = std::path::absolute(file).map_err(|why| Failure::new(format!("{file}: {why}")))?;
+    let status = cargo(root)
+        .args(["run", "--release", "--quiet", "-p", "pawl-model", "--example", "parity", "--"])
+        .arg(path)
+        .status()
+        .map_err(|why| Failure::new(format!("cargo cannot be started: {why}")))?;
+    match status.code() {
+        Some(0) => Ok(()),
+        Some(code) => {
+            Err(Failure { message: format!("parity with {file} failed"), code: code.clamp(1, 255) as u8 })
+        }
+        None => Err(Failure::new(format!("parity with {file} was ended by a signal"))),
+    }
+}
