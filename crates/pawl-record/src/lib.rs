@@ -4,10 +4,16 @@
 //! serialised does not belong here.
 
 mod file;
+mod research;
 mod run;
 mod setting;
 
 pub use file::{FileError, append_line, read_json, write_atomic, write_json};
+pub use research::{
+    CampaignBudget, CampaignEnd, CampaignManifest, Category, Change, Decision, EndReason, EqualTime,
+    Evidence, FinalMeasurement, JudgeSettings, KeptEffect, Measured, Noise, NoisePair, PairRecord,
+    Prediction, Promotion, Proposal, RecipeRef, Rung, Verdict,
+};
 pub use run::{
     Budget, CheckpointManifest, DataRef, Event, LearningPoint, RunManifest, RunResult, RunStatus, TensorHash,
 };
