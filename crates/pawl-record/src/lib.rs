@@ -3,11 +3,16 @@
 //! Nothing here computes: no statistics, no training, no printing. A type that is never
 //! serialised does not belong here.
 
+mod data;
 mod file;
 mod research;
 mod run;
 mod setting;
 
+pub use data::{
+    CorpusCrate, CorpusManifest, CorpusRefusal, DataManifest, DataSource, DomainRecord, SkippedFile, SourceFile, Split,
+    SplitRule, TextSize, TokenFile, TokenManifest,
+};
 pub use file::{FileError, append_line, read_json, write_atomic, write_json};
 pub use research::{
     CampaignBudget, CampaignEnd, CampaignManifest, Category, Change, Decision, EndReason, EqualTime,
