@@ -1,0 +1,360 @@
+//! The arguments of every command, and nothing of what they do. Help texts are these comments; they
+//! name no default that the code below does not hold.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use pawl_record::{Budget, SettingValue, Settings};
+use std::path::PathBuf;
+
+/// A pretraining lab: text becomes tokens, base models train, changes are tried under equal compute,
+/// and only what is better is kept.
+#[derive(Parser)]
+#[command(name = "pawl", version, max_term_width = 100, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// One variant a command; each has its file in `commands/`.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Improve a recipe: propose changes, try each in paired runs, keep what is better
+    Research(Research),
+    /// Train one model
+    Train(Train),
+    /// Compile a recipe and say what it is, without training
+    Check(Check),
+    /// Score a run's checkpoint in bits per byte on the search split
+    Eval(Eval),
+    /// Continue a prompt with a trained model
+    Sample(Sample),
+    /// List the training runs of the lab
+    Runs(Runs),
+    /// Show all that is known of one run, proposal or verdict
+    Show(Show),
+    /// Compare two runs: recipes, settings, results
+    Diff(Diff),
+    /// Write the report of the lab's campaign
+    Report(Report),
+    /// Bring text into the lab, and look at what is there
+    #[command(subcommand)]
+    Data(Data),
+    /// Say what this machine can do, and what would be in the way
+    Doctor(Doctor),
+}
+
+/// Where a command works and how it answers.
+#[derive(Args, Clone)]
+pub(crate) struct Place {
+    /// Folder of the lab
+    #[arg(long, value_name = "DIR", default_value = "lab")]
+    pub(crate) lab: PathBuf,
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A recipe and what is set in it.
+#[derive(Args, Clone)]
+pub(crate) struct Program {
+    /// Path of a recipe, or the name of a shipped one: tiny, nano
+    #[arg(value_name = "FILE")]
+    pub(crate) file: String,
+    /// The scale dial; the recipe holds the default
+    #[arg(long, value_name = "D", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) depth: Option<u64>,
+    /// Set a knob or choice by name; may be repeated
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = setting)]
+    settings: Vec<(String, SettingValue)>,
+}
+
+impl Program {
+    /// By name; of two values for one name the last counts, as on any command line.
+    pub(crate) fn settings(&self) -> Settings {
+        self.settings.iter().cloned().collect()
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct Research {
+    /// Recipe to improve: a path, or the name of a shipped one
+    #[arg(long, value_name = "FILE", default_value = "tiny")]
+    pub(crate) recipe: String,
+    /// Who proposes changes
+    #[arg(long, value_enum, default_value_t = Researcher::Optimizer)]
+    pub(crate) researcher: Researcher,
+    /// Stop after this many minutes [default: 60, when --trials is not given]
+    #[arg(long, value_name = "M", allow_negative_numbers = true, value_parser = positive, conflicts_with = "trials")]
+    pub(crate) minutes: Option<f64>,
+    /// Stop after this many trials
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub(crate) trials: Option<u64>,
+    /// Seed of the campaign: proposals, trial seeds
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Data set of the lab
+    #[arg(long, value_name = "NAME", default_value = BUILTIN_DATA, hide = true)]
+    pub(crate) data: String,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+/// Researchers this version has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Researcher {
+    /// Built in: a bandit over choices, a model of the numbers; no key, no network
+    Optimizer,
+}
+
+/// Name of the data set that the binary carries.
+pub(crate) const BUILTIN_DATA: &str = "crates";
+
+#[derive(Args)]
+pub(crate) struct Train {
+    #[command(flatten)]
+    pub(crate) program: Program,
+    #[command(flatten)]
+    pub(crate) limit: Limit,
+    /// Seed of the data order and of initialisation
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Threads; the result is the same for any number [default: one a core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024))]
+    pub(crate) threads: Option<u64>,
+    /// Continue the run of this id, bit for bit as if it had not stopped
+    #[arg(long, value_name = "RUN")]
+    pub(crate) resume: Option<String>,
+    /// Seed of initialisation alone: what differs in the A/A pairs that measure noise
+    #[arg(long, value_name = "S", hide = true)]
+    pub(crate) init_seed: Option<u64>,
+    /// Score the sealed split at the end
+    #[arg(long, hide = true)]
+    pub(crate) seal: bool,
+    /// Data set of the lab
+    #[arg(long, value_name = "NAME", default_value = BUILTIN_DATA, hide = true)]
+    pub(crate) data: String,
+    /// Number format of products
+    #[arg(long, value_enum, default_value_t = Precision::F32, hide = true)]
+    pub(crate) precision: Precision,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+/// Number formats this version trains in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Precision {
+    /// 32-bit floating point throughout.
+    F32,
+}
+
+#[derive(Args)]
+#[group(multiple = false)]
+pub(crate) struct Limit {
+    /// Stop after this many floating-point operations, as 1e12
+    #[arg(long, value_name = "F", allow_negative_numbers = true, value_parser = positive)]
+    flops: Option<f64>,
+    /// Stop after this many training tokens
+    #[arg(long, value_name = "N", value_parser = count)]
+    tokens: Option<u64>,
+    /// Stop after this many optimizer updates
+    #[arg(long, value_name = "N", value_parser = count)]
+    steps: Option<u64>,
+}
+
+impl Limit {
+    /// The one that was given.
+    pub(crate) fn budget(&self) -> Option<Budget> {
+        let flops = self.flops.map(Budget::Flops);
+        flops.or(self.tokens.map(Budget::Tokens)).or(self.steps.map(Budget::Steps))
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct Check {
+    #[command(flatten)]
+    pub(crate) program: Program,
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Eval {
+    /// Id of a run, its first digits, or `champion`
+    pub(crate) run: String,
+    /// Threads [default: one a core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024))]
+    pub(crate) threads: Option<u64>,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Args)]
+pub(crate) struct Sample {
+    /// Id of a run, its first digits, or `champion`
+    pub(crate) run: String,
+    /// Text to continue
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) prompt: String,
+    /// Tokens to write
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = count)]
+    pub(crate) tokens: u64,
+    /// 0 takes the likeliest token each time
+    #[arg(long, value_name = "X", default_value_t = 0.8, allow_negative_numbers = true, value_parser = non_negative)]
+    pub(crate) temperature: f64,
+    /// Seed of the draws
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Threads [default: one a core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024))]
+    pub(crate) threads: Option<u64>,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Args)]
+pub(crate) struct Runs {
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Args)]
+pub(crate) struct Show {
+    /// Id of a run, proposal or verdict, its first digits, or `champion`
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Args)]
+pub(crate) struct Diff {
+    /// Id of a run, its first digits, or `champion`
+    pub(crate) a: String,
+    /// Id of a run, its first digits, or `champion`
+    pub(crate) b: String,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Args)]
+pub(crate) struct Report {
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Data {
+    /// Read text, JSONL or Parquet (with a `text` column), .gz, .zst, folders and globs into a data set
+    Add(DataAdd),
+    /// List the data sets
+    List(DataList),
+    /// Show one data set: domains, splits, sources
+    Show(DataShow),
+}
+
+#[derive(Args)]
+pub(crate) struct DataAdd {
+    /// Name of the new data set
+    pub(crate) name: String,
+    /// Files, folders or globs
+    #[arg(required = true, value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Hold out this last part of the text by position, not whole documents by their hash
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true, value_parser = share)]
+    pub(crate) held_out: Option<f64>,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Args)]
+pub(crate) struct DataList {
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Args)]
+pub(crate) struct DataShow {
+    /// Name of the data set
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Args)]
+pub(crate) struct Doctor {
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+fn setting(text: &str) -> Result<(String, SettingValue), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.trim().is_empty() => {
+            Ok((name.trim().to_string(), SettingValue::parse(value.trim())))
+        }
+        Some(_) | None => Err("write it as name=value, for example matrix_lr=0.03".to_string()),
+    }
+}
+
+fn number(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() => Ok(number),
+        Ok(_) => Err("must be finite".to_string()),
+        Err(_) => Err("is not a number".to_string()),
+    }
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    number(text).and_then(|x| if x > 0.0 { Ok(x) } else { Err("must be above 0".to_string()) })
+}
+
+fn non_negative(text: &str) -> Result<f64, String> {
+    number(text).and_then(|x| if x >= 0.0 { Ok(x) } else { Err("must not be below 0".to_string()) })
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    number(text).and_then(|x| if x > 0.0 && x < 1.0 { Ok(x) } else { Err("must lie between 0 and 1".into()) })
+}
+
+/// A whole number above 0; `1e6` is one.
+fn count(text: &str) -> Result<u64, String> {
+    let count = match text.parse::<u64>() {
+        Ok(count) => count,
+        Err(_) => match number(text)? {
+            // Above 2^53 a float no longer holds every whole number.
+            x if x.fract() == 0.0 && (0.0..9e15).contains(&x) => x as u64,
+            _ => return Err("is not a whole number".to_string()),
+        },
+    };
+    if count > 0 { Ok(count) } else { Err("must be above 0".to_string()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn counts_may_be_written_with_an_exponent() {
+        assert_eq!(count("1e6"), Ok(1_000_000));
+        assert_eq!(count("12"), Ok(12));
+        for wrong in ["0", "-1", "1.5", "x", "1e300", ""] {
+            assert!(count(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn of_two_values_for_a_name_the_last_counts() {
+        let cli = Cli::try_parse_from(["pawl", "check", "tiny", "--set", "a=1", "--set", "a=0.5"]).unwrap();
+        let Command::Check(check) = cli.command else { panic!("not check") };
+        assert_eq!(check.program.settings(), [("a".to_string(), SettingValue::Float(0.5))].into());
+    }
+
+    #[test]
+    fn two_budgets_are_refused() {
+        assert!(Cli::try_parse_from(["pawl", "train", "tiny", "--flops", "1e9", "--steps", "3"]).is_err());
+    }
+}

@@ -1,0 +1,13 @@
+//! One file a command: what it asks of the other crates, and how its answer reads.
+
+pub(crate) mod check;
+pub(crate) mod data;
+pub(crate) mod diff;
+pub(crate) mod doctor;
+pub(crate) mod eval;
+pub(crate) mod report;
+pub(crate) mod research;
+pub(crate) mod runs;
+pub(crate) mod sample;
+pub(crate) mod show;
+pub(crate) mod train;

@@ -1,0 +1,79 @@
+//! The command line of pawl: arguments in, answers and exit codes out. Everything that is worth
+//! testing without a process lives in the other crates.
+
+mod args;
+mod commands;
+mod errors;
+mod machine;
+mod output;
+
+use args::{Cli, Command, Data};
+use clap::Parser;
+use errors::{Exit, Failure};
+use output::Answer;
+use std::io;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(said) => {
+            // Help and version end here too, with their text on stdout.
+            let _ = said.print();
+            return ExitCode::from(said.exit_code() as u8);
+        }
+    };
+    let json = wants_json(&cli.command);
+    match errors::without_panics(|| run(cli.command)) {
+        Ok(answer) => match answer.print(json) {
+            Ok(()) => ExitCode::SUCCESS,
+            // The reader has gone, as `head` does: it has what it wanted.
+            Err(why) if why.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+            Err(why) => end(&Failure::new("the answer cannot be written").caused_by(&why)),
+        },
+        Err(failure) => end(&failure),
+    }
+}
+
+fn run(command: Command) -> Result<Answer, Failure> {
+    match command {
+        Command::Research(args) => commands::research::run(args),
+        Command::Train(args) => commands::train::run(args),
+        Command::Check(args) => commands::check::run(args),
+        Command::Eval(args) => commands::eval::run(args),
+        Command::Sample(args) => commands::sample::run(args),
+        Command::Runs(args) => commands::runs::run(args),
+        Command::Show(args) => commands::show::run(args),
+        Command::Diff(args) => commands::diff::run(args),
+        Command::Report(args) => commands::report::run(args),
+        Command::Data(args) => commands::data::run(args),
+        Command::Doctor(args) => commands::doctor::run(args),
+    }
+}
+
+fn wants_json(command: &Command) -> bool {
+    match command {
+        Command::Research(args) => args.place.json,
+        Command::Train(args) => args.place.json,
+        Command::Check(args) => args.json,
+        Command::Eval(args) => args.place.json,
+        Command::Sample(args) => args.place.json,
+        Command::Runs(args) => args.place.json,
+        Command::Show(args) => args.place.json,
+        Command::Diff(args) => args.place.json,
+        Command::Report(args) => args.place.json,
+        Command::Data(Data::Add(args)) => args.place.json,
+        Command::Data(Data::List(args)) => args.place.json,
+        Command::Data(Data::Show(args)) => args.place.json,
+        Command::Doctor(args) => args.place.json,
+    }
+}
+
+fn end(failure: &Failure) -> ExitCode {
+    // The text ends with a line break of its own.
+    output::narrate(failure.to_string().trim_end());
+    ExitCode::from(match failure.exit() {
+        Exit::Failed => 1,
+        Exit::Misused => 2,
+    })
+}

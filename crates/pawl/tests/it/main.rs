@@ -1,0 +1,6 @@
+//! The built binary as a person or a script meets it: texts, exit codes, documents.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod misuse;
+mod process;
+mod surface;

@@ -1,0 +1,38 @@
+//! Wrong commands: one clear error on stderr, nothing on stdout, exit code 2.
+
+use crate::process::pawl;
+
+fn check_misuse(args: &[&str], said: &str) {
+    let ended = pawl(args);
+    assert_eq!(ended.code, 2, "{args:?}: {}", ended.stderr);
+    assert_eq!(ended.stdout, "", "{args:?}");
+    assert!(ended.stderr.starts_with("error: "), "{args:?}: {}", ended.stderr);
+    assert!(ended.stderr.contains(said), "{args:?}: {said:?} in {}", ended.stderr);
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused() {
+    check_misuse(&["fly"], "unrecognized subcommand 'fly'");
+    check_misuse(&["train"], "<FILE>");
+    check_misuse(&["train", "tiny", "--depth", "0"], "0 is not in 1..");
+    check_misuse(&["train", "tiny", "--flops", "0"], "must be above 0");
+    check_misuse(&["train", "tiny", "--flops", "-1"], "--flops");
+    check_misuse(&["train", "tiny", "--flops", "nan"], "must be finite");
+    check_misuse(&["train", "tiny", "--tokens", "0"], "must be above 0");
+    check_misuse(&["train", "tiny", "--steps", "1.5"], "is not a whole number");
+    check_misuse(&["train", "tiny", "--steps", "1", "--flops", "1e9"], "cannot be used with");
+    check_misuse(&["train", "tiny", "--set", "width"], "name=value");
+    check_misuse(&["train", "tiny", "--threads", "0"], "0 is not in 1..");
+    check_misuse(&["research", "--minutes", "0"], "must be above 0");
+    check_misuse(&["research", "--minutes", "1", "--trials", "1"], "cannot be used with");
+    check_misuse(&["research", "--researcher", "oracle"], "optimizer");
+    check_misuse(&["sample"], "<RUN>");
+    check_misuse(&["data", "add", "name"], "<PATH>");
+}
+
+#[test]
+fn no_command_at_all_shows_what_there_is() {
+    let ended = pawl(&[]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (2, ""));
+    assert!(ended.stderr.contains("Usage: pawl"), "{}", ended.stderr);
+}
