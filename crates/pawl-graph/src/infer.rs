@@ -4,12 +4,23 @@
 use crate::graph::{Graph, ShapeError, ValueId};
 use crate::op::{Binary, DType, Mask, Op, Unary};
 
+/// Elements of the largest tensor a recipe may ask for.
+const MAX_ELEMENTS: usize = 1 << 36;
+
 type Outputs = Result<Vec<(Vec<usize>, DType)>, ShapeError>;
 
 /// Shapes and types of the outputs of `op` applied to `inputs`.
 pub(crate) fn infer(graph: &Graph, op: &Op, inputs: &[ValueId]) -> Outputs {
     let ctx = Context { graph, op, inputs };
     ctx.check_arity()?;
+    let outputs = outputs_of(&ctx, op)?;
+    for (shape, _) in &outputs {
+        ctx.check_size(shape)?;
+    }
+    Ok(outputs)
+}
+
+fn outputs_of(ctx: &Context<'_>, op: &Op) -> Outputs {
     match op {
         Op::Input(_) => Err(ctx.error("inputs are declared, not computed")),
         Op::Const(_) => one(vec![], DType::F32),
@@ -86,6 +97,16 @@ impl Context<'_> {
 
     fn error(&self, because: impl Into<String>) -> ShapeError {
         ShapeError::new(format!("{}: {}", self.op.name(), because.into()))
+    }
+
+    /// No empty tensor, and none whose size could overflow the arithmetic on it.
+    fn check_size(&self, shape: &[usize]) -> Result<(), ShapeError> {
+        let elements = shape.iter().try_fold(1usize, |n, extent| n.checked_mul(*extent));
+        match elements {
+            Some(0) => Err(self.error(format!("the result {} would be empty", show(shape)))),
+            Some(n) if n <= MAX_ELEMENTS => Ok(()),
+            _ => Err(self.error(format!("the result {} has more than 2^36 elements", show(shape)))),
+        }
     }
 
     fn check_arity(&self) -> Result<(), ShapeError> {
@@ -196,7 +217,10 @@ impl Context<'_> {
     }
 
     fn reshape(&self, shape: &[usize]) -> Outputs {
-        let (from, to): (usize, usize) = (self.shape(0).iter().product(), shape.iter().product());
+        let count = |s: &[usize]| s.iter().try_fold(1usize, |n, extent| n.checked_mul(*extent));
+        let (Some(from), Some(to)) = (count(self.shape(0)), count(shape)) else {
+            return Err(self.error(format!("{} is too large", show(shape))));
+        };
         if from != to {
             return Err(self.error(format!(
                 "{} has {from} elements, {} has {to}",
@@ -233,7 +257,7 @@ impl Context<'_> {
     fn pad(&self, axis: usize, before: usize, after: usize) -> Outputs {
         let extent = self.axis(axis)?;
         let mut shape = self.shape(0).to_vec();
-        shape[axis] = extent + before + after;
+        shape[axis] = extent.saturating_add(before).saturating_add(after);
         one(shape, self.graph.dtype(self.inputs[0]))
     }
 
