@@ -1,0 +1,63 @@
+//! The campaign's error budget: which level each test may spend, so that the expected share of false
+//! keeps over the whole campaign stays below `alpha`.
+//!
+//! **Rule.** e-LOND (Xu and Ramdas, "Online multiple testing with e-values", AISTATS 2024): the t-th test
+//! gets `alpha_t = alpha * gamma_t * (R + 1)`, `R` the keeps so far and `gamma` non-negative with sum at
+//! most 1, and keeps when its e-value reaches `1 / alpha_t`.
+//!
+//! **Why it is valid here.** With `E_t` the e-value of test t and `R_T` the keeps at any later time T, a
+//! false keep at t has `1{E_t >= 1/alpha_t} <= alpha_t E_t` and `R_T >= R + 1`, so it adds at most
+//! `alpha gamma_t E_t` to the false share `V_T / R_T`. Summing over true nulls, where `E[E_t] <= 1`, gives
+//! FDR <= alpha, at every T, however the `E_t` depend on each other. That matters: all challengers of one
+//! champion share its runs, so their e-values move together. Three more conditions, each met by
+//! construction in `campaign.rs`:
+//!
+//! - every proposal that gets a pair takes an index, also when screening drops it after one pair: indices
+//!   spent only on survivors would select on the data that the e-value is made of;
+//! - `R` is read before the proposal's first pair; an R that lags only lowers the level;
+//! - a proposal is fixed before its challenger's first run. The researcher may have learnt that the
+//!   champion was unlucky on the shared seeds and choose to propose nulls then. For nulls of one law given
+//!   the champion's runs, `E[E_t 1{t null}] <= E[E_t]` still, whatever the choice depends on; fresh seeds
+//!   for every new champion keep what there is to learn small. Tests simulate it.
+//!
+//! Stopping a duel early (futility, budget, interruption) only removes keeps.
+
+/// Offset of the gamma sequence: how long the early, generous levels last.
+const OFFSET: f64 = 9.0;
+
+/// `1 / sum_{t >= 1} 1 / ((t + 9) ln(t + 9)^2)`, rounded down so that the sum stays at most 1.
+const SCALE: f64 = 2.2521;
+
+/// Share of the budget that test `t` (from 1) gets before any keep: falls like `1 / (t log^2 t)`, the
+/// slowest simple sequence with a finite sum, so that test 100 still has a fortieth of what test 1 had.
+fn gamma(t: u64) -> f64 {
+    let x = t as f64 + OFFSET;
+    SCALE / (x * x.ln().powi(2))
+}
+
+/// Level of test number `test_index` (from 1) after `kept` keeps. A keep needs an e-value of `1 / level`.
+pub fn level(alpha: f64, test_index: u64, kept: u64) -> f64 {
+    assert!(test_index >= 1, "tests are numbered from 1");
+    alpha * gamma(test_index) * (kept + 1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_budget_is_spent_and_not_overspent() {
+        let n = 1_000_000u64;
+        let head: f64 = (1..=n).map(gamma).sum();
+        // The tail lies between the integrals of 1 / (x ln^2 x) = -(1 / ln x)'.
+        let (below, above) = (1.0 / (n as f64 + 1.0 + OFFSET).ln(), 1.0 / (n as f64 + OFFSET).ln());
+        assert!(head + SCALE * above <= 1.0, "{}", head + SCALE * above);
+        assert!(head + SCALE * below > 0.999, "{}", head + SCALE * below);
+    }
+
+    #[test]
+    fn a_keep_earns_back_level() {
+        assert_eq!(level(0.05, 10, 1), 2.0 * level(0.05, 10, 0));
+        assert!(level(0.05, 11, 0) < level(0.05, 10, 0));
+    }
+}
