@@ -1,6 +1,7 @@
 //! The built binary as a person or a script meets it: texts, exit codes, documents.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod lab;
 mod misuse;
 mod process;
 mod surface;
