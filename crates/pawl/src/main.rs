@@ -4,6 +4,7 @@
 mod args;
 mod commands;
 mod errors;
+mod interrupt;
 mod lab;
 mod machine;
 mod output;

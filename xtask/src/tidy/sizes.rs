@@ -100,6 +100,10 @@ fn functions(text: &str) -> Vec<Function<'_>> {
     let mut functions = Vec::new();
     for (at, line) in lines.iter().enumerate() {
         let Some(name) = function_name(line) else { continue };
+        // The functions in a module of builtins are measured, the function that stands for the module is not.
+        if at > 0 && lines[at - 1].trim() == "#[starlark_module]" {
+            continue;
+        }
         let indent = &line[..line.len() - line.trim_start().len()];
         let ends = |line: &str| {
             let closed = line.strip_prefix(indent);
@@ -135,6 +139,13 @@ mod tests {
         let text = "impl A {\n    pub fn one(&self) -> u8 {\n        1\n    }\n\n    fn two() {}\n}\n\nconst fn three(\n    a: u8,\n) -> u8 {\n    a\n}\n";
         let sizes: Vec<_> = functions(text).iter().map(|f| (f.name, f.line, f.lines)).collect();
         assert_eq!(sizes, [("one", 1, 3), ("two", 5, 1), ("three", 8, 5)]);
+    }
+
+    #[test]
+    fn a_module_of_builtins_is_measured_by_its_functions() {
+        let text = "#[starlark_module]\nfn all(builder: &mut B) {\n    fn one() {\n    }\n}\n";
+        let names: Vec<_> = functions(text).iter().map(|f| (f.name, f.lines)).collect();
+        assert_eq!(names, [("one", 2)]);
     }
 
     fn check_file(lines: usize, table: &str, expected: &str) {
