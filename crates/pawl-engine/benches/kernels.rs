@@ -1,0 +1,141 @@
+//! Speed of the kernels in GFLOP/s and in percent of what the registers do at the same moment: the
+//! machine may be shared, so only the ratio is worth remembering. Run with `cargo bench -p pawl-engine`,
+//! with a part of a name to choose.
+#![allow(missing_docs, unsafe_code, clippy::print_stdout)] // a bench prints; it has no users
+
+use pawl_engine::kernels::Isa;
+use pawl_engine::kernels::gemm::{Dims, Store, Strided, gemm, gemm_scratch_len};
+use pawl_engine::pool::Pool;
+use std::hint::black_box;
+use std::time::Instant;
+
+fn main() {
+    let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
+    let isa = Isa::detect();
+    println!("{isa:?}");
+    for num_threads in [1, 2] {
+        let pool = Pool::new(num_threads);
+        bench_gemm(&pool, isa, &filter);
+    }
+}
+
+/// Best seconds of a call among a few, and the peak seen meanwhile.
+fn best(num_calls: usize, pool: &Pool, flops: f64, mut call: impl FnMut()) -> (f64, f64) {
+    call();
+    let (mut seconds, mut peak) = (f64::INFINITY, 0.0_f64);
+    for _ in 0..num_calls {
+        peak = peak.max(register_peak(pool));
+        let start = Instant::now();
+        call();
+        seconds = seconds.min(start.elapsed().as_secs_f64());
+    }
+    (flops / seconds / 1e9, peak)
+}
+
+fn bench_gemm(pool: &Pool, isa: Isa, filter: &str) {
+    let mut total = [0.0_f64; 2];
+    for (rows, k, out) in [
+        (8192, 256, 256),
+        (8192, 256, 1024),
+        (8192, 1024, 256),
+        (4096, 512, 512),
+        (4096, 512, 2048),
+        (4096, 2048, 512),
+        (2048, 768, 768),
+        (2048, 256, 4096),
+        (2048, 128, 512),
+        (2048, 64, 64),
+        (64, 64, 64),
+        (128, 128, 128),
+        (1, 512, 512),
+        (8, 512, 512),
+    ] {
+        let weight = vec![0.5_f32; out * k];
+        let (x, y) = (vec![0.25_f32; rows * k], vec![0.125_f32; rows * out]);
+        let weights = Strided { data: &weight, row: k, col: 1 };
+        let (xs, ys) = (Strided { data: &x, row: k, col: 1 }, Strided { data: &y, row: out, col: 1 });
+        let flip = |s: Strided<'static>| Strided { data: s.data, row: s.col, col: s.row };
+        // SAFETY: the views die before the vectors they come from; only the signature of `flip` needs this.
+        let leak = |s: Strided<'_>| unsafe { std::mem::transmute::<Strided<'_>, Strided<'static>>(s) };
+        let cases = [
+            ("y = x w^T", xs, flip(leak(weights)), Dims { m: rows, n: out, k }),
+            ("dx = dy w", ys, weights, Dims { m: rows, n: k, k: out }),
+            ("dw = dy^T x", flip(leak(ys)), xs, Dims { m: out, n: k, k: rows }),
+        ];
+        for (name, a, b, dims) in cases {
+            let label = format!("gemm {name:12} {rows:5} rows {k:4} -> {out:4}");
+            if !label.contains(filter) {
+                continue;
+            }
+            let mut c = vec![0.0; dims.m * dims.n];
+            let mut scratch = vec![0.0; gemm_scratch_len(pool.num_threads(), dims)];
+            let flops = 2.0 * (dims.m * dims.n * dims.k) as f64;
+            let repeat = (2e7 / flops).ceil().max(1.0);
+            let (gflops, peak) = best(9, pool, flops * repeat, || {
+                for _ in 0..repeat as usize {
+                    gemm(pool, isa, &mut scratch, &mut c, dims.n, a, b, dims, Store::Set);
+                }
+                black_box(&mut c);
+            });
+            if flops > 1e8 {
+                total[0] += flops / gflops;
+                total[1] += flops / peak;
+            }
+            report(&label, pool, gflops, peak);
+        }
+    }
+    if total[0] > 0.0 {
+        println!(
+            "{} threads: large products {:.1} % of peak",
+            pool.num_threads(),
+            100.0 * total[1] / total[0]
+        );
+    }
+}
+
+fn report(label: &str, pool: &Pool, gflops: f64, peak: f64) {
+    let percent = 100.0 * gflops / peak;
+    println!("{} threads  {label:50} {gflops:7.1} GFLOP/s {percent:5.1} %", pool.num_threads());
+}
+
+/// GFLOP/s of multiply-adds that never leave the registers, on all threads.
+fn register_peak(pool: &Pool) -> f64 {
+    let start = Instant::now();
+    let num = 2 * pool.num_threads();
+    pool.run(num, &|_, _| {
+        black_box(multiply_adds(100_000));
+    });
+    (num * 100_000 * MULTIPLY_ADDS * 2) as f64 / start.elapsed().as_secs_f64() / 1e9
+}
+
+/// Multiply-adds of one step of the loop below.
+const MULTIPLY_ADDS: usize = 12 * 16;
+
+fn multiply_adds(steps: usize) -> f32 {
+    #[cfg(target_arch = "x86_64")]
+    if Isa::Avx512.is_available() {
+        // SAFETY: available.
+        return unsafe { multiply_adds_avx512(steps) };
+    }
+    let mut sum = [0.0_f32; MULTIPLY_ADDS];
+    for _ in 0..steps {
+        for lane in &mut sum {
+            *lane = *lane * 0.999 + 0.001;
+        }
+    }
+    sum.iter().sum()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,fma")]
+fn multiply_adds_avx512(steps: usize) -> f32 {
+    use std::arch::x86_64::{_mm512_add_ps, _mm512_cvtss_f32, _mm512_fmadd_ps, _mm512_set1_ps};
+    let (x, y) = (_mm512_set1_ps(black_box(0.999)), _mm512_set1_ps(black_box(0.001)));
+    let mut sum = [_mm512_set1_ps(0.0); 12];
+    for _ in 0..steps {
+        for lanes in &mut sum {
+            *lanes = _mm512_fmadd_ps(*lanes, x, y);
+        }
+    }
+    _mm512_cvtss_f32(sum.into_iter().fold(x, |a, b| _mm512_add_ps(a, b)))
+}

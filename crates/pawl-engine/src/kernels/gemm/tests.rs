@@ -1,0 +1,135 @@
+use super::*;
+use crate::kernels::testing::{check_close, isas, numbers, same_bits};
+
+/// Products of up to 1,600 terms in -1 .. 1; worst seen 2.1e-5 of 1 + |c| (the f64 sum is the truth).
+const TOLERANCE: f32 = 4e-5;
+
+/// The definition. c (M, N) = or += a (M, K) * b (K, N)
+fn reference(c: &mut [f32], c_row: usize, a: Strided<'_>, b: Strided<'_>, dims: Dims, store: Store) {
+    for i in 0..dims.m {
+        for j in 0..dims.n {
+            let term = |p: usize| {
+                f64::from(a.data[i * a.row + p * a.col]) * f64::from(b.data[p * b.row + j * b.col])
+            };
+            let sum: f64 = (0..dims.k).map(term).sum();
+            let c = &mut c[i * c_row + j];
+            *c = if store == Store::Add { *c + sum as f32 } else { sum as f32 };
+        }
+    }
+}
+
+/// Row-major, or transposed, with `extra` elements between rows.
+fn strided(data: &[f32], rows: usize, cols: usize, transposed: bool, extra: usize) -> Strided<'_> {
+    if transposed {
+        Strided { data, row: 1, col: rows + extra }
+    } else {
+        Strided { data, row: cols + extra, col: 1 }
+    }
+}
+
+fn check_gemm(dims: Dims, ta: bool, tb: bool, extra: usize, store: Store) {
+    let Dims { m, n, k } = dims;
+    let (a, b) = (numbers((m + extra) * (k + extra), 1), numbers((k + extra) * (n + extra), 2));
+    let (a, b) = (strided(&a, m, k, ta, extra), strided(&b, k, n, tb, extra));
+    let c_row = n + extra;
+    let before = numbers(m * c_row, 3);
+    let mut want = before.clone();
+    reference(&mut want, c_row, a, b, dims, store);
+    for isa in isas() {
+        let what = format!("{isa:?} {dims:?} ta {ta} tb {tb} extra {extra} {store:?}");
+        let got = same_bits(&what, |pool| {
+            let mut c = before.clone();
+            let mut scratch = vec![f32::NAN; gemm_scratch_len(pool.num_threads(), dims)];
+            gemm(pool, isa, &mut scratch, &mut c, c_row, a, b, dims, store);
+            c
+        });
+        check_close(&got, &want, TOLERANCE, &what);
+    }
+}
+
+#[test]
+fn products_of_odd_sizes_agree_with_the_definition() {
+    let sizes =
+        [(1, 1, 1), (1, 70, 33), (3, 1, 5), (13, 33, 17), (25, 64, 64), (97, 129, 31), (200, 47, 300)];
+    for (m, n, k) in sizes {
+        for (ta, tb) in [(false, false), (false, true), (true, false), (true, true)] {
+            for extra in [0, 3] {
+                check_gemm(Dims { m, n, k }, ta, tb, extra, Store::Set);
+                check_gemm(Dims { m, n, k }, ta, tb, extra, Store::Add);
+            }
+        }
+    }
+}
+
+#[test]
+fn long_sums_and_wide_matrices_are_cut_and_still_agree() {
+    check_gemm(Dims { m: 20, n: 40, k: 1600 }, true, false, 0, Store::Set);
+    check_gemm(Dims { m: 20, n: 40, k: 769 }, false, true, 1, Store::Add);
+    check_gemm(Dims { m: 30, n: 2100, k: 40 }, false, true, 0, Store::Add);
+    check_gemm(Dims { m: 100, n: 40, k: 512 }, false, true, 0, Store::Set);
+    check_gemm(Dims { m: 10, n: 512, k: 40 }, false, false, 0, Store::Set);
+}
+
+#[test]
+fn general_strides_are_read_right() {
+    let dims = Dims { m: 14, n: 35, k: 9 };
+    let (a, b) = (numbers(14 * 2 * 9 * 3, 1), numbers(9 * 70 * 2, 2));
+    let (a, b) = (Strided { data: &a, row: 2, col: 28 }, Strided { data: &b, row: 140, col: 2 });
+    let mut want = vec![0.0; 14 * 35];
+    reference(&mut want, 35, a, b, dims, Store::Set);
+    for isa in isas() {
+        let mut got = vec![f32::NAN; 14 * 35];
+        let mut scratch = vec![0.0; gemm_scratch_len(1, dims)];
+        gemm(&Pool::new(1), isa, &mut scratch, &mut got, 35, a, b, dims, Store::Set);
+        check_close(&got, &want, TOLERANCE, "general strides");
+    }
+}
+
+#[test]
+fn an_element_has_the_same_bits_in_any_matrix() {
+    let (a, b) = (numbers(50 * 600, 1), numbers(600 * 100, 2));
+    for isa in isas() {
+        let pool = Pool::new(2);
+        let run = |m: usize, n: usize| {
+            let dims = Dims { m, n, k: 600 };
+            let mut c = vec![0.0; m * n];
+            let mut scratch = vec![0.0; gemm_scratch_len(2, dims)];
+            let (a, b) = (strided(&a, m, 600, false, 0), Strided { data: &b, row: 100, col: 1 });
+            gemm(&pool, isa, &mut scratch, &mut c, n, a, b, dims, Store::Set);
+            c
+        };
+        let (all, some) = (run(50, 100), run(5, 7));
+        for i in 0..5 {
+            assert_eq!(all[i * 100..i * 100 + 7], some[i * 7..i * 7 + 7], "{isa:?} row {i}");
+        }
+    }
+}
+
+#[test]
+fn a_batch_is_its_products_one_by_one() {
+    for (num, m, n, k) in [(1, 5, 6, 7), (5, 33, 17, 20), (40, 16, 16, 16), (3, 128, 128, 100)] {
+        let dims = Dims { m, n, k };
+        let (a, b) = (numbers(num * m * k, 1), numbers(num * k * n, 2));
+        for b_batch in [k * n, 0] {
+            let batch = BatchStrides { a: m * k, b: b_batch, c: m * n + 3 };
+            let before = numbers(num * batch.c, 3);
+            let mut want = before.clone();
+            for i in 0..num {
+                let a = strided(&a[i * batch.a..], m, k, true, 0);
+                let b = strided(&b[i * batch.b..], k, n, false, 0);
+                reference(&mut want[i * batch.c..], n, a, b, dims, Store::Add);
+            }
+            for isa in isas() {
+                let what = format!("{isa:?} {num} of {dims:?}");
+                let got = same_bits(&what, |pool| {
+                    let mut c = before.clone();
+                    let mut scratch = vec![f32::NAN; gemm_batch_scratch_len(pool.num_threads(), dims)];
+                    let (a, b) = (strided(&a, m, k, true, 0), strided(&b, k, n, false, 0));
+                    gemm_batch(pool, isa, &mut scratch, &mut c, n, a, b, dims, Store::Add, num, batch);
+                    c
+                });
+                check_close(&got, &want, TOLERANCE, &what);
+            }
+        }
+    }
+}

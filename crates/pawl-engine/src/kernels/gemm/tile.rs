@@ -1,0 +1,396 @@
+//! The innermost product: one register tile of C, for each instruction set.
+//!
+//! An element of C is the same chain of multiply-adds over k whatever tile it falls into, so cutting a
+//! matrix differently never changes its bits. Tiles check nothing: their callers own the bounds.
+
+/// Operands of one tile: c (rows, cols) = or += a (rows, k) * b (k, cols), strides in elements.
+#[derive(Clone, Copy)]
+pub(crate) struct TileArgs {
+    pub(crate) k: usize,
+    pub(crate) a: *const f32,
+    pub(crate) a_row: usize,
+    pub(crate) a_col: usize,
+    pub(crate) b: *const f32,
+    pub(crate) b_row: usize,
+    pub(crate) c: *mut f32,
+    pub(crate) c_row: usize,
+    /// Adds to C instead of overwriting it.
+    pub(crate) add: bool,
+}
+
+/// A register tile of one instruction set.
+pub(crate) trait Tile {
+    /// Rows of a full tile.
+    const ROWS: usize;
+    /// Columns of a full tile, the width of a packed panel of B.
+    const COLS: usize;
+
+    /// One tile of `rows <= ROWS` by `cols <= COLS`, both at least 1.
+    ///
+    /// # Safety
+    /// The instruction set is available and every element the arguments describe is in bounds.
+    unsafe fn run(rows: usize, cols: usize, args: TileArgs);
+
+    /// dst (cols, rows) = transpose of src (rows, cols), rows `src_row` and `dst_row` apart.
+    ///
+    /// # Safety
+    /// The instruction set is available and both blocks are in bounds.
+    unsafe fn transpose(
+        rows: usize,
+        cols: usize,
+        src: *const f32,
+        src_row: usize,
+        dst: *mut f32,
+        dst_row: usize,
+    ) {
+        for i in 0..rows {
+            for j in 0..cols {
+                // SAFETY: in bounds by the promise of the caller.
+                unsafe { *dst.add(j * dst_row + i) = *src.add(i * src_row + j) };
+            }
+        }
+    }
+}
+
+/// Plain Rust, 4 x 8.
+pub(crate) struct Portable;
+
+impl Tile for Portable {
+    const ROWS: usize = 4;
+    const COLS: usize = 8;
+
+    unsafe fn run(rows: usize, cols: usize, args: TileArgs) {
+        // SAFETY: the promise of the caller.
+        unsafe {
+            match rows {
+                1 => portable::<1>(cols, args),
+                2 => portable::<2>(cols, args),
+                3 => portable::<3>(cols, args),
+                _ => portable::<4>(cols, args),
+            }
+        }
+    }
+}
+
+unsafe fn portable<const R: usize>(cols: usize, args: TileArgs) {
+    let mut sum = [[0.0_f32; Portable::COLS]; R];
+    for p in 0..args.k {
+        let mut b = [0.0_f32; Portable::COLS];
+        // SAFETY: row p of b has `cols` elements.
+        let row = unsafe { std::slice::from_raw_parts(args.b.add(p * args.b_row), cols) };
+        match <&[f32; Portable::COLS]>::try_from(row) {
+            Ok(full) => b = *full,
+            Err(_) => b[..cols].copy_from_slice(row),
+        }
+        for r in 0..R {
+            // SAFETY: a has R rows and k columns.
+            let a = unsafe { *args.a.add(r * args.a_row + p * args.a_col) };
+            for j in 0..Portable::COLS {
+                sum[r][j] += a * b[j];
+            }
+        }
+    }
+    for r in 0..R {
+        // SAFETY: row r of c has `cols` elements.
+        let row = unsafe { std::slice::from_raw_parts_mut(args.c.add(r * args.c_row), cols) };
+        for (c, sum) in row.iter_mut().zip(&sum[r]) {
+            *c = if args.add { *c + sum } else { *sum };
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86::{Avx2, Avx512};
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{Tile, TileArgs};
+    use std::arch::x86_64::*;
+
+    /// 12 rows of two 16-lane vectors: 24 accumulators, two of B, and A broadcast from memory.
+    pub(crate) struct Avx512;
+
+    impl Tile for Avx512 {
+        const ROWS: usize = 12;
+        const COLS: usize = 32;
+
+        unsafe fn run(rows: usize, cols: usize, args: TileArgs) {
+            // SAFETY: the promise of the caller.
+            unsafe {
+                if cols > 16 {
+                    avx512_rows::<2>(rows, lanes(cols - 16), args);
+                } else {
+                    avx512_rows::<1>(rows, lanes(cols), args);
+                }
+            }
+        }
+
+        unsafe fn transpose(
+            rows: usize,
+            cols: usize,
+            src: *const f32,
+            src_row: usize,
+            dst: *mut f32,
+            dst_row: usize,
+        ) {
+            for i in (0..rows).step_by(16) {
+                for j in (0..cols).step_by(16) {
+                    // SAFETY: the block is inside what the caller promised.
+                    unsafe {
+                        let (src, dst) = (src.add(i * src_row + j), dst.add(j * dst_row + i));
+                        transpose_16((rows - i).min(16), (cols - j).min(16), src, src_row, dst, dst_row);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The mask of the first `count` of 16 lanes.
+    fn lanes(count: usize) -> __mmask16 {
+        u16::MAX >> (16 - count)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
+    unsafe fn avx512_rows<const V: usize>(rows: usize, last: __mmask16, args: TileArgs) {
+        // SAFETY: the promise of the caller.
+        unsafe {
+            match rows {
+                1 => avx512::<1, V>(last, args),
+                2 => avx512::<2, V>(last, args),
+                3 => avx512::<3, V>(last, args),
+                4 => avx512::<4, V>(last, args),
+                5 => avx512::<5, V>(last, args),
+                6 => avx512::<6, V>(last, args),
+                7 => avx512::<7, V>(last, args),
+                8 => avx512::<8, V>(last, args),
+                9 => avx512::<9, V>(last, args),
+                10 => avx512::<10, V>(last, args),
+                11 => avx512::<11, V>(last, args),
+                _ => avx512::<12, V>(last, args),
+            }
+        }
+    }
+
+    /// `V` vectors of columns, of which the last has only the lanes of `last`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
+    unsafe fn avx512<const R: usize, const V: usize>(last: __mmask16, args: TileArgs) {
+        let mut sum = [[_mm512_setzero_ps(); V]; R];
+        let (mut a, mut b) = (args.a, args.b);
+        let mask = |v: usize| if v + 1 == V { last } else { u16::MAX };
+        // SAFETY: the rows and lanes used are those the caller promised; hidden lanes are not touched.
+        unsafe {
+            for r in 0..R {
+                for v in 0..V {
+                    _mm_prefetch::<_MM_HINT_T0>(args.c.add(r * args.c_row + v * 16) as *const i8);
+                }
+            }
+            for _ in 0..args.k {
+                let mut row = [_mm512_setzero_ps(); V];
+                for v in 0..V {
+                    row[v] = _mm512_maskz_loadu_ps(mask(v), b.add(v * 16));
+                }
+                for r in 0..R {
+                    let x = _mm512_set1_ps(*a.add(r * args.a_row));
+                    for v in 0..V {
+                        sum[r][v] = _mm512_fmadd_ps(x, row[v], sum[r][v]);
+                    }
+                }
+                a = a.wrapping_add(args.a_col);
+                b = b.wrapping_add(args.b_row);
+            }
+            for r in 0..R {
+                for v in 0..V {
+                    let c = args.c.add(r * args.c_row + v * 16);
+                    let mut value = sum[r][v];
+                    if args.add {
+                        value = _mm512_add_ps(_mm512_maskz_loadu_ps(mask(v), c), value);
+                    }
+                    if mask(v) == u16::MAX {
+                        _mm512_storeu_ps(c, value);
+                    } else {
+                        _mm512_mask_storeu_ps(c, mask(v), value);
+                    }
+                }
+            }
+        }
+    }
+
+    /// dst (cols, rows) = transpose of src (rows, cols), both at most 16.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
+    unsafe fn transpose_16(
+        rows: usize,
+        cols: usize,
+        src: *const f32,
+        src_row: usize,
+        dst: *mut f32,
+        dst_row: usize,
+    ) {
+        let mut r = [_mm512_setzero_ps(); 16];
+        for i in 0..16 {
+            if i < rows {
+                // SAFETY: row i of src has `cols` elements.
+                r[i] = unsafe { _mm512_maskz_loadu_ps(lanes(cols), src.add(i * src_row)) };
+            }
+        }
+        // Four rounds: pairs of rows, pairs of pairs, then 128-bit lanes twice.
+        let mut s = [_mm512_setzero_ps(); 16];
+        for i in (0..16).step_by(2) {
+            s[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+            s[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+        }
+        for i in (0..16).step_by(4) {
+            r[i] = _mm512_shuffle_ps::<0x44>(s[i], s[i + 2]);
+            r[i + 1] = _mm512_shuffle_ps::<0xee>(s[i], s[i + 2]);
+            r[i + 2] = _mm512_shuffle_ps::<0x44>(s[i + 1], s[i + 3]);
+            r[i + 3] = _mm512_shuffle_ps::<0xee>(s[i + 1], s[i + 3]);
+        }
+        for i in 0..4 {
+            s[i] = _mm512_shuffle_f32x4::<0x88>(r[i], r[i + 4]);
+            s[i + 4] = _mm512_shuffle_f32x4::<0xdd>(r[i], r[i + 4]);
+            s[i + 8] = _mm512_shuffle_f32x4::<0x88>(r[i + 8], r[i + 12]);
+            s[i + 12] = _mm512_shuffle_f32x4::<0xdd>(r[i + 8], r[i + 12]);
+        }
+        for i in 0..4 {
+            r[i] = _mm512_shuffle_f32x4::<0x88>(s[i], s[i + 8]);
+            r[i + 4] = _mm512_shuffle_f32x4::<0x88>(s[i + 4], s[i + 12]);
+            r[i + 8] = _mm512_shuffle_f32x4::<0xdd>(s[i], s[i + 8]);
+            r[i + 12] = _mm512_shuffle_f32x4::<0xdd>(s[i + 4], s[i + 12]);
+        }
+        for j in 0..16 {
+            if j < cols {
+                // SAFETY: row j of dst has `rows` elements.
+                unsafe { _mm512_mask_storeu_ps(dst.add(j * dst_row), lanes(rows), r[j]) };
+            }
+        }
+    }
+
+    /// 6 rows of two 8-lane vectors: 12 accumulators, two of B, one of A.
+    pub(crate) struct Avx2;
+
+    impl Tile for Avx2 {
+        const ROWS: usize = 6;
+        const COLS: usize = 16;
+
+        unsafe fn run(rows: usize, cols: usize, args: TileArgs) {
+            // SAFETY: the promise of the caller.
+            unsafe {
+                match rows {
+                    1 => avx2::<1>(cols, args),
+                    2 => avx2::<2>(cols, args),
+                    3 => avx2::<3>(cols, args),
+                    4 => avx2::<4>(cols, args),
+                    5 => avx2::<5>(cols, args),
+                    _ => avx2::<6>(cols, args),
+                }
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn avx2<const R: usize>(cols: usize, args: TileArgs) {
+        if cols == Avx2::COLS {
+            // SAFETY: the promise of the caller.
+            return unsafe { avx2_full::<R>(args) };
+        }
+        // A tile that is cut goes through a full one: B is widened with zeros, C through a buffer.
+        let mut wide_c = [0.0_f32; 6 * Avx2::COLS];
+        let mut wide_b = [0.0_f32; 64 * Avx2::COLS];
+        let copy = |from_c: bool, wide_c: &mut [f32]| {
+            for r in 0..R {
+                for j in 0..cols {
+                    // SAFETY: row r of c has `cols` elements.
+                    let c = unsafe { &mut *args.c.add(r * args.c_row + j) };
+                    if from_c {
+                        wide_c[r * Avx2::COLS + j] = *c;
+                    } else {
+                        *c = wide_c[r * Avx2::COLS + j];
+                    }
+                }
+            }
+        };
+        for p0 in (0..args.k).step_by(64) {
+            let k = 64.min(args.k - p0);
+            for p in 0..k {
+                for j in 0..cols {
+                    // SAFETY: row p0 + p of b has `cols` elements.
+                    wide_b[p * Avx2::COLS + j] = unsafe { *args.b.add((p0 + p) * args.b_row + j) };
+                }
+            }
+            let wide = TileArgs {
+                k,
+                a: args.a.wrapping_add(p0 * args.a_col),
+                b: wide_b.as_ptr(),
+                b_row: Avx2::COLS,
+                c: wide_c.as_mut_ptr(),
+                c_row: Avx2::COLS,
+                add: true,
+                ..args
+            };
+            // SAFETY: the buffers hold a full tile.
+            unsafe { avx2_chain::<R>(wide, p0 == 0) };
+        }
+        if args.add {
+            let sums = wide_c;
+            copy(true, &mut wide_c);
+            for (c, sum) in wide_c.iter_mut().zip(&sums) {
+                *c += sum;
+            }
+        }
+        copy(false, &mut wide_c);
+    }
+
+    /// Continues the chain of multiply-adds that is in c (from zero when `fresh`).
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn avx2_chain<const R: usize>(args: TileArgs, fresh: bool) {
+        let mut sum = [[_mm256_setzero_ps(); 2]; R];
+        // SAFETY: the promise of the caller: full tiles.
+        unsafe {
+            if !fresh {
+                for r in 0..R {
+                    sum[r][0] = _mm256_loadu_ps(args.c.add(r * args.c_row));
+                    sum[r][1] = _mm256_loadu_ps(args.c.add(r * args.c_row + 8));
+                }
+            }
+            let (mut a, mut b) = (args.a, args.b);
+            for _ in 0..args.k {
+                let row = [_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8))];
+                for r in 0..R {
+                    let x = _mm256_broadcast_ss(&*a.add(r * args.a_row));
+                    sum[r][0] = _mm256_fmadd_ps(x, row[0], sum[r][0]);
+                    sum[r][1] = _mm256_fmadd_ps(x, row[1], sum[r][1]);
+                }
+                a = a.wrapping_add(args.a_col);
+                b = b.wrapping_add(args.b_row);
+            }
+            for r in 0..R {
+                _mm256_storeu_ps(args.c.add(r * args.c_row), sum[r][0]);
+                _mm256_storeu_ps(args.c.add(r * args.c_row + 8), sum[r][1]);
+            }
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn avx2_full<const R: usize>(args: TileArgs) {
+        let mut sum = [0.0_f32; 6 * Avx2::COLS];
+        if !args.add {
+            // SAFETY: the promise of the caller.
+            return unsafe { avx2_chain::<R>(args, true) };
+        }
+        let to_sum = TileArgs { c: sum.as_mut_ptr(), c_row: Avx2::COLS, ..args };
+        // SAFETY: the buffer holds a full tile; c has R rows of a full tile.
+        unsafe {
+            avx2_chain::<R>(to_sum, true);
+            for r in 0..R {
+                for v in [0, 8] {
+                    let c = args.c.add(r * args.c_row + v);
+                    let value = _mm256_loadu_ps(sum.as_ptr().add(r * Avx2::COLS + v));
+                    _mm256_storeu_ps(c, _mm256_add_ps(_mm256_loadu_ps(c), value));
+                }
+            }
+        }
+    }
+}
