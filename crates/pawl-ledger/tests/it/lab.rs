@@ -23,7 +23,7 @@ pub(crate) fn manifest(n: u64) -> RunManifest {
     RunManifest {
         schema: SCHEMA,
         id: id_of(n),
-        recipe: if n % 2 == 0 { "tiny" } else { "nano" }.into(),
+        recipe: if n.is_multiple_of(2) { "tiny" } else { "nano" }.into(),
         recipe_hash: "aa".repeat(32),
         fingerprint: format!("{:064x}", n / 2),
         settings: Settings::from([
