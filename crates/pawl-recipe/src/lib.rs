@@ -1,0 +1,34 @@
+//! Recipes: Starlark programs that describe a model, its loss, its optimizer and its schedules as graphs.
+//!
+//! A recipe is hermetic and bounded: it reaches no file, clock, thread or environment variable, `load`
+//! goes through the caller's function, and steps, memory, depth and graph size are limited. This crate
+//! refuses to know data, budgets, seeds and kernels.
+
+// The interpreter's derives write `unsafe impl`s for its values; no code of this crate is unsafe.
+#![allow(unsafe_code)]
+
+mod builtins;
+mod context;
+mod declare;
+mod error;
+mod init;
+mod limits;
+mod load;
+mod operators;
+mod ops;
+mod optimizer;
+mod recipe;
+mod settings;
+mod shaping;
+mod shipped;
+mod source;
+mod values;
+mod words;
+
+pub use declare::Packing;
+pub use error::RecipeError;
+pub use init::Init;
+pub use load::{Loader, Source};
+pub use recipe::{LogitsGraph, LossGraph, Overrides, ParamDecl, Recipe, StateDecl, TrainGraph, UpdateGraph};
+pub use settings::{Setting, SettingKind};
+pub use shipped::{shipped, shipped_recipes, std_only, with_std};
