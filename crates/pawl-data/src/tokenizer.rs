@@ -1,0 +1,158 @@
+//! Byte-level BPE of our own: learnt from a data set, saved as the `tokenizer.json` that others read.
+//!
+//! Token ids: 0..256 are the bytes, then the merges in the order they were learnt, and the
+//! [`SPECIALS`] are the last nine. When the text has no pair left that occurs twice, the ids between
+//! the last merge and the specials stay unused, so that V is always what was asked for. Text is
+//! always encoded without interpreting the names of specials in it: a document cannot forge a BOS.
+
+mod encode;
+mod json;
+pub(crate) mod split;
+pub(crate) mod train;
+
+pub use encode::Encoder;
+
+use crate::{DataError, OnProgress, Progress, Stage};
+use std::collections::HashMap;
+use std::path::Path;
+use train::{FastHash, Pair, WordCounts};
+
+/// Special tokens, in the order of their ids.
+pub const SPECIALS: [&str; 9] = [
+    "<|bos|>",
+    "<|user_start|>",
+    "<|user_end|>",
+    "<|assistant_start|>",
+    "<|assistant_end|>",
+    "<|python_start|>",
+    "<|python_end|>",
+    "<|output_start|>",
+    "<|output_end|>",
+];
+
+/// The smallest V: every byte and every special.
+pub const MIN_VOCAB_SIZE: usize = 256 + SPECIALS.len();
+const MAX_VOCAB_SIZE: usize = 1_000_000;
+
+/// A byte-level BPE tokenizer.
+#[derive(Clone, Debug)]
+pub struct Tokenizer {
+    merges: Vec<Pair>,
+    ranks: HashMap<Pair, u32, FastHash>,
+    /// The bytes of each token, for specials those of their name, for unused ids none.
+    text: Vec<Box<[u8]>>,
+    token_bytes: Vec<u32>,
+    hash: String,
+}
+
+impl Tokenizer {
+    /// Learns a vocabulary of `vocab_size` from counted words.
+    pub(crate) fn learn(
+        counts: &WordCounts,
+        vocab_size: usize,
+        progress: OnProgress<'_>,
+    ) -> Result<Self, DataError> {
+        check_vocab_size(vocab_size)?;
+        let total = vocab_size - MIN_VOCAB_SIZE;
+        progress(Progress { stage: Stage::Merge, done: 0, total: total as u64 });
+        let merges = train::learn_merges(counts, total);
+        progress(Progress { stage: Stage::Merge, done: total as u64, total: total as u64 });
+        Ok(Self::new(merges, vocab_size))
+    }
+
+    /// Learns a vocabulary of `vocab_size` from `documents`. The result does not depend on `threads`.
+    pub fn train(documents: &[String], vocab_size: usize, threads: usize) -> Result<Self, DataError> {
+        Self::learn(&train::count_words(documents, threads), vocab_size, &|_| ())
+    }
+
+    fn new(merges: Vec<Pair>, vocab_size: usize) -> Self {
+        assert!(merges.len() + MIN_VOCAB_SIZE <= vocab_size, "{} merges, V = {vocab_size}", merges.len());
+        let mut text: Vec<Box<[u8]>> = (0..=255).map(|byte| Box::from([byte])).collect();
+        for &(left, right) in &merges {
+            text.push([&*text[left as usize], &*text[right as usize]].concat().into());
+        }
+        text.resize(vocab_size - SPECIALS.len(), Box::from([]));
+        let mut token_bytes: Vec<u32> = text.iter().map(|bytes| bytes.len() as u32).collect();
+        text.extend(SPECIALS.iter().map(|name| Box::from(name.as_bytes())));
+        token_bytes.resize(vocab_size, 0);
+        let ranks = merges.iter().enumerate().map(|(rank, &pair)| (pair, rank as u32)).collect();
+        let mut tokenizer = Self { merges, ranks, text, token_bytes, hash: String::new() };
+        tokenizer.hash = blake3::hash(json::to_json(&tokenizer).as_bytes()).to_hex().to_string();
+        tokenizer
+    }
+
+    /// Reads the `tokenizer.json` that [`Tokenizer::save`] wrote.
+    pub fn load(path: &Path) -> Result<Self, DataError> {
+        let text = std::fs::read_to_string(path).map_err(DataError::io("read", path))?;
+        json::from_json(&text).map_err(|reason| DataError::Tokenizer { path: path.to_path_buf(), reason })
+    }
+
+    /// Writes `tokenizer.json` in the form of the Hugging Face `tokenizers` library, atomically.
+    pub fn save(&self, path: &Path) -> Result<(), DataError> {
+        Ok(pawl_record::write_atomic(path, json::to_json(self).as_bytes())?)
+    }
+
+    /// The text of `tokenizer.json`.
+    pub fn to_json(&self) -> String {
+        json::to_json(self)
+    }
+
+    /// V, specials and unused ids included.
+    pub fn vocab_size(&self) -> usize {
+        self.text.len()
+    }
+
+    /// Merges learnt; `vocab_size` less 265 unless the text ran out of pairs.
+    pub fn num_merges(&self) -> usize {
+        self.merges.len()
+    }
+
+    /// The token that begins every document.
+    pub fn bos(&self) -> u32 {
+        (self.vocab_size() - SPECIALS.len()) as u32
+    }
+
+    /// The id of one of [`SPECIALS`].
+    pub fn special(&self, name: &str) -> Option<u32> {
+        SPECIALS.iter().position(|special| *special == name).map(|idx| self.bos() + idx as u32)
+    }
+
+    /// UTF-8 bytes of each token, (V); 0 for specials and unused ids, which bits per byte excludes.
+    pub fn token_bytes(&self) -> &[u32] {
+        &self.token_bytes
+    }
+
+    /// BLAKE3 of `tokenizer.json`, 64 hex digits.
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// Tokens of `text`, without BOS. For many texts an [`Encoder`] is faster.
+    pub fn encode(&self, text: &str) -> Vec<u32> {
+        let mut tokens = Vec::new();
+        Encoder::new(self).encode_into(text, &mut tokens);
+        tokens
+    }
+
+    /// The bytes that `tokens` stand for; specials give their names.
+    ///
+    /// # Panics
+    /// When a token is not below V.
+    pub fn decode_bytes(&self, tokens: &[u32]) -> Vec<u8> {
+        tokens.iter().flat_map(|&token| self.text[token as usize].iter().copied()).collect()
+    }
+
+    /// The text that `tokens` stand for; bytes that are not UTF-8 become U+FFFD.
+    pub fn decode(&self, tokens: &[u32]) -> String {
+        String::from_utf8_lossy(&self.decode_bytes(tokens)).into_owned()
+    }
+}
+
+/// Refuses a V that cannot be.
+pub(crate) fn check_vocab_size(asked: usize) -> Result<(), DataError> {
+    if (MIN_VOCAB_SIZE..=MAX_VOCAB_SIZE).contains(&asked) {
+        Ok(())
+    } else {
+        Err(DataError::VocabSize { asked })
+    }
+}

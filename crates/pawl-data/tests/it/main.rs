@@ -1,0 +1,5 @@
+//! Behaviour of the data crate, one module per concept.
+
+#![allow(missing_docs)]
+
+mod packing;
