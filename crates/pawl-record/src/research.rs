@@ -214,10 +214,12 @@ pub struct Noise {
     pub unpaired_sd: f64,
     /// Mean score of the starting recipe, bits per byte.
     pub mean_bpb: f64,
-    /// Mean training seconds of a run.
+    /// Mean seconds of a run, from start to end of its process.
     pub run_seconds: f64,
     /// FLOPs spent on these pairs.
     pub flops: f64,
+    /// Training seconds of these pairs.
+    pub train_seconds: f64,
     /// Seconds of campaign time when the noise was known.
     pub elapsed_s: f64,
 }
@@ -350,10 +352,11 @@ pub struct Promotion {
     pub flops_per_step: f64,
     /// Gain over the previous champion as it was measured when it won (biased upwards).
     pub gain: Option<Evidence>,
-    /// Mean search score of the runs that made it champion, bits per byte.
-    pub mean_bpb: f64,
-    /// A run of this champion in `lab/runs`.
-    pub run: String,
+    /// Mean search score of the runs that made it champion, bits per byte; the starting recipe's is in
+    /// `noise.json`.
+    pub mean_bpb: Option<f64>,
+    /// A run of this champion in `lab/runs`; for the starting recipe see `noise.json`.
+    pub run: Option<String>,
     /// Seconds of campaign time.
     pub elapsed_s: f64,
 }
@@ -373,14 +376,14 @@ pub struct Measured {
     pub half_width: f64,
 }
 
-/// A kept change measured again: the champion against the champion without it.
+/// A kept change measured again on the fresh seeds: the champion it made against the one it beat.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct KeptEffect {
     /// The proposal that brought it.
     pub proposal: u64,
-    /// Run ids of the champion with these changes undone, by seed.
+    /// Run ids of the champion it made, by seed.
     pub runs: Vec<String>,
-    /// On the search split.
+    /// On the search split; the first arm is the champion it beat.
     pub search: Measured,
 }
 
