@@ -9,7 +9,7 @@
 //! noise.json             Noise              A/A pairs
 //! proposals/0001.json    Proposal           written before its first trial
 //! verdicts/0001.json     Verdict            same number; written once, after its last trial
-//! champions/0000.json    Promotion          generation 0 is the starting recipe
+//! champions/0000.json    Promotion          generation 0 is the starting recipe, on file once the noise is
 //! final.json             FinalMeasurement   fresh seeds, sealed split
 //! end.json               CampaignEnd        totals when the campaign last stopped
 //! ```
@@ -352,11 +352,10 @@ pub struct Promotion {
     pub flops_per_step: f64,
     /// Gain over the previous champion as it was measured when it won (biased upwards).
     pub gain: Option<Evidence>,
-    /// Mean search score of the runs that made it champion, bits per byte; the starting recipe's is in
-    /// `noise.json`.
-    pub mean_bpb: Option<f64>,
-    /// A run of this champion in `lab/runs`; for the starting recipe see `noise.json`.
-    pub run: Option<String>,
+    /// Mean search score of the runs that made it champion (of the A/A runs for generation 0), bits per byte.
+    pub mean_bpb: f64,
+    /// A run of this champion in `lab/runs`.
+    pub run: String,
     /// Seconds of campaign time.
     pub elapsed_s: f64,
 }
