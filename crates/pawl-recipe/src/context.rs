@@ -93,53 +93,12 @@ impl Trace {
         if self.graph.instrs.len() >= MAX_INSTRS {
             return refuse(format!("the graph has more than {MAX_INSTRS} operations"));
         }
-        self.check_extents(&op, inputs)?;
+        check_extents(&op)?;
         let outputs = self.graph.add_all(op, inputs)?;
         for output in &outputs {
             elements(self.graph.shape(*output))?;
         }
         Ok(outputs)
-    }
-
-    /// Extents that an operation adds up itself must not overflow before inference sees them.
-    fn check_extents(&self, op: &Op, inputs: &[ValueId]) -> Result<(), Refusal> {
-        match op {
-            Op::Expand { shape } | Op::Reshape { shape } => elements(shape).map(|_| ()),
-            Op::Iota { n } => elements(&[*n]).map(|_| ()),
-            Op::Pad { before, after, .. } => {
-                elements(&[*before])?;
-                elements(&[*after]).map(|_| ())
-            }
-            Op::Binary(_) => {
-                // A broadcast of (a, 1) and (1, b) can be far larger than both.
-                let (a, b) = (self.graph.shape(inputs[0]), self.graph.shape(inputs[1]));
-                elements(a)?;
-                elements(b).map(|_| ())
-            }
-            Op::Input(_)
-            | Op::Const(_)
-            | Op::Unary(_)
-            | Op::Transpose { .. }
-            | Op::Slice { .. }
-            | Op::Concat { .. }
-            | Op::Reduce { .. }
-            | Op::Matmul { .. }
-            | Op::RmsNorm { .. }
-            | Op::RmsNormBackward
-            | Op::Softmax { .. }
-            | Op::SoftmaxBackward
-            | Op::Rope { .. }
-            | Op::Embedding
-            | Op::EmbeddingBackward { .. }
-            | Op::Attention { .. }
-            | Op::AttentionBackward { .. }
-            | Op::CrossEntropy
-            | Op::CrossEntropyBackward
-            | Op::Scan { .. }
-            | Op::TopK { .. }
-            | Op::Dropout { .. }
-            | Op::Detach => Ok(()),
-        }
     }
 
     /// The number as a scalar of the graph. A float that float32 cannot hold is refused.
@@ -161,6 +120,39 @@ impl Trace {
                 rng
             }
         }
+    }
+}
+
+/// Extents that an operation adds up itself must not overflow before inference sees them.
+fn check_extents(op: &Op) -> Result<(), Refusal> {
+    match op {
+        Op::Expand { shape } | Op::Reshape { shape } => elements(shape).map(|_| ()),
+        Op::Iota { n } => elements(&[*n]).map(|_| ()),
+        Op::Pad { before, after, .. } => elements(&[before.saturating_add(*after).max(1)]).map(|_| ()),
+        Op::Input(_)
+        | Op::Const(_)
+        | Op::Unary(_)
+        | Op::Binary(_)
+        | Op::Transpose { .. }
+        | Op::Slice { .. }
+        | Op::Concat { .. }
+        | Op::Reduce { .. }
+        | Op::Matmul { .. }
+        | Op::RmsNorm { .. }
+        | Op::RmsNormBackward
+        | Op::Softmax { .. }
+        | Op::SoftmaxBackward
+        | Op::Rope { .. }
+        | Op::Embedding
+        | Op::EmbeddingBackward { .. }
+        | Op::Attention { .. }
+        | Op::AttentionBackward { .. }
+        | Op::CrossEntropy
+        | Op::CrossEntropyBackward
+        | Op::Scan { .. }
+        | Op::TopK { .. }
+        | Op::Dropout { .. }
+        | Op::Detach => Ok(()),
     }
 }
 
