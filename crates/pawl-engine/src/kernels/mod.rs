@@ -4,7 +4,11 @@
 //! threads. Every element goes through the same sequence of operations wherever a cut falls, so a tail
 //! has no code of its own. Scratch comes from the caller: nothing here allocates.
 
+pub mod attention;
 pub mod gemm;
+pub(crate) mod lanes;
+pub mod map;
+pub mod math;
 
 /// Instruction sets the kernels are compiled for; chosen once, at run time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

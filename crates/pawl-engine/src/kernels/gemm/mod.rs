@@ -4,7 +4,7 @@
 //! chain of multiply-adds, so an element's bits depend on k and the instruction set alone: not on the
 //! number of threads, the other dimensions, or where the element lies. It refuses k = 0 and to allocate.
 
-mod pack;
+pub(crate) mod pack;
 pub(crate) mod tile;
 
 use super::Isa;

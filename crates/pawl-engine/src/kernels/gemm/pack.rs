@@ -7,7 +7,7 @@ use super::tile::Tile;
 
 /// dst = (K, COLS), of which `cols` columns are written
 /// b     (K, cols) read, any strides
-pub(super) unsafe fn pack_b<T: Tile>(
+pub(crate) unsafe fn pack_b<T: Tile>(
     dst: *mut f32,
     b: *const f32,
     b_row: usize,
