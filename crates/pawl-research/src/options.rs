@@ -1,6 +1,47 @@
 //! What a campaign may be asked, and the one place where its defaults live.
 
-use pawl_record::JudgeSettings;
+use crate::campaign::CampaignError;
+use crate::researcher::Researcher;
+use crate::store::Store;
+use pawl_record::{CampaignBudget, CampaignManifest, DataRef, JudgeSettings, Rung, SCHEMA, Settings};
+use std::path::PathBuf;
+
+/// What a campaign is asked.
+#[derive(Clone, Debug)]
+pub struct CampaignOptions {
+    /// The lab.
+    pub lab: PathBuf,
+    /// Name of the starting recipe: a shipped name or a file name.
+    pub recipe_name: String,
+    /// Its text. It is kept with the campaign, so that an edit of the file does not change what is compared;
+    /// it may load `std/` only.
+    pub recipe_text: String,
+    /// Settings to start from, beside the recipe's defaults.
+    pub settings: Settings,
+    /// Scale and budget of a trial.
+    pub rung: Rung,
+    /// What to train on.
+    pub data: DataRef,
+    /// Keys everything.
+    pub seed: u64,
+    /// Who proposes.
+    pub researcher: Researcher,
+    /// How it is judged.
+    pub judge: JudgeSettings,
+    /// When it stops.
+    pub budget: CampaignBudget,
+    /// Trials run side by side, and proposals screened together.
+    pub workers: usize,
+    /// Fresh seeds of the final measurement.
+    pub final_seeds: u64,
+    /// Version of pawl, for the record.
+    pub version: String,
+    /// Processor, for the record.
+    pub machine: String,
+}
+
+/// Seeds of the final measurement, unless asked otherwise.
+pub const FINAL_SEEDS: u64 = 5;
 
 /// The judge's defaults: tuned by simulation (see the tests) for campaigns of 20 to 200 proposals in which
 /// useful changes are 1 to 5 pair standard deviations large.
@@ -15,4 +56,59 @@ pub fn judge_settings() -> JudgeSettings {
         target_power: 0.9,
         mixture_sds: 2.0,
     }
+}
+
+/// The lab's campaign: the one on file if it was asked the same, or a new one, now on file.
+pub(crate) fn open_manifest(
+    options: &CampaignOptions,
+    store: &Store,
+    unix_s: u64,
+) -> Result<CampaignManifest, CampaignError> {
+    let wanted = manifest(options, store, unix_s)?;
+    let Some(found) = store.manifest()? else {
+        store.write("campaign.json", &wanted)?;
+        return Ok(wanted);
+    };
+    let same = [
+        ("recipe", found.recipe.hash == wanted.recipe.hash),
+        ("start", found.settings == wanted.settings),
+        ("rung", found.rung == wanted.rung),
+        ("data set", found.data == wanted.data),
+        ("seed", found.seed == wanted.seed),
+        ("researcher", found.researcher == wanted.researcher),
+        ("judge", found.judge == wanted.judge),
+    ];
+    match same.iter().find(|(_, same)| !same) {
+        Some((what, _)) => Err(CampaignError::OtherCampaign { lab: options.lab.clone(), what }),
+        None => Ok(found),
+    }
+}
+
+fn manifest(
+    options: &CampaignOptions,
+    store: &Store,
+    unix_s: u64,
+) -> Result<CampaignManifest, CampaignError> {
+    let mut manifest = CampaignManifest {
+        schema: SCHEMA,
+        id: String::new(),
+        recipe: store.keep_recipe(&options.recipe_name, &options.recipe_text)?,
+        settings: options.settings.clone(),
+        rung: options.rung,
+        data: options.data.clone(),
+        seed: options.seed,
+        researcher: options.researcher.name().to_string(),
+        judge: options.judge,
+        budget: options.budget,
+        version: options.version.clone(),
+        created_unix_s: unix_s,
+        machine: options.machine.clone(),
+    };
+    let identity = (
+        (&manifest.recipe.hash, &manifest.settings, &manifest.rung, &manifest.data),
+        (manifest.seed, &manifest.researcher, &manifest.judge),
+    );
+    let text = serde_json::to_string(&identity).expect("records have string keys and finite numbers");
+    manifest.id = blake3::hash(text.as_bytes()).to_hex()[..12].to_string();
+    Ok(manifest)
 }

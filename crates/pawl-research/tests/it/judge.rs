@@ -108,7 +108,7 @@ fn the_closed_form_agrees_with_numerical_integration() {
     let (aa, differences) = ([0.3, -1.1, 0.7, 0.2], [1.4, 0.2, 2.3]);
     for (min_effect, tau) in [(0.0, 2.0), (0.5, 1.0), (2.0, 3.0)] {
         let joint = |delta: f64| -> f64 {
-            let num_steps = 8000;
+            let num_steps = 800;
             (0..num_steps)
                 .map(|i| {
                     let log_sigma = -8.0 + 20.0 * (f64::from(i) + 0.5) / f64::from(num_steps);
@@ -122,7 +122,7 @@ fn the_closed_form_agrees_with_numerical_integration() {
                 })
                 .sum()
         };
-        let num_deltas = 800;
+        let num_deltas = 5000;
         let mixture: f64 = (0..num_deltas)
             .map(|i| {
                 let u = 8.0 * (f64::from(i) + 0.5) / f64::from(num_deltas);

@@ -1,3 +1,8 @@
 //! Behaviour of the judge, the researcher and whole campaigns, in simulation: no training, no clock.
 
+mod campaign;
+mod fake;
 mod judge;
+mod optimizer;
+mod report;
+mod report_lab;

@@ -1,0 +1,263 @@
+//! The built-in researcher: needs no key and no network, and is the measure of those that do.
+//!
+//! *Which* change: Thompson sampling (Thompson, 1933) over all single changes and over combinations of those
+//! that look good but were not decided, on the additive model of [`crate::effects`]. *Which number*: for a
+//! knob, steps of a factor of two and four first (small steps drown in the noise), then the suggestions of
+//! [`crate::tpe`]. It turns settings only; it does not write recipes.
+
+use crate::effects::{Effects, Move, Observation, Point};
+use crate::random::Random;
+use crate::researcher::{Context, Draft, Scale, is_movable};
+use crate::tpe;
+use crate::world::{SettingKind, SettingSpec};
+use pawl_record::{Category, Change, Decision, Prediction, Proposal, SettingValue, Settings, Verdict};
+use statrs::distribution::{ContinuousCDF, Normal};
+
+/// Gains are cut to these, pair sds: one diverging run must not drown the rest.
+const WORST: f64 = -6.0;
+const BEST: f64 = 10.0;
+
+/// Variance, in pair sds squared, by which a sum of effects misses the truth: for each further change in a
+/// combination, and for each champion since.
+const INTERACTION: f64 = 0.25;
+
+/// Most changes in a combination.
+const MAX_COMBINED: usize = 4;
+
+/// A change may ride in a combination when it helps with this probability: a passenger that does nothing
+/// would be kept with the rest.
+const LIKELY: f64 = 0.9;
+
+/// One change that could be proposed.
+struct Candidate<'a> {
+    spec: &'a SettingSpec,
+    to: SettingValue,
+    moves: Vec<Move>,
+}
+
+/// The next draft; `None` when every change within reach was tried.
+pub(crate) fn propose(context: &Context<'_>) -> Option<Draft> {
+    let mut random = Random::new(&[context.seed, 0x6f70, context.number]);
+    let effects = Effects::new(observations(context));
+    let candidates = candidates(context, &effects, &mut random);
+    // One joint draw decides between the best single change and the promising ones together.
+    let drawn = drawn(&effects, &candidates, &mut random);
+    let single = drawn.iter().find(|(candidate, _)| is_new(context, &[candidate]));
+    let mut bundle: Vec<&Candidate<'_>> = Vec::new();
+    let mut bundle_gain = 0.0;
+    for (candidate, gain) in &drawn {
+        let fits = bundle.len() < MAX_COMBINED && bundle.iter().all(|m| m.spec.name != candidate.spec.name);
+        if *gain > 0.0 && fits && is_promising(context, &effects, candidate) {
+            bundle.push(candidate);
+            bundle_gain += gain;
+        }
+    }
+    let single_gain = single.map_or(f64::NEG_INFINITY, |(_, gain)| *gain);
+    if bundle.len() > 1 && bundle_gain > single_gain && is_new(context, &bundle) {
+        return Some(draft(context, &effects, &bundle));
+    }
+    single.map(|(candidate, _)| draft(context, &effects, &[candidate]))
+}
+
+/// Everything the verdicts say about gains.
+fn observations(context: &Context<'_>) -> Vec<Observation> {
+    let sd = context.noise.sd();
+    let mut observations = Vec::new();
+    for (proposal, verdict) in context.history.history() {
+        let moves: Vec<Move> = proposal
+            .changes
+            .iter()
+            .filter_map(|change| {
+                let spec = context.space.iter().find(|spec| spec.name == change.setting)?;
+                moved(spec, &change.from, &change.to)
+            })
+            .collect();
+        if moves.len() != proposal.changes.len() || moves.is_empty() {
+            continue;
+        }
+        let Some((gain, pair_variance)) = seen(verdict, sd) else { continue };
+        let age = (context.champion.generation - proposal.generation) as f64;
+        let variance = pair_variance + INTERACTION * (age + (moves.len() - 1) as f64);
+        observations.push(Observation { moves, gain: gain.clamp(WORST, BEST), variance });
+    }
+    observations
+}
+
+/// Gain in pair sds and its variance, if the verdict says anything about it.
+fn seen(verdict: &Verdict, sd: f64) -> Option<(f64, f64)> {
+    match &verdict.decision {
+        Decision::Keep | Decision::Reject(_) | Decision::Undecided(_) => {
+            let evidence = verdict.evidence.as_ref()?;
+            Some((evidence.mean / sd, 1.0 / verdict.pairs.len().max(1) as f64))
+        }
+        Decision::Failed(_) => Some((WORST, 0.25)),
+        // Compiles to a known program: no gain, and nothing to learn twice. Does not compile: never again.
+        Decision::Skipped(_) if verdict.fingerprint.is_some() => Some((0.0, 1e-4)),
+        Decision::Skipped(_) => Some((WORST, 0.25)),
+    }
+}
+
+fn moved(spec: &SettingSpec, from: &SettingValue, to: &SettingValue) -> Option<Move> {
+    let point = |value: &SettingValue| match &spec.kind {
+        SettingKind::Dial => None,
+        SettingKind::Choice { .. } => Some(Point::Option(value.to_string())),
+        SettingKind::Knob { low, high, log } => {
+            let scale = Scale::new(*low, *high, *log);
+            let length = (2.0 * scale.bold_step()).clamp(0.15, 0.5);
+            Some(Point::Position { x: scale.position(value.as_f64()?), length })
+        }
+    };
+    Some(Move { setting: spec.name.clone(), from: point(from)?, to: point(to)? })
+}
+
+/// All single changes worth a thought. Settings that this round turns already are left to it.
+fn candidates<'a>(context: &Context<'a>, effects: &Effects, random: &mut Random) -> Vec<Candidate<'a>> {
+    let mut candidates = Vec::new();
+    for spec in context.space.iter().filter(|spec| is_movable(spec)) {
+        let taken = |proposal: &Proposal| proposal.changes.iter().any(|change| change.setting == spec.name);
+        if context.in_round.iter().any(taken) {
+            continue;
+        }
+        let mut values: Vec<SettingValue> = match &spec.kind {
+            SettingKind::Dial => Vec::new(),
+            SettingKind::Choice { options } => options.clone(),
+            SettingKind::Knob { low, high, log } => {
+                knob_values(context, effects, spec, Scale::new(*low, *high, *log), random)
+            }
+        };
+        values.retain(|value| *value != spec.value);
+        for to in values {
+            if let Some(moves) = moved(spec, &spec.value, &to) {
+                candidates.push(Candidate { spec, to, moves: vec![moves] });
+            }
+        }
+    }
+    candidates
+}
+
+/// Values of a knob to consider: bold steps both ways, and once it was tried, what TPE suggests from the
+/// gains the model believes in at the values tried.
+fn knob_values(
+    context: &Context<'_>,
+    effects: &Effects,
+    spec: &SettingSpec,
+    scale: Scale,
+    random: &mut Random,
+) -> Vec<SettingValue> {
+    let Some(now) = spec.value.as_f64() else { return Vec::new() };
+    let position = scale.position(now);
+    let step = scale.bold_step();
+    let mut positions: Vec<f64> =
+        [-2.0, -1.0, 1.0, 2.0].iter().map(|steps| position + steps * step).collect();
+    let mut tried: Vec<SettingValue> = Vec::new();
+    for change in context.history.proposals.iter().flat_map(|proposal| &proposal.changes) {
+        if change.setting == spec.name {
+            for value in [&change.from, &change.to] {
+                if !tried.contains(value) {
+                    tried.push(value.clone());
+                }
+            }
+        }
+    }
+    if tried.len() > 2 {
+        let observed: Vec<(f64, f64)> = tried
+            .iter()
+            .filter_map(|value| {
+                let moves = moved(spec, &spec.value, value)?;
+                Some((scale.position(value.as_f64()?), effects.gain(&[moves]).0))
+            })
+            .collect();
+        positions.extend((0..2).map(|_| tpe::suggest(&observed, random)));
+    }
+    let mut values: Vec<SettingValue> = Vec::new();
+    for x in positions.into_iter().filter(|x| (-0.01..=1.01).contains(x)) {
+        let value = scale.value(x, &spec.default);
+        if !values.contains(&value) {
+            values.push(value);
+        }
+    }
+    values
+}
+
+/// The candidates with one joint draw of their gains, best first.
+fn drawn<'c, 'a>(
+    effects: &Effects,
+    candidates: &'c [Candidate<'a>],
+    random: &mut Random,
+) -> Vec<(&'c Candidate<'a>, f64)> {
+    let moves: Vec<Vec<Move>> = candidates.iter().map(|candidate| candidate.moves.clone()).collect();
+    let mut drawn: Vec<(&Candidate<'a>, f64)> = candidates.iter().zip(effects.draw(&moves, random)).collect();
+    drawn.sort_by(|a, b| b.1.total_cmp(&a.1));
+    drawn
+}
+
+/// Whether the champion with these changes has not been proposed.
+fn is_new(context: &Context<'_>, changes: &[&Candidate<'_>]) -> bool {
+    let mut settings: Settings = context.champion.settings.clone();
+    for candidate in changes {
+        settings.insert(candidate.spec.name.clone(), candidate.to.clone());
+    }
+    !context.history.proposals.iter().any(|proposal| proposal.settings == settings)
+}
+
+/// Whether a change was tried, is likely to help, and was not turned down.
+fn is_promising(context: &Context<'_>, effects: &Effects, candidate: &Candidate<'_>) -> bool {
+    let undecided = context.history.history().any(|(proposal, verdict)| {
+        matches!(verdict.decision, Decision::Undecided(_))
+            && verdict.pairs.len() > 1
+            && proposal.changes.len() == 1
+            && proposal.changes[0].setting == candidate.spec.name
+            && proposal.changes[0].to == candidate.to
+    });
+    let (mean, sd) = effects.gain(&candidate.moves);
+    undecided && Normal::standard().cdf(mean / sd.max(1e-6)) > LIKELY
+}
+
+fn draft(context: &Context<'_>, effects: &Effects, members: &[&Candidate<'_>]) -> Draft {
+    let moves: Vec<Move> = members.iter().flat_map(|member| member.moves.clone()).collect();
+    let (mean, sd) = effects.gain(&moves);
+    let mut changes: Vec<Change> = members
+        .iter()
+        .map(|member| Change {
+            setting: member.spec.name.clone(),
+            from: member.spec.value.clone(),
+            to: member.to.clone(),
+        })
+        .collect();
+    changes.sort_by(|a, b| a.setting.cmp(&b.setting));
+    let category = match members {
+        [one] => match one.spec.kind {
+            SettingKind::Knob { .. } | SettingKind::Dial => Category::Knob,
+            SettingKind::Choice { .. } => Category::Choice,
+        },
+        _ => Category::Combined,
+    };
+    Draft {
+        changes,
+        category,
+        hypothesis: hypothesis(context, members, mean, sd),
+        prediction: Prediction {
+            gain_bpb: mean * context.noise.sd(),
+            keep_probability: Normal::standard().cdf((mean - KEPT_HALF) / sd.hypot(KEPT_WIDTH)),
+        },
+    }
+}
+
+/// Gain, in pair sds, of which the judge keeps half (simulated), and how softly it goes from none to all.
+const KEPT_HALF: f64 = 1.6;
+const KEPT_WIDTH: f64 = 0.5;
+
+fn hypothesis(context: &Context<'_>, members: &[&Candidate<'_>], mean: f64, sd: f64) -> String {
+    let names: Vec<String> =
+        members.iter().map(|member| format!("{} at {}", member.spec.name, member.to)).collect();
+    let about = |proposal: &Proposal| {
+        proposal.changes.iter().any(|change| members.iter().any(|m| m.spec.name == change.setting))
+    };
+    let num_seen = context.history.history().filter(|(proposal, _)| about(proposal)).count();
+    let basis = match num_seen {
+        0 => "untried".to_string(),
+        1 => "1 earlier trial of these settings".to_string(),
+        n => format!("{n} earlier trials of these settings"),
+    };
+    format!("{} gains {mean:+.1} +- {sd:.1} pair sds by the additive model; {basis}.", names.join(" with "))
+}

@@ -1,0 +1,316 @@
+//! The report as Markdown, and the sentences that both renderings share.
+
+use super::html::conditions;
+use super::words::{bpb, count, duration, e_value, gain, gain_with_interval, percent, plain, si, utc, value};
+use super::{Headline, Outcome, Report, TrialRow};
+use pawl_record::SettingValue;
+use std::fmt::Write;
+
+/// The text.
+pub fn markdown(report: &Report) -> String {
+    let mut out = String::new();
+    let asked = &report.asked;
+    let _ = write!(
+        out,
+        "# {}\n\n{}\n\ncampaign {}, {}\n",
+        escape(&title(report)),
+        escape(&lead(report)),
+        asked.campaign,
+        utc(asked.created_unix_s)
+    );
+    kept(&mut out, report);
+    out.push_str("\n## How far it can be trusted\n\n");
+    for sentence in trust(report) {
+        let _ = writeln!(out, "- {}", escape(&sentence));
+    }
+    measured(&mut out, report);
+    without_score(&mut out, report);
+    settings(&mut out, report);
+    cost(&mut out, report);
+    out.push_str("\n## Conditions\n\n| | |\n|---|---|\n");
+    for (name, text) in conditions(report) {
+        let _ = writeln!(out, "| {name} | {} |", escape(&text));
+    }
+    for problem in &report.problems {
+        let _ = writeln!(out, "\nnot readable: {}", escape(&problem.to_string()));
+    }
+    out
+}
+
+/// What happened, in one line.
+pub(super) fn title(report: &Report) -> String {
+    let recipe = plain(&report.asked.recipe);
+    match report.headline {
+        Headline::NothingKept => format!("{recipe}: no improvement kept"),
+        Headline::Unmeasured { .. } => {
+            format!("{recipe}: {} kept, not yet measured again", count(report.tally.kept, "change"))
+        }
+        Headline::Measured(measured) if measured.is_proven() => {
+            format!("{recipe}: {} → {} bits per byte", bpb(measured.start_bpb), bpb(measured.champion_bpb))
+        }
+        Headline::Measured(_) => format!("{recipe}: kept changes not borne out on fresh seeds"),
+    }
+}
+
+/// What is proven, in a few sentences.
+pub(super) fn lead(report: &Report) -> String {
+    let data = plain(&report.asked.data.name);
+    match report.headline {
+        Headline::NothingKept => format!(
+            "Of {} none was shown to be better than the start on {data}. Nothing was changed.",
+            count(report.tally.proposals, "proposal")
+        ),
+        Headline::Unmeasured { gain: sum } => format!(
+            "{} of {} won against the champion of their time, together worth {} bits per byte as measured then. \
+             That sum is too high on average, because only winners enter it; fresh seeds have not spoken yet.",
+            count(report.tally.kept, "change"),
+            report.tally.proposals,
+            gain(sum)
+        ),
+        Headline::Measured(measured) => {
+            let text =
+                if measured.sealed { "a sealed text that no decision has seen" } else { "the search split" };
+            let mut out = format!(
+                "At equal training compute the champion needs {} bits per byte of {data} where the start needs {}: \
+                 a gain of {} (95 % interval), {} fewer bits. Measured on {} and {text}.",
+                bpb(measured.champion_bpb),
+                bpb(measured.start_bpb),
+                gain_with_interval(measured.mean, measured.half_width),
+                percent(measured.mean / measured.start_bpb),
+                count(measured.seeds, "fresh seed"),
+            );
+            if !measured.is_proven() {
+                out.push_str(" The interval includes zero: this is not proof of an improvement.");
+            }
+            if measured.stale {
+                let _ = write!(
+                    out,
+                    " A later champion exists that is not yet measured (this is generation {}).",
+                    measured.generation
+                );
+            }
+            out
+        }
+    }
+}
+
+/// Why the result may be believed, and how far.
+pub(super) fn trust(report: &Report) -> Vec<String> {
+    let bound = &report.bound;
+    let mut out = vec![format!(
+        "Every proposal met the champion of its time on the same seeds and data order at equal FLOPs. Pairs were added \
+         until an e-process decided; its evidence may be looked at after every pair without harm. An online \
+         false-discovery rule (e-LOND) shares the error over the whole campaign: at most {} of the keeps are expected to be \
+         false, where false means a gain of at most {} bits per byte. {} so far, {}.",
+        percent(bound.alpha),
+        bound.min_effect_bpb,
+        count(bound.tests, "test"),
+        count(bound.keeps, "keep")
+    )];
+    if let Some(margin) = bound.closest_margin {
+        out.push(format!(
+            "The weakest keep had {} times the evidence it needed.",
+            super::words::significant(margin, 2)
+        ));
+    }
+    if let Some(noise) = &report.noise {
+        let ratio = noise.unpaired_sd / noise.pair_sd;
+        let pairing = if ratio.is_finite() && ratio > 1.0 {
+            format!("; without pairing it would be {} times as large", super::words::significant(ratio, 2))
+        } else {
+            String::new()
+        };
+        out.push(format!(
+            "The noise was measured, not assumed: {} of one recipe, initialised twice, differ with a standard deviation of \
+             {} bits per byte{pairing}. The tests account for not knowing it better.",
+            count(noise.pairs.len() as u64, "pair"),
+            bpb(noise.pair_sd),
+        ));
+    }
+    if bound.remeasured > 0 {
+        out.push(format!(
+            "{} measured again on fresh seeds: for {} the 95 % interval lies above zero.",
+            count(bound.remeasured, "kept change"),
+            if bound.confirmed == bound.remeasured {
+                "all of them".to_string()
+            } else {
+                bound.confirmed.to_string()
+            }
+        ));
+    }
+    if let Headline::Measured(measured) = report.headline {
+        let ratio = measured.seconds_ratio;
+        if ratio.is_finite() && ratio > 0.0 {
+            out.push(format!(
+                "At equal FLOPs the champion trains in {ratio:.2} times the seconds of the start."
+            ));
+        }
+    }
+    out.push(format!(
+        "Not shown: that the gain holds at other sizes, budgets or data. All of it was measured at depth {} with {} a run.",
+        report.asked.rung.depth,
+        si(report.asked.rung.flops, "FLOP")
+    ));
+    out
+}
+
+/// How time and money are counted.
+pub(super) fn cost_note(report: &Report) -> String {
+    let cost = &report.cost;
+    let workers = match cost.workers {
+        Some(workers) if workers > 1 => format!(", {workers} trials side by side"),
+        _ => String::new(),
+    };
+    format!(
+        "{} of wall clock{workers}. Core time is training time, one core a run. Runs that several changes share are counted \
+         once. Money paid to services: ${:.2}.",
+        duration(cost.elapsed_s),
+        cost.money_usd
+    )
+}
+
+/// Mean gain with its interval, or a dash.
+pub(super) fn gain_of(trial: &TrialRow) -> String {
+    trial.evidence.map_or("–".into(), |evidence| gain_with_interval(evidence.mean, evidence.half_width))
+}
+
+/// E-value and, in brackets, the one a keep needed.
+pub(super) fn e_of(trial: &TrialRow) -> String {
+    trial.evidence.map_or("–".into(), |evidence| {
+        format!("{} ({})", e_value(evidence.e_value), e_value(evidence.threshold))
+    })
+}
+
+fn kept(out: &mut String, report: &Report) {
+    out.push_str("\n## What was kept\n\n");
+    let kept: Vec<&TrialRow> = report.trials.iter().filter(|trial| trial.outcome == Outcome::Kept).collect();
+    if kept.is_empty() {
+        out.push_str("Nothing yet.\n");
+        return;
+    }
+    out.push_str("| # | change | gain when it won | measured again | pairs | e (needed) | why it was tried |\n|--:|---|--:|--:|--:|--:|---|\n");
+    for trial in kept {
+        let again =
+            trial.remeasured.map_or("–".into(), |gain| gain_with_interval(gain.mean, gain.half_width));
+        let _ = writeln!(
+            out,
+            "| {} | {} | {} | {again} | {} | {} | {} |",
+            trial.number,
+            escape(&trial.change),
+            gain_of(trial),
+            trial.pairs,
+            e_of(trial),
+            escape(&trial.hypothesis)
+        );
+    }
+    out.push_str("\nGains in bits per byte with 95 % intervals; *measured again*: the champion against itself without the change, on fresh seeds.\n");
+}
+
+fn measured(out: &mut String, report: &Report) {
+    for outcome in [Outcome::Slower, Outcome::Undecided, Outcome::Rejected] {
+        let rows: Vec<&TrialRow> = report.trials.iter().filter(|trial| trial.outcome == outcome).collect();
+        if rows.is_empty() {
+            continue;
+        }
+        let _ = write!(
+            out,
+            "\n## {} ({})\n\n{}\n\n| # | change | gain | pairs | e (needed) | why it ended |\n|--:|---|--:|--:|--:|---|\n",
+            heading(outcome),
+            rows.len(),
+            sentence(outcome.meaning())
+        );
+        for trial in rows {
+            let _ = writeln!(
+                out,
+                "| {} | {} | {} | {} | {} | {} |",
+                trial.number,
+                escape(&trial.change),
+                gain_of(trial),
+                trial.pairs,
+                e_of(trial),
+                escape(trial.reason.as_deref().unwrap_or(""))
+            );
+        }
+    }
+}
+
+fn without_score(out: &mut String, report: &Report) {
+    for outcome in [Outcome::Failed, Outcome::Skipped, Outcome::Open] {
+        let rows: Vec<&TrialRow> = report.trials.iter().filter(|trial| trial.outcome == outcome).collect();
+        if rows.is_empty() {
+            continue;
+        }
+        let _ = write!(
+            out,
+            "\n## {} ({})\n\n| # | change | why | FLOPs |\n|--:|---|---|--:|\n",
+            heading(outcome),
+            rows.len()
+        );
+        for trial in rows {
+            let _ = writeln!(
+                out,
+                "| {} | {} | {} | {} |",
+                trial.number,
+                escape(&trial.change),
+                escape(trial.reason.as_deref().unwrap_or("no verdict yet")),
+                if trial.flops > 0.0 { si(trial.flops, "") } else { "0".into() }
+            );
+        }
+    }
+}
+
+fn heading(outcome: Outcome) -> String {
+    if outcome == Outcome::Slower { "Better but slower".into() } else { sentence(outcome.word()) }
+}
+
+/// With a capital first letter.
+fn sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
+}
+
+fn settings(out: &mut String, report: &Report) {
+    if report.settings.is_empty() {
+        return;
+    }
+    out.push_str("\n## The champion against the start\n\n| setting | start | champion |\n|---|---|---|\n");
+    for change in &report.settings {
+        let side = |side: &Option<SettingValue>| side.as_ref().map_or("–".into(), |v| escape(&value(v)));
+        let _ = writeln!(out, "| {} | {} | {} |", escape(&change.name), side(&change.a), side(&change.b));
+    }
+}
+
+fn cost(out: &mut String, report: &Report) {
+    let cost = &report.cost;
+    out.push_str("\n## What it cost\n\n| spent on | runs | FLOPs | core time |\n|---|--:|--:|--:|\n");
+    for row in &cost.rows {
+        let _ = writeln!(
+            out,
+            "| {} | {} | {} | {} |",
+            row.what,
+            row.runs,
+            si(row.flops, ""),
+            duration(row.core_seconds)
+        );
+    }
+    let _ = writeln!(
+        out,
+        "| **all** | {} | {} | {} |\n\n{}",
+        cost.runs,
+        si(cost.flops, ""),
+        duration(cost.core_seconds),
+        cost_note(report)
+    );
+}
+
+/// Text of others in one line that Markdown takes literally.
+fn escape(text: &str) -> String {
+    let mut out = String::new();
+    for c in plain(text).chars() {
+        if matches!(c, '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '|' | '#' | '~') {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out
+}

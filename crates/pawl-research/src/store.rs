@@ -1,0 +1,124 @@
+//! The campaign's folder: its documents read, written and numbered, and the lock that keeps it to one
+//! process.
+//!
+//! A document is written once and atomically; nothing here decides.
+
+use crate::campaign::CampaignError;
+use pawl_record::{
+    CampaignEnd, CampaignManifest, FileError, FinalMeasurement, Noise, Promotion, Proposal, RecipeRef,
+    Verdict, read_json, write_atomic, write_json,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+
+/// `lab/campaign`.
+#[derive(Clone, Debug)]
+pub struct Store {
+    folder: PathBuf,
+}
+
+/// Held as long as the campaign runs; the operating system releases it however the process ends.
+pub struct Lock {
+    _file: File,
+}
+
+/// Takes `lab/lock`, or says who may hold it.
+pub fn lock(lab: &Path) -> Result<Lock, CampaignError> {
+    let io = |source| CampaignError::Io { path: lab.join("lock"), source };
+    fs::create_dir_all(lab).map_err(io)?;
+    let file = File::options().create(true).append(true).open(lab.join("lock")).map_err(io)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Lock { _file: file }),
+        Err(TryLockError::WouldBlock) => Err(CampaignError::Locked { lab: lab.to_path_buf() }),
+        Err(TryLockError::Error(source)) => Err(io(source)),
+    }
+}
+
+impl Store {
+    /// The campaign folder of a lab, which need not exist.
+    pub fn new(lab: &Path) -> Store {
+        Store { folder: lab.join("campaign") }
+    }
+
+    /// A path below the campaign's folder.
+    pub fn path(&self, below: &str) -> PathBuf {
+        self.folder.join(below)
+    }
+
+    /// The manifest, if there is a campaign.
+    pub fn manifest(&self) -> Result<Option<CampaignManifest>, FileError> {
+        self.read("campaign.json")
+    }
+
+    /// The noise, if it was measured.
+    pub fn noise(&self) -> Result<Option<Noise>, FileError> {
+        self.read("noise.json")
+    }
+
+    /// The final measurement, if there is one.
+    pub fn final_measurement(&self) -> Result<Option<FinalMeasurement>, FileError> {
+        self.read("final.json")
+    }
+
+    /// Totals at the last stop, if it has stopped.
+    pub fn end(&self) -> Result<Option<CampaignEnd>, FileError> {
+        self.read("end.json")
+    }
+
+    /// Proposals in order.
+    pub fn proposals(&self) -> Result<Vec<Proposal>, FileError> {
+        self.read_numbered("proposals", 1)
+    }
+
+    /// Verdicts by number of the proposal; a proposal without one was interrupted.
+    pub fn verdict(&self, number: u64) -> Result<Option<Verdict>, FileError> {
+        self.read(&format!("verdicts/{number:04}.json"))
+    }
+
+    /// Champions by generation.
+    pub fn champions(&self) -> Result<Vec<Promotion>, FileError> {
+        self.read_numbered("champions", 0)
+    }
+
+    /// Writes the document of that name, once it is complete.
+    pub fn write<T: Serialize>(&self, name: &str, document: &T) -> Result<(), CampaignError> {
+        let path = self.path(name);
+        let folder = path.parent().expect("a document lies in the campaign's folder");
+        fs::create_dir_all(folder)
+            .map_err(|source| CampaignError::Io { path: folder.to_path_buf(), source })?;
+        Ok(write_json(&path, document)?)
+    }
+
+    /// Keeps a recipe text with the campaign and returns how it is referred to.
+    pub fn keep_recipe(&self, name: &str, text: &str) -> Result<RecipeRef, CampaignError> {
+        let hash = blake3::hash(text.as_bytes()).to_hex().to_string();
+        let stem = Path::new(name).file_stem().map_or_else(|| "recipe".into(), |stem| stem.to_string_lossy());
+        // Two texts of one name may meet in a campaign; the first has the plain name.
+        let plain = format!("recipes/{stem}.star");
+        let taken = fs::read_to_string(self.path(&plain)).is_ok_and(|other| other != text);
+        let file = if taken { format!("recipes/{stem}-{}.star", &hash[..8]) } else { plain };
+        let path = self.path(&file);
+        let folder = path.parent().expect("recipes lie in a folder");
+        fs::create_dir_all(folder)
+            .map_err(|source| CampaignError::Io { path: folder.to_path_buf(), source })?;
+        write_atomic(&path, text.as_bytes())?;
+        Ok(RecipeRef { name: stem.to_string(), hash, file })
+    }
+
+    fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, FileError> {
+        let path = self.path(name);
+        if path.exists() { read_json(&path).map(Some) } else { Ok(None) }
+    }
+
+    fn read_numbered<T: DeserializeOwned>(&self, folder: &str, first: u64) -> Result<Vec<T>, FileError> {
+        let mut documents = Vec::new();
+        while let Some(document) =
+            self.read(&format!("{folder}/{:04}.json", first + documents.len() as u64))?
+        {
+            documents.push(document);
+        }
+        Ok(documents)
+    }
+}

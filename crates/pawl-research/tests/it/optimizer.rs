@@ -1,0 +1,28 @@
+//! The built-in researcher against chance, on the same budget and under the same judge.
+
+use crate::fake::{Fake, campaign};
+use pawl_record::CampaignBudget;
+use pawl_research::researcher::Researcher;
+
+fn mean_share(researcher: Researcher, trials: u64, num_campaigns: u64) -> f64 {
+    let mut share = 0.0;
+    for seed in 0..num_campaigns {
+        let fake = Fake::typical(seed);
+        let report = campaign(&fake, researcher, seed, CampaignBudget::Trials(trials)).unwrap();
+        let champion = report.champions.last().unwrap();
+        share += fake.truth(&champion.settings) / fake.best();
+    }
+    share / num_campaigns as f64
+}
+
+#[test]
+fn it_gains_more_than_random_search_on_the_same_budget() {
+    for trials in [60, 120, 240] {
+        let start = std::time::Instant::now();
+        let optimizer = mean_share(Researcher::Optimizer, trials, 20);
+        let t = start.elapsed();
+        let random = mean_share(Researcher::Random, trials, 20);
+        println!("{trials} trials: optimizer {optimizer:.3} random {random:.3} of what there is; {t:?}");
+        assert!(optimizer > 1.3 * random, "{optimizer} {random}");
+    }
+}
