@@ -313,7 +313,9 @@ impl Analysis<'_> {
                     right *= take(to, &mut j);
                 }
             }
-            self.regroup(&flow.roles[i0..i], &from[i0..i], &mut roles[j0..j], &to[j0..j])?;
+            // Trailing axes of extent 1 on one side have no partner on the other.
+            let (froms, tos) = (i0.min(from.len())..i.min(from.len()), j0.min(to.len())..j.min(to.len()));
+            self.regroup(&flow.roles[froms.clone()], &from[froms], &mut roles[tos.clone()], &to[tos])?;
         }
         Ok(Flow { roles, ..flow.clone() })
     }
