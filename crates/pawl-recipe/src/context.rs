@@ -57,7 +57,8 @@ pub(crate) struct Trace {
     pub(crate) num_dropouts: u32,
     pub(crate) int_constants: HashMap<i32, ValueId>,
     pub(crate) states: Vec<(String, Vec<usize>, ValueId)>,
-    pub(crate) num_schedules: usize,
+    /// Name of the function of each schedule.
+    pub(crate) schedules: Vec<String>,
 }
 
 /// Most instructions of one traced graph. Ten times nanochat's training graph at depth 64.
@@ -80,7 +81,7 @@ impl Trace {
             num_dropouts: 0,
             int_constants: HashMap::new(),
             states: Vec::new(),
-            num_schedules: 0,
+            schedules: Vec::new(),
         }
     }
 

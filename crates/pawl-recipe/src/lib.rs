@@ -22,6 +22,7 @@ mod settings;
 mod shaping;
 mod shipped;
 mod source;
+mod summary;
 mod values;
 mod words;
 
@@ -29,6 +30,7 @@ pub use declare::Packing;
 pub use error::RecipeError;
 pub use init::Init;
 pub use load::{Loader, Source};
-pub use recipe::{LogitsGraph, LossGraph, Overrides, ParamDecl, Recipe, StateDecl, TrainGraph, UpdateGraph};
+pub use recipe::{LogitsGraph, LossGraph, Overrides, ParamDecl, Recipe, ScheduleDecl, StateDecl, TrainGraph, UpdateGraph};
 pub use settings::{Setting, SettingKind};
+pub use summary::{ParamSummary, Summary};
 pub use shipped::{shipped, shipped_recipes, std_only, with_std};

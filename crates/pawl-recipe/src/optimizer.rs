@@ -84,7 +84,11 @@ pub(crate) fn schedule_slot(n: usize) -> String {
 }
 
 /// Scalar that follows `function`; one function has one scalar.
-pub(crate) fn add_schedule<'v>(function: Value<'v>, eval: &Evaluator<'v, '_, '_>) -> Result<Tensor, Refusal> {
+pub(crate) fn add_schedule<'v>(
+    function: Value<'v>,
+    name: Option<&str>,
+    eval: &Evaluator<'v, '_, '_>,
+) -> Result<Tensor, Refusal> {
     if function.get_type() != "function" {
         return refuse_with(
             format!("schedule needs a function of t, got {}", describe(function)),
@@ -94,7 +98,7 @@ pub(crate) fn add_schedule<'v>(function: Value<'v>, eval: &Evaluator<'v, '_, '_>
     let module = eval.module();
     let ctx = context(eval);
     let mut trace = ctx.tracing(eval, "schedule")?;
-    let known = (0..trace.num_schedules)
+    let known = (0..trace.schedules.len())
         .find(|n| module.get(&schedule_slot(*n)).is_some_and(|other| other.ptr_eq(function)));
     if let Some(n) = known {
         let name = format!("s{n}");
@@ -104,14 +108,15 @@ pub(crate) fn add_schedule<'v>(function: Value<'v>, eval: &Evaluator<'v, '_, '_>
             .expect("every schedule of the trace declared its scalar");
         return Ok(Tensor::of(&trace, value));
     }
-    let n = trace.num_schedules;
+    let n = trace.schedules.len();
     if n >= MAX_SCHEDULES {
         return refuse_with(
             format!("more than {MAX_SCHEDULES} schedules"),
             "make the function once, outside of optimizer(p), and hand the same one to every parameter",
         );
     }
-    trace.num_schedules += 1;
+    let own_name = function.to_str();
+    trace.schedules.push(name.map_or_else(|| own_name.rsplit('.').next().unwrap_or("lambda").to_string(), str::to_string));
     module.set(&schedule_slot(n), function);
     let value = trace.graph.input(&format!("s{n}"), InputKind::Scalar, &[], DType::F32);
     Ok(Tensor::of(&trace, value))
@@ -159,7 +164,7 @@ fn state_methods(builder: &mut MethodsBuilder) {
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<Tensor> {
         let _ = this;
-        Ok(add_schedule(function, eval)?)
+        Ok(add_schedule(function, None, eval)?)
     }
 }
 

@@ -109,8 +109,17 @@ pub struct UpdateGraph {
     pub updates: Vec<(String, ValueId)>,
     /// States and their new values.
     pub states: Vec<StateDecl>,
-    /// Names of the scalars, `s0`, `s1`, ...: the rows of [`Recipe::schedule_table`].
-    pub schedules: Vec<String>,
+    /// What drives each scalar, in the order of the rows of [`Recipe::schedule_table`].
+    pub schedules: Vec<ScheduleDecl>,
+}
+
+/// A number that follows the run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScheduleDecl {
+    /// Its leaf of kind `Scalar`: `s0`, `s1`, ...
+    pub scalar: String,
+    /// Name of the recipe's function; `lr_multiplier` for the one given to `recipe(...)`.
+    pub function: String,
 }
 
 /// A recipe that has been evaluated, traced once and found sound.
@@ -122,6 +131,7 @@ pub struct Recipe {
     declaration: Declaration,
     functions: OwnedFrozenValue,
     train: TrainGraph,
+    logits: LogitsGraph,
     update: UpdateGraph,
     schedules: FrozenModule,
 }
@@ -134,7 +144,9 @@ impl Recipe {
         let tracer = Tracer { ctx: &ctx, declaration: &declaration, functions: &functions };
         let train = tracer.train(micro_batch(&declaration))?;
         let (update, schedules) = tracer.update(&train.params)?;
+        // Two sequences, so that one which sees the other is found.
         let logits = tracer.logits(2, declaration.seq_len)?;
+        check_causal(&source.name, &logits)?;
         check_same_params(&train.params, &logits.params)
             .and_then(|()| ctx.settings.borrow().check_overrides())
             .map_err(|refusal| refused(&source.name, refusal))?;
@@ -146,6 +158,7 @@ impl Recipe {
             declaration,
             functions,
             train,
+            logits,
             update,
             schedules,
         })
@@ -189,6 +202,16 @@ impl Recipe {
     /// Sequences that run at once: as declared, or the most that divide a step within 4096 tokens.
     pub fn micro_batch(&self) -> usize {
         micro_batch(&self.declaration)
+    }
+
+    /// The training graph of the declared micro-batch, as traced when the recipe was loaded.
+    pub(crate) fn traced_train(&self) -> &TrainGraph {
+        &self.train
+    }
+
+    /// Logits of two sequences as evaluation sees them, as traced when the recipe was loaded.
+    pub(crate) fn traced_logits(&self) -> &LogitsGraph {
+        &self.logits
     }
 
     /// Weight of each data domain; empty means by size.
@@ -236,24 +259,28 @@ impl Recipe {
     /// Value of each schedule at each step: `table[schedule][step]`, in the order of
     /// [`UpdateGraph::schedules`], computed in float64 and rounded once.
     pub fn schedule_table(&self, num_steps: u64) -> Result<Vec<Vec<f32>>, RecipeError> {
-        let names = &self.update.schedules;
-        names.iter().enumerate().map(|(n, name)| self.schedule_row(n, name, num_steps)).collect()
+        (0..self.update.schedules.len()).map(|n| self.schedule_row(n, num_steps, 0..num_steps)).collect()
     }
 
-    fn schedule_row(&self, n: usize, name: &str, num_steps: u64) -> Result<Vec<f32>, RecipeError> {
+    /// Values of the n-th schedule at some steps of a run.
+    pub(crate) fn schedule_row(
+        &self,
+        n: usize,
+        num_steps: u64,
+        steps: impl Iterator<Item = u64>,
+    ) -> Result<Vec<f32>, RecipeError> {
         let function = self
             .schedules
             .get(&schedule_slot(n))
-            .map_err(|error| RecipeError::new(&self.name, format!("schedule {name}: {error}")))?;
+            .map_err(|error| RecipeError::new(&self.name, format!("schedule {n}: {error}")))?;
         let mut row = Vec::new();
-        let mut step = 0;
-        while step < num_steps {
+        let mut steps = steps.peekable();
+        while steps.peek().is_some() {
             // A fresh heap every so often keeps the memory of a long run's schedule small.
-            let stop = num_steps.min(step + STEPS_PER_HEAP);
             Module::with_temp_heap(|module| {
                 let function = module.heap().access_owned_frozen_value(&function);
-                let mut eval = evaluator(&module, &self.ctx, STEPS_PER_HEAP * TICKS_PER_MOMENT);
-                for step in step..stop {
+                let mut eval = evaluator(&module, &self.ctx, STEPS_PER_HEAP as u64 * TICKS_PER_MOMENT);
+                for step in steps.by_ref().take(STEPS_PER_HEAP) {
                     let moment = module.heap().alloc(Moment { step, num_steps });
                     let value = eval
                         .eval_function(function, &[moment], &[])
@@ -262,13 +289,12 @@ impl Recipe {
                 }
                 Ok(())
             })?;
-            step = stop;
         }
         Ok(row)
     }
 }
 
-const STEPS_PER_HEAP: u64 = 4096;
+const STEPS_PER_HEAP: usize = 4096;
 const TICKS_PER_MOMENT: u64 = 1000;
 
 fn schedule_value(value: Value<'_>, step: u64) -> Result<f32, Refusal> {
@@ -281,6 +307,17 @@ fn schedule_value(value: Value<'_>, step: u64) -> Result<f32, Refusal> {
 
 fn refused(file: &str, refusal: Refusal) -> RecipeError {
     RecipeError { hint: refusal.hint, ..RecipeError::new(file, refusal.because) }
+}
+
+fn check_causal(file: &str, logits: &LogitsGraph) -> Result<(), RecipeError> {
+    let Err(leak) = logits.graph.check_causal(logits.logits) else { return Ok(()) };
+    let (origin, line) = match leak.origin.rsplit_once(':') {
+        Some((origin, line)) => (origin, line.parse().ok()),
+        None => (file, None),
+    };
+    let message = format!("the model is not causal: {} {}", leak.op, leak.because);
+    Err(RecipeError { line, ..RecipeError::new(origin, message) }
+        .hint("logits at position t may depend on tokens 0 to t of the same sequence and on nothing else"))
 }
 
 /// Tokens that run at once when the recipe does not say: enough to fill the kernels of a CPU.
@@ -388,7 +425,7 @@ impl Tracer<'_> {
     fn update(&self, params: &[ParamDecl]) -> Result<(UpdateGraph, FrozenModule), RecipeError> {
         let ((updates, states), trace, module) = self.trace(Purpose::Update, |eval| {
             let lr_multiplier = if self.declaration.has_lr_multiplier {
-                add_schedule(self.function(eval, Function::LrMultiplier), eval)?
+                add_schedule(self.function(eval, Function::LrMultiplier), Some("lr_multiplier"), eval)?
             } else {
                 let mut trace = self.open();
                 let one = trace.constant(1.0)?;
@@ -401,7 +438,12 @@ impl Tracer<'_> {
             }
             Ok((updates, states))
         })?;
-        let schedules = (0..trace.num_schedules).map(|n| format!("s{n}")).collect();
+        let schedules = trace
+            .schedules
+            .into_iter()
+            .enumerate()
+            .map(|(n, function)| ScheduleDecl { scalar: format!("s{n}"), function })
+            .collect();
         Ok((UpdateGraph { graph: trace.graph, updates, states, schedules }, module))
     }
 

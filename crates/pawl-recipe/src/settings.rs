@@ -12,9 +12,9 @@ use starlark::values::{Heap, Value};
 /// What a setting may be set to.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SettingKind {
-    /// The scale dial: a positive whole number.
+    /// A size or word that a person sets and no researcher tunes; `depth` is the dial of the scale ladder.
     Dial,
-    /// A real number in a range.
+    /// A number in a range; a whole number if its default is [`SettingValue::Int`].
     Knob {
         /// Smallest value.
         low: f64,
@@ -29,6 +29,9 @@ pub enum SettingKind {
         options: Vec<SettingValue>,
     },
 }
+
+/// Largest whole number of a dial.
+const MAX_DIAL: i64 = 1 << 32;
 
 /// A dial, knob or choice as declared, with the value it has now.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,7 +70,7 @@ impl Registry {
         }
         check_value(&setting, &setting.default)
             .map_err(|refusal| Refusal { because: format!("the default of {}", refusal.because), ..refusal })?;
-        let from_depth = self.depth.filter(|_| setting.name == "depth").map(|d| SettingValue::Int(d as i64));
+        let from_depth = self.depth.filter(|_| setting.name == "depth").map(|d| SettingValue::Int(i64::try_from(d).unwrap_or(i64::MAX)));
         if let Some(asked) = from_depth.or_else(|| self.values.get(&setting.name).cloned()) {
             setting.value = check_value(&setting, &asked)?;
         }
@@ -94,22 +97,25 @@ impl Registry {
     }
 }
 
-/// The value as the setting stores it (a whole number given to a knob becomes a float).
+/// The value as the setting stores it: a whole number given to a knob of real numbers becomes a float.
 fn check_value(setting: &Setting, value: &SettingValue) -> Result<SettingValue, Refusal> {
     let name = &setting.name;
     match &setting.kind {
-        SettingKind::Dial => match value {
-            SettingValue::Int(number) if *number >= 1 && *number <= 1_000_000_000 => Ok(value.clone()),
-            _ => refuse(format!("dial `{name}` must be a positive whole number, got {value}")),
-        },
+        SettingKind::Dial => check_dial(setting, value),
         SettingKind::Knob { low, high, .. } => {
             let Some(number) = value.as_f64() else {
                 return refuse(format!("knob `{name}` needs a number, got {value}"));
             };
             if !(*low..=*high).contains(&number) {
-                return refuse(format!("knob `{name}` must be between {low:?} and {high:?}, got {number:?}"));
+                return refuse(format!("knob `{name}` must be between {low} and {high}, got {number}"));
             }
-            Ok(SettingValue::Float(number))
+            match setting.default {
+                SettingValue::Int(_) if number.fract() == 0.0 => Ok(SettingValue::Int(number as i64)),
+                SettingValue::Int(_) => refuse(format!("knob `{name}` needs a whole number, got {number}")),
+                SettingValue::Float(_) | SettingValue::Bool(_) | SettingValue::Text(_) => {
+                    Ok(SettingValue::Float(number))
+                }
+            }
         }
         SettingKind::Choice { options } => {
             let same = |option: &&SettingValue| match (option.as_f64(), value.as_f64()) {
@@ -127,6 +133,30 @@ fn check_value(setting: &Setting, value: &SettingValue) -> Result<SettingValue, 
                 }
             }
         }
+    }
+}
+
+/// A dial keeps the type of its default; counts stay positive.
+fn check_dial(setting: &Setting, value: &SettingValue) -> Result<SettingValue, Refusal> {
+    let name = &setting.name;
+    match (&setting.default, value) {
+        (SettingValue::Int(default), SettingValue::Int(number)) => {
+            let least = i64::from(*default >= 1 || name == "depth");
+            if *number < least || *number > MAX_DIAL {
+                return refuse(format!("dial `{name}` must be a whole number from {least} to {MAX_DIAL}, got {number}"));
+            }
+            Ok(value.clone())
+        }
+        (SettingValue::Float(_), number) if number.as_f64().is_some_and(f64::is_finite) => {
+            Ok(SettingValue::Float(number.as_f64().unwrap_or_default()))
+        }
+        (SettingValue::Text(_), SettingValue::Text(_)) | (SettingValue::Bool(_), SettingValue::Bool(_)) => {
+            Ok(value.clone())
+        }
+        (SettingValue::Int(_), other) => refuse(format!("dial `{name}` needs a whole number, got {other}")),
+        (SettingValue::Float(_), other) => refuse(format!("dial `{name}` needs a number, got {other}")),
+        (SettingValue::Text(_), other) => refuse(format!("dial `{name}` needs a word, got {other}")),
+        (SettingValue::Bool(_), other) => refuse(format!("dial `{name}` needs True or False, got {other}")),
     }
 }
 
@@ -203,7 +233,9 @@ pub(crate) fn settings(builder: &mut GlobalsBuilder) {
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<Value<'v>> {
         let (low, high) = (number(low, "low")?, number(high, "high")?);
+        let whole = default.get_type() == "int" && low.fract() == 0.0 && high.fract() == 0.0;
         let default = number(default, "the default of a knob")?;
+        let default = if whole { SettingValue::Int(default as i64) } else { SettingValue::Float(default) };
         let log = match scale {
             "log" => true,
             "linear" => false,
@@ -217,20 +249,20 @@ pub(crate) fn settings(builder: &mut GlobalsBuilder) {
             }
         };
         if !(low.is_finite() && high.is_finite() && low < high) {
-            return Err(refuse::<()>(format!("knob `{name}`: low {low:?} must be below high {high:?}"))
+            return Err(refuse::<()>(format!("knob `{name}`: low {low} must be below high {high}"))
                 .unwrap_err()
                 .into());
         }
         if log && low <= 0.0 {
-            return Err(refuse::<()>(format!("knob `{name}`: a log scale needs low above 0, got {low:?}"))
+            return Err(refuse::<()>(format!("knob `{name}`: a log scale needs low above 0, got {low}"))
                 .unwrap_err()
                 .into());
         }
         let setting = Setting {
             name: name.to_string(),
             kind: SettingKind::Knob { low, high, log },
-            default: SettingValue::Float(default),
-            value: SettingValue::Float(default),
+            value: default.clone(),
+            default,
             doc: doc.to_string(),
         };
         declare(eval, setting)

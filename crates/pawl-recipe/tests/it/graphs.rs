@@ -35,3 +35,21 @@ fn every_shipped_recipe_loads() {
         }
     }
 }
+
+#[test]
+fn print_summaries() {
+    for (name, depth) in [("tiny.star", None), ("nano.star", None), ("nano.star", Some(12)), ("tiny.star", Some(12))] {
+        let text = shipped(name).unwrap().to_string();
+        let source = Source { name: name.to_string(), text };
+        let begin = std::time::Instant::now();
+        let recipe = Recipe::load(&source, &Overrides { depth, ..Overrides::default() }, &std_only).unwrap();
+        let loaded = begin.elapsed();
+        let summary = recipe.summary().unwrap();
+        println!(
+            "{name} {depth:?}: load {loaded:?} all {:?} params {} flops/token {:e} step {:e} memory {:e} instrs {} update {} schedules {:?} {}",
+            begin.elapsed(), summary.num_params, summary.flops_per_token, summary.flops_per_step, summary.memory_bytes as f64,
+            recipe.train_graph(recipe.micro_batch()).unwrap().graph.instrs.len(), recipe.update_graph().graph.instrs.len(),
+            recipe.update_graph().schedules, summary.fingerprint
+        );
+    }
+}

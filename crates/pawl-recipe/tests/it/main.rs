@@ -1,6 +1,9 @@
 //! Recipes in, graphs or one clear error out.
 
 mod graphs;
+#[path = "../../../pawl-model/examples/parity/inputs.rs"]
+mod inputs;
+mod std_library;
 
 use pawl_recipe::{Overrides, Recipe, RecipeError, Source, std_only};
 

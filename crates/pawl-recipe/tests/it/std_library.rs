@@ -202,7 +202,7 @@ fn after_three_steps(recipe: &Recipe) -> Vec<f64> {
         leaves.insert(leaf(&InputKind::Grad, "w"), Tensor::Real(grad));
         for (schedule, row) in update.schedules.iter().zip(&table) {
             let now = vec![f64::from(row[step])];
-            leaves.insert(leaf(&InputKind::Scalar, schedule), Tensor::Real(now));
+            leaves.insert(leaf(&InputKind::Scalar, &schedule.scalar), Tensor::Real(now));
         }
         let outputs: Vec<ValueId> =
             update.states.iter().map(|s| s.value).chain([update.updates[0].1]).collect();
