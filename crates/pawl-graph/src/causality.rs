@@ -579,8 +579,9 @@ fn align(flow: &Flow, rank: usize) -> Flow {
 }
 
 fn take(shape: &[usize], at: &mut usize) -> usize {
+    let Some(extent) = shape.get(*at) else { return 1 };
     *at += 1;
-    shape.get(*at - 1).copied().unwrap_or(1)
+    *extent
 }
 
 fn as_offset(n: usize) -> i64 {
