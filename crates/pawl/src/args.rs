@@ -2,6 +2,7 @@
 //! name no default that the code below does not hold.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use pawl_recipe::Overrides;
 use pawl_record::{Budget, SettingValue, Settings};
 use std::path::PathBuf;
 
@@ -72,6 +73,11 @@ impl Program {
     pub(crate) fn settings(&self) -> Settings {
         self.settings.iter().cloned().collect()
     }
+
+    /// What a recipe is to be compiled with.
+    pub(crate) fn overrides(&self) -> Overrides {
+        Overrides { depth: self.depth, values: self.settings() }
+    }
 }
 
 #[derive(Args)]
@@ -88,9 +94,18 @@ pub(crate) struct Research {
     /// Stop after this many trials
     #[arg(long, value_name = "N", value_parser = count)]
     pub(crate) trials: Option<u64>,
-    /// Seed of the campaign: proposals, trial seeds
-    #[arg(long, value_name = "S", default_value_t = 0)]
-    pub(crate) seed: u64,
+    /// The scale dial of the trials [default: the recipe's own]
+    #[arg(long, value_name = "D", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) depth: Option<u64>,
+    /// Floating-point operations of one trial, as 5e11
+    #[arg(long, value_name = "F", allow_negative_numbers = true, value_parser = positive)]
+    pub(crate) flops: Option<f64>,
+    /// Seed of the campaign: proposals, trial seeds [default: 0, or that of the lab's campaign]
+    #[arg(long, value_name = "S")]
+    pub(crate) seed: Option<u64>,
+    /// Trials side by side, each on one thread [default: one a core]
+    #[arg(long, value_name = "N", hide = true, value_parser = clap::value_parser!(u64).range(1..=1024))]
+    pub(crate) workers: Option<u64>,
     /// Data set of the lab
     #[arg(long, value_name = "NAME", default_value = BUILTIN_DATA, hide = true)]
     pub(crate) data: String,
@@ -103,6 +118,8 @@ pub(crate) struct Research {
 pub(crate) enum Researcher {
     /// Built in: a bandit over choices, a model of the numbers; no key, no network
     Optimizer,
+    /// Any one change with equal probability: what every researcher has to beat
+    Random,
 }
 
 /// Name of the data set that the binary carries.
@@ -255,12 +272,15 @@ pub(crate) enum Data {
 pub(crate) struct DataAdd {
     /// Name of the new data set
     pub(crate) name: String,
-    /// Files, folders or globs
+    /// Files, folders or globs; DOMAIN=PATH puts the text into a domain of its own
     #[arg(required = true, value_name = "PATH")]
-    pub(crate) paths: Vec<PathBuf>,
-    /// Hold out this last part of the text by position, not whole documents by their hash
+    pub(crate) paths: Vec<String>,
+    /// Divide by position, and hold out this last share of the text
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true, value_parser = share)]
     pub(crate) held_out: Option<f64>,
+    /// Seal this share of the whole text, the last part of what is held out
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true, value_parser = share)]
+    pub(crate) sealed: Option<f64>,
     #[command(flatten)]
     pub(crate) place: Place,
 }

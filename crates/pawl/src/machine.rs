@@ -1,5 +1,6 @@
 //! What this machine is: read from the operating system, never guessed.
 
+use pawl_engine::Isa;
 use std::path::Path;
 
 /// Facts about the machine; `None` where the system does not say.
@@ -21,6 +22,21 @@ pub(crate) fn machine() -> Machine {
         memory_bytes: kibibytes(&meminfo, "MemTotal"),
         memory_free_bytes: kibibytes(&meminfo, "MemAvailable"),
         kernel: release.map(|release| format!("{} {}", std::env::consts::OS, release.trim())),
+    }
+}
+
+/// Processor and instruction set, as runs and campaigns record them.
+pub(crate) fn describe() -> String {
+    let processor = machine().processor.unwrap_or_else(|| std::env::consts::ARCH.to_string());
+    format!("{processor}, {}", instruction_set())
+}
+
+/// What the engine's kernels use here.
+pub(crate) fn instruction_set() -> &'static str {
+    match Isa::detect() {
+        Isa::Avx512 => "AVX-512",
+        Isa::Avx2 => "AVX2 + FMA",
+        Isa::Portable => "portable",
     }
 }
 

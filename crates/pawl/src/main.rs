@@ -2,12 +2,17 @@
 //! testing without a process lives in the other crates.
 
 mod args;
+mod campaign;
 mod commands;
 mod errors;
 mod interrupt;
 mod lab;
+mod live;
 mod machine;
 mod output;
+mod prepare;
+mod progress;
+mod recipes;
 
 use args::{Cli, Command, Data};
 use clap::Parser;

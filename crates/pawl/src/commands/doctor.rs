@@ -2,7 +2,7 @@
 
 use crate::args::Doctor;
 use crate::errors::Failure;
-use crate::machine::{Machine, disk_free, machine};
+use crate::machine::{Machine, disk_free, instruction_set, machine};
 use crate::output::{Answer, Block, bytes};
 use serde_json::json;
 use std::path::Path;
@@ -22,6 +22,7 @@ pub(crate) fn run(args: Doctor) -> Result<Answer, Failure> {
         .line("pawl", env!("CARGO_PKG_VERSION"))
         .line("processor", machine.processor.clone().unwrap_or_else(unknown))
         .line("cores", machine.cores)
+        .line("instruction_set", instruction_set())
         .line("memory", machine.memory_bytes.map_or_else(unknown, bytes))
         .line("memory_free", machine.memory_free_bytes.map_or_else(unknown, bytes))
         .line("kernel", machine.kernel.clone().unwrap_or_else(unknown))
@@ -35,6 +36,7 @@ pub(crate) fn run(args: Doctor) -> Result<Answer, Failure> {
         "version": env!("CARGO_PKG_VERSION"),
         "processor": machine.processor,
         "cores": machine.cores,
+        "instruction_set": instruction_set(),
         "memory_bytes": machine.memory_bytes,
         "memory_free_bytes": machine.memory_free_bytes,
         "kernel": machine.kernel,

@@ -1,0 +1,79 @@
+//! From what a person wrote for FILE to a compiled recipe.
+
+use crate::args::Program;
+use crate::errors::Failure;
+use pawl_recipe::{Overrides, Recipe, RecipeError, Source, shipped, shipped_recipes, std_only};
+use pawl_record::SettingValue;
+use std::path::Path;
+
+/// A recipe's text and the name that runs and messages call it by.
+#[derive(Clone, Debug)]
+pub(crate) struct RecipeText {
+    /// `tiny` for a shipped recipe, the file's name for a file.
+    pub(crate) name: String,
+    pub(crate) text: String,
+}
+
+/// The text of `file`: a path, or the name of a shipped recipe when no such file exists.
+pub(crate) fn find(file: &str) -> Result<RecipeText, Failure> {
+    let path = Path::new(file);
+    let shipped_name = file.strip_suffix(".star").unwrap_or(file);
+    if !path.exists() {
+        let is_recipe =
+            shipped_recipes().iter().any(|recipe| recipe.strip_suffix(".star") == Some(shipped_name));
+        return match shipped(shipped_name) {
+            Some(text) if is_recipe => Ok(RecipeText { name: shipped_name.into(), text: text.into() }),
+            Some(_) | None => Err(Failure::misuse(format!("there is no recipe {file}"))
+                .because(format!(
+                    "no file of that name, and the shipped recipes are {}",
+                    shipped_recipes().join(", ")
+                ))
+                .hint("write a path, or the name of a shipped recipe")),
+        };
+    }
+    let cannot = |why: &std::io::Error| Failure::new(format!("recipe {file} cannot be read")).caused_by(why);
+    let bytes = std::fs::read(path).map_err(|why| cannot(&why))?;
+    let text = String::from_utf8(bytes).map_err(|why| {
+        Failure::new(format!("recipe {file} cannot be read"))
+            .because(format!("it is not UTF-8 text, from byte {} on", why.utf8_error().valid_up_to()))
+            .hint("a recipe is a text file in Starlark")
+    })?;
+    let name = path.file_name().map_or_else(|| file.to_string(), |name| name.to_string_lossy().into_owned());
+    Ok(RecipeText { name, text })
+}
+
+/// Compiles a recipe. It can load the standard library and nothing else: its text is all of it, and
+/// lies whole beside each run.
+pub(crate) fn compile(recipe: &RecipeText, overrides: &Overrides) -> Result<Recipe, RecipeError> {
+    let name = match recipe.name.ends_with(".star") {
+        true => recipe.name.clone(),
+        false => format!("{}.star", recipe.name),
+    };
+    Recipe::load(&Source { name, text: recipe.text.clone() }, overrides, &std_only)
+}
+
+/// Finds and compiles what the command line names.
+pub(crate) fn load(program: &Program) -> Result<(RecipeText, Recipe), Failure> {
+    let text = find(&program.file)?;
+    let recipe = compile(&text, &program.overrides()).map_err(|error| from_recipe(&text.name, error))?;
+    Ok((text, recipe))
+}
+
+/// The error of a recipe with what would mend it.
+pub(crate) fn from_recipe(name: &str, error: RecipeError) -> Failure {
+    let failure = Failure::new(format!("recipe {name} cannot be built")).caused_by(&error);
+    match error.hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}
+
+/// The value of the scale dial.
+pub(crate) fn depth(recipe: &Recipe) -> Option<u64> {
+    let settings = recipe.settings();
+    let dial = settings.iter().find(|setting| setting.name == "depth")?;
+    match dial.value {
+        SettingValue::Int(depth) => u64::try_from(depth).ok(),
+        SettingValue::Bool(_) | SettingValue::Float(_) | SettingValue::Text(_) => None,
+    }
+}
