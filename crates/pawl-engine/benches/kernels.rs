@@ -3,9 +3,13 @@
 //! with a part of a name to choose.
 #![allow(missing_docs, unsafe_code, clippy::print_stdout)] // a bench prints; it has no users
 
-use pawl_engine::kernels::Isa;
+use pawl_engine::kernels::attention::{
+    AttentionDims, attention_backward, attention_backward_scratch_len, attention_forward,
+};
 use pawl_engine::kernels::gemm::{Dims, Store, Strided, gemm, gemm_scratch_len};
+use pawl_engine::kernels::{Isa, math};
 use pawl_engine::pool::Pool;
+use pawl_graph::{Binary, Mask, Unary};
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -16,7 +20,9 @@ fn main() {
     for num_threads in [1, 2] {
         let pool = Pool::new(num_threads);
         bench_gemm(&pool, isa, &filter);
+        bench_attention(&pool, isa, &filter);
     }
+    bench_math(isa, &filter);
 }
 
 /// Best seconds of a call among a few, and the peak seen meanwhile.
@@ -91,6 +97,95 @@ fn bench_gemm(pool: &Pool, isa: Isa, filter: &str) {
             100.0 * total[1] / total[0]
         );
     }
+}
+
+fn bench_attention(pool: &Pool, isa: Isa, filter: &str) {
+    for (num_seqs, seq_len, num_heads, num_kv_heads, head_dim) in [
+        (32, 64, 4, 4, 16),
+        (16, 256, 4, 4, 64),
+        (8, 512, 8, 8, 64),
+        (4, 1024, 6, 2, 128),
+        (2, 2048, 4, 4, 32),
+    ] {
+        let dims = AttentionDims { num_seqs, seq_len, num_heads, num_kv_heads, head_dim };
+        let (q_len, kv_len) =
+            (num_seqs * seq_len * num_heads * head_dim, num_seqs * seq_len * num_kv_heads * head_dim);
+        let noise = |len: usize| (0..len).map(|i| (i * 7919 % 1000) as f32 / 500.0 - 1.0).collect::<Vec<_>>();
+        let (q, k, v, dout) = (noise(q_len), noise(kv_len), noise(kv_len), noise(q_len));
+        let (mut out, mut lse) = (vec![0.0; q_len], vec![0.0; q_len / head_dim]);
+        let (mut dq, mut dk, mut dv) = (vec![0.0; q_len], vec![0.0; kv_len], vec![0.0; kv_len]);
+        let mut scratch = vec![0.0; attention_backward_scratch_len(pool.num_threads(), dims)];
+        let (mask, scale) = (Mask::Causal { window: seq_len }, 1.0 / (head_dim as f32).sqrt());
+        // The visible half of two products forward, of five backward.
+        let flops = 2.0 * (num_seqs * num_heads * seq_len * (seq_len + 1) / 2 * head_dim) as f64;
+        let label =
+            format!("{num_seqs:3} x {seq_len:4}, {num_heads} heads of {num_kv_heads}, width {head_dim:3}");
+        if !format!("attention {label}").contains(filter) {
+            continue;
+        }
+        let (gflops, peak) = best(9, pool, 2.0 * flops, || {
+            attention_forward(pool, isa, &mut scratch, &mut out, &mut lse, &q, &k, &v, dims, mask, scale);
+        });
+        report(&format!("attention forward  {label}"), pool, gflops, peak);
+        let (gflops, peak) = best(9, pool, 5.0 * flops, || {
+            attention_backward(
+                pool,
+                isa,
+                &mut scratch,
+                &mut dq,
+                &mut dk,
+                &mut dv,
+                &dout,
+                &out,
+                &lse,
+                &q,
+                &k,
+                &v,
+                dims,
+                mask,
+                scale,
+            );
+        });
+        report(&format!("attention backward {label}"), pool, gflops, peak);
+    }
+}
+
+fn bench_math(isa: Isa, filter: &str) {
+    let x: Vec<f32> = (0..512).map(|i| i as f32 * 0.01 + 0.01).collect();
+    let mut y = vec![0.0; 512];
+    let mut time = |name: &str, call: &mut dyn FnMut(&mut [f32], &[f32])| {
+        let mut seconds = f64::INFINITY;
+        for _ in 0..20 {
+            let start = Instant::now();
+            for _ in 0..200 {
+                call(&mut y, black_box(&x));
+            }
+            seconds = seconds.min(start.elapsed().as_secs_f64());
+        }
+        if format!("math {name}").contains(filter) {
+            println!("math {name:12} {:6.3} ns an element", seconds * 1e9 / (200.0 * 512.0));
+        }
+    };
+    for op in [
+        Unary::Neg,
+        Unary::Exp,
+        Unary::Log,
+        Unary::Sqrt,
+        Unary::Rsqrt,
+        Unary::Reciprocal,
+        Unary::Tanh,
+        Unary::Sigmoid,
+        Unary::Relu,
+        Unary::Erf,
+        Unary::Sin,
+        Unary::Floor,
+    ] {
+        time(op.name(), &mut |y, x| math::unary(isa, op, y, x));
+    }
+    for op in [Binary::Add, Binary::Mul, Binary::Div, Binary::Max, Binary::Pow, Binary::Ge] {
+        time(op.name(), &mut |y, x| math::binary(isa, op, y, x, x));
+    }
+    time("mul number", &mut |y, x| math::binary_right(isa, Binary::Mul, y, x, 0.5));
 }
 
 fn report(label: &str, pool: &Pool, gflops: f64, peak: f64) {

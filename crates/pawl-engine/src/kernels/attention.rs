@@ -8,7 +8,7 @@
 use super::Isa;
 use super::gemm::pack::pack_b;
 use super::gemm::tile::{self, Portable, Tile, TileArgs};
-use super::lanes::{LANES, dot, fma, larger, max, per_isa, sum};
+use super::lanes::{LANES, dot, fma, fold, larger, per_isa};
 use super::math::{TO_BASE_2, exp2, log};
 use crate::pool::{Pool, SharedMut};
 use pawl_graph::Mask;
@@ -578,24 +578,50 @@ fn softmax_block_body<const FMA: bool>(
     head: Head,
     block: Block,
 ) {
-    let scale = head.scale * TO_BASE_2;
+    // A scale of 0 would make hidden scores NaN; one that rounds every score away does not.
+    let scale = if head.scale == 0.0 { f32::MIN_POSITIVE } else { head.scale * TO_BASE_2 };
+    let hidden = f32::NEG_INFINITY * scale.signum();
     let width = block.num_keys.next_multiple_of(LANES);
     for r in 0..block.num_queries {
-        let seen = head.keys_in(block, r..r + 1);
         let row = &mut scores[r * KEY_BLOCK..][..width];
-        row[..seen.start].fill(f32::NEG_INFINITY);
-        row[seen.end..].fill(f32::NEG_INFINITY);
-        for x in row.iter_mut() {
-            // A hidden score stays hidden when the scale is negative.
-            *x = if *x == f32::NEG_INFINITY { *x } else { *x * scale };
+        let Seen { exact, vectors } = Seen::new(head.keys_in(block, r..r + 1));
+        row[vectors.start..exact.start].fill(hidden);
+        row[exact.end..vectors.end].fill(hidden);
+        let mut lanes = [peaks[r]; LANES];
+        let (chunks, _) = row[vectors.clone()].as_chunks_mut::<LANES>();
+        for chunk in chunks.iter() {
+            for lane in 0..LANES {
+                lanes[lane] = larger(chunk[lane] * scale, lanes[lane]);
+            }
         }
-        let peak = larger(max::<FMA>(width, LOWEST, |i| row[i]), peaks[r]);
-        for x in row.iter_mut() {
-            *x = exp2::<FMA>(*x - peak);
+        let peak = fold(lanes, larger);
+        let mut lanes = [0.0; LANES];
+        for chunk in chunks {
+            for lane in 0..LANES {
+                let weight = exp2::<FMA>(fma::<FMA>(chunk[lane], scale, -peak));
+                chunk[lane] = weight;
+                lanes[lane] += weight;
+            }
         }
+        row[..vectors.start].fill(0.0);
+        row[vectors.end..].fill(0.0);
         shrink[r] = exp2::<FMA>(peaks[r] - peak);
-        totals[r] = fma::<FMA>(totals[r], shrink[r], sum::<FMA>(width, |i| row[i]));
+        totals[r] = fma::<FMA>(totals[r], shrink[r], fold(lanes, |a, b| a + b));
         peaks[r] = peak;
+    }
+}
+
+/// The keys that a row sees, and the whole vectors that hold them.
+struct Seen {
+    exact: Range<usize>,
+    vectors: Range<usize>,
+}
+
+impl Seen {
+    #[inline(always)]
+    fn new(exact: Range<usize>) -> Seen {
+        let vectors = exact.start / LANES * LANES..exact.end.next_multiple_of(LANES);
+        if exact.is_empty() { Seen { exact: 0..0, vectors: 0..0 } } else { Seen { exact, vectors } }
     }
 }
 
@@ -618,18 +644,24 @@ fn softmax_block_backward_body<const FMA: bool>(
     block: Block,
 ) {
     let scale = head.scale * TO_BASE_2;
+    let width = block.num_keys.next_multiple_of(LANES);
     for r in 0..block.num_queries {
-        let seen = head.keys_in(block, r..r + 1);
-        let row = &mut scores[r * KEY_BLOCK..][..block.num_keys];
-        let drow = &mut dscores[r * KEY_BLOCK..][..block.num_keys];
-        for hidden in [0..seen.start, seen.end..block.num_keys] {
+        let Seen { exact, vectors } = Seen::new(head.keys_in(block, r..r + 1));
+        let row = &mut scores[r * KEY_BLOCK..][..width];
+        let drow = &mut dscores[r * KEY_BLOCK..][..width];
+        let (peak, delta) = (peaks[r], deltas[r]);
+        let (chunks, _) = row[vectors.clone()].as_chunks_mut::<LANES>();
+        let (dchunks, _) = drow[vectors].as_chunks_mut::<LANES>();
+        for (chunk, dchunk) in chunks.iter_mut().zip(dchunks) {
+            for lane in 0..LANES {
+                let weight = exp2::<FMA>(fma::<FMA>(chunk[lane], scale, -peak));
+                chunk[lane] = weight;
+                dchunk[lane] = weight * (dchunk[lane] - delta) * head.scale;
+            }
+        }
+        for hidden in [0..exact.start, exact.end..width] {
             row[hidden.clone()].fill(0.0);
             drow[hidden].fill(0.0);
-        }
-        let (peak, delta) = (peaks[r], deltas[r]);
-        for (x, dx) in row[seen.clone()].iter_mut().zip(&mut drow[seen]) {
-            *x = exp2::<FMA>(fma::<FMA>(*x, scale, -peak));
-            *dx = *x * (*dx - delta) * head.scale;
         }
     }
 }

@@ -14,24 +14,6 @@ pub(crate) fn fma<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
-/// Sum of `f(0) .. f(n - 1)` in a fixed order.
-#[inline(always)]
-pub(crate) fn sum<const FMA: bool>(n: usize, f: impl Fn(usize) -> f32) -> f32 {
-    let mut lanes = [0.0_f32; LANES];
-    let whole = n / LANES * LANES;
-    let mut i = 0;
-    while i < whole {
-        for lane in 0..LANES {
-            lanes[lane] += f(i + lane);
-        }
-        i += LANES;
-    }
-    for lane in 0..n - whole {
-        lanes[lane] += f(whole + lane);
-    }
-    fold(lanes, |a, b| a + b)
-}
-
 /// Sum of `a[i] * b[i]` in a fixed order.
 #[inline(always)]
 pub(crate) fn dot<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
@@ -49,32 +31,15 @@ pub(crate) fn dot<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
     fold(lanes, |a, b| a + b)
 }
 
-/// Largest of `f(0) .. f(n - 1)` and `floor`; a NaN is passed over.
-#[inline(always)]
-pub(crate) fn max<const FMA: bool>(n: usize, floor: f32, f: impl Fn(usize) -> f32) -> f32 {
-    let mut lanes = [floor; LANES];
-    let whole = n / LANES * LANES;
-    let mut i = 0;
-    while i < whole {
-        for lane in 0..LANES {
-            lanes[lane] = larger(f(i + lane), lanes[lane]);
-        }
-        i += LANES;
-    }
-    for lane in 0..n - whole {
-        lanes[lane] = larger(f(whole + lane), lanes[lane]);
-    }
-    fold(lanes, larger)
-}
-
 /// The larger; `b` when either is NaN, as the vector instruction does.
 #[inline(always)]
 pub(crate) fn larger(a: f32, b: f32) -> f32 {
     if a > b { a } else { b }
 }
 
+/// All lanes combined, halves first.
 #[inline(always)]
-fn fold(mut lanes: [f32; LANES], combine: impl Fn(f32, f32) -> f32) -> f32 {
+pub(crate) fn fold(mut lanes: [f32; LANES], combine: impl Fn(f32, f32) -> f32) -> f32 {
     for half in [8, 4, 2, 1] {
         for lane in 0..half {
             lanes[lane] = combine(lanes[lane], lanes[lane + half]);

@@ -5,10 +5,15 @@
 //! has no code of its own. Scratch comes from the caller: nothing here allocates.
 
 pub mod attention;
+pub mod cross_entropy;
+pub mod dropout;
+pub mod embedding;
 pub mod gemm;
 pub(crate) mod lanes;
 pub mod map;
 pub mod math;
+pub mod rows;
+pub mod sequence;
 
 /// Instruction sets the kernels are compiled for; chosen once, at run time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -35,23 +35,26 @@ fn exact(op: Unary, x: f64) -> f64 {
         Unary::Log => x.ln(),
         Unary::Tanh => x.tanh(),
         Unary::Sigmoid => 1.0 / (1.0 + (-x).exp()),
-        Unary::Erf => erf_series(x),
+        Unary::Erf => erf_exact(x),
         Unary::Sin => x.sin(),
         Unary::Cos => x.cos(),
         other => panic!("{other:?} is exact by itself"),
     }
 }
 
-fn erf_series(x: f64) -> f64 {
-    if x.abs() > 6.0 {
-        return x.signum();
+/// Taylor series near 0, continued fraction of the complement beyond.
+fn erf_exact(x: f64) -> f64 {
+    let z = x.abs();
+    if z < 2.5 {
+        let (mut term, mut sum) = (x, x);
+        for n in 1..100 {
+            term *= -x * x / f64::from(n);
+            sum += term / f64::from(2 * n + 1);
+        }
+        return sum * std::f64::consts::FRAC_2_SQRT_PI;
     }
-    let (mut term, mut sum) = (x, x);
-    for n in 1..200 {
-        term *= -x * x / f64::from(n);
-        sum += term / f64::from(2 * n + 1);
-    }
-    sum * std::f64::consts::FRAC_2_SQRT_PI
+    let fraction = (1..80).rev().fold(0.0, |fraction, n| f64::from(n) / 2.0 / (z + fraction));
+    (1.0 - (-z * z).exp() / (z + fraction) / std::f64::consts::PI.sqrt()).copysign(x)
 }
 
 /// Relative error where results are normal numbers, in units of the smallest normal number below.
@@ -74,8 +77,7 @@ fn functions_are_within_their_bounds() {
             unary(isa, op, &mut y, &x);
             let errors = x.iter().zip(&y).map(|(x, y)| (error(*y, exact(op, f64::from(*x))), *x));
             let (worst, at) = errors.fold((0.0, 0.0), |a, b| if b.0 > a.0 { b } else { a });
-            eprintln!("{isa:?} {op:?} {worst:e} at {at:e}");
-            assert!(worst <= 1.0 || worst <= bound, "{isa:?} {op:?} is off by {worst:e} at {at:e}");
+            assert!(worst <= bound, "{isa:?} {op:?} is off by {worst:e} at {at:e}");
         }
     }
 }
