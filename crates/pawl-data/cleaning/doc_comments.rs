@@ -17,7 +17,7 @@ pub(crate) fn separate(source: &str) -> Separated {
     let bytes = source.as_bytes();
     let (mut code, mut prose) = (String::with_capacity(source.len()), String::new());
     let (mut at, mut kept_from) = (0, 0);
-    let mut previous_doc_line = usize::MAX; // where the last `///` line ended
+    let mut after_doc = usize::MAX; // where the code after the last one goes on
     while at < bytes.len() {
         let end = item_end(bytes, at);
         if let Some(text) = doc_text(&source[at..end]) {
@@ -25,15 +25,15 @@ pub(crate) fn separate(source: &str) -> Separated {
             let next_line = (end + 1).min(bytes.len()); // the newline goes with its comment
             kept_from =
                 if bytes.get(end) == Some(&b'\n') && starts_line(bytes, at) { next_line } else { end };
-            let continues = previous_doc_line != usize::MAX
-                && source[previous_doc_line..at].bytes().all(|b| b == b' ' || b == b'\t');
+            let continues =
+                after_doc != usize::MAX && source[after_doc..at].bytes().all(|b| b == b' ' || b == b'\t');
             if !continues && !prose.is_empty() {
                 prose.push('\n');
             }
             prose.push_str(&text);
             prose.push('\n');
-            previous_doc_line = next_line;
-            at = kept_from.max(end);
+            at = kept_from;
+            after_doc = at;
         } else {
             at = end;
         }

@@ -67,7 +67,7 @@ pub enum DataError {
         source: io::Error,
     },
     /// A line of a JSONL file is not JSON.
-    #[error("{path}, line {line}: not a JSON document")]
+    #[error("{path}, line {line}: not a JSON object")]
     Json {
         /// The file.
         path: PathBuf,
@@ -75,6 +75,14 @@ pub enum DataError {
         line: u64,
         /// Where in the line and why.
         source: serde_json::Error,
+    },
+    /// A line of a JSONL file does not end.
+    #[error("{path}, line {line}: longer than any document")]
+    LongLine {
+        /// The file.
+        path: PathBuf,
+        /// Line, counted from 1.
+        line: u64,
     },
     /// A JSON document has no text.
     #[error("{path}, line {line}: no string field `text` (fields: {found})")]
@@ -206,7 +214,7 @@ impl DataError {
             }
             Self::NotUtf8 { .. } => Some("convert it first, for example with iconv -f latin1 -t utf-8"),
             Self::Damaged { .. } | Self::Parquet { .. } => Some("download or compress it again"),
-            Self::Json { .. } => Some("a .jsonl file holds one JSON object per line"),
+            Self::Json { .. } | Self::LongLine { .. } => Some("a .jsonl file holds one JSON object per line"),
             Self::NoTextField { .. } | Self::NoTextColumn { .. } => {
                 Some("rename the field that holds the text")
             }

@@ -3,8 +3,10 @@
 //! Every function takes the folder of a data set (`lab/data/NAME`); nothing here knows a lab, a model
 //! or a recipe, prints, or reads a clock.
 
+mod add;
 mod corpus;
 mod dataset;
+mod documents;
 mod error;
 mod loader;
 mod lock;
@@ -17,6 +19,7 @@ mod store;
 mod tokenizer;
 mod validation;
 
+pub use add::{AddOptions, add};
 pub use corpus::carried_corpus;
 pub use dataset::{CARRIED, Dataset, ensure_builtin, list, tokenizer, tokens};
 pub use error::DataError;
@@ -24,5 +27,5 @@ pub use loader::{Loader, LoaderSettings, Packing};
 pub use pack::{Crop, Segment, best_fit};
 pub use progress::{OnProgress, Progress, Stage};
 pub use shards::TokenShards;
-pub use tokenizer::{Encoder, MIN_VOCAB_SIZE, SPECIALS, Tokenizer};
+pub use tokenizer::{Encoder, MIN_VOCAB_SIZE, SPECIALS, Tokenizer, Words, words};
 pub use validation::{Validation, ValidationSettings, sealed_validation, search_validation};

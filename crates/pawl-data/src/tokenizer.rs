@@ -11,6 +11,7 @@ pub(crate) mod split;
 pub(crate) mod train;
 
 pub use encode::Encoder;
+pub use split::{Words, words};
 
 use crate::{DataError, OnProgress, Progress, Stage};
 use std::collections::HashMap;

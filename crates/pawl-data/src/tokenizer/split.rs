@@ -16,12 +16,14 @@ pub(crate) const PATTERN: &str = concat!(
     r"|\s+"
 );
 
-/// The words of `text`, in order; joined they are `text`.
-pub(crate) fn words(text: &str) -> Words<'_> {
+/// The words of `text`, in order; joined they are `text`. No merge reaches over the end of a word.
+pub fn words(text: &str) -> Words<'_> {
     Words { rest: text }
 }
 
-pub(crate) struct Words<'a> {
+/// See [`words`].
+#[derive(Clone, Debug)]
+pub struct Words<'a> {
     rest: &'a str,
 }
 
