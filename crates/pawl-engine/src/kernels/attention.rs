@@ -168,14 +168,17 @@ struct Grads<'a> {
     dv: SharedMut<'a, f32>,
 }
 
-/// A worker's memory. Panels are (T / COLS, D, COLS), rows are (.., D) without gaps.
+/// A worker's memory. Panels are (T / COLS, D, COLS), rows are (.., D) without gaps, columns are
+/// (D / COLS, .., COLS): what a tile walks down must be contiguous, or it fills a few sets of the cache.
 struct Scratch<'a> {
     k_panels: &'a mut [f32],
     v_panels: &'a mut [f32],
     /// V in the forward pass, K in the backward pass.
-    kv_rows: &'a mut [f32],
+    kv_columns: &'a mut [f32],
     q_rows: &'a mut [f32],
     dout_rows: &'a mut [f32],
+    q_columns: &'a mut [f32],
+    dout_columns: &'a mut [f32],
     scores: &'a mut [f32],
     dscores: &'a mut [f32],
     row_a: &'a mut [f32],
@@ -186,13 +189,15 @@ struct Scratch<'a> {
 impl<'a> Scratch<'a> {
     fn forward_len(dims: AttentionDims) -> usize {
         let AttentionDims { seq_len, head_dim, .. } = dims;
-        (seq_len.next_multiple_of(PANEL_MAX) + seq_len + QUERY_BLOCK) * head_dim
+        (seq_len.next_multiple_of(PANEL_MAX) + QUERY_BLOCK) * head_dim
+            + seq_len * columns_width(head_dim)
             + QUERY_BLOCK * (KEY_BLOCK + 3)
     }
 
     fn backward_len(dims: AttentionDims) -> usize {
         let AttentionDims { seq_len, head_dim, .. } = dims;
-        (2 * seq_len.next_multiple_of(PANEL_MAX) + seq_len + 2 * QUERY_BLOCK) * head_dim
+        (2 * seq_len.next_multiple_of(PANEL_MAX) + 2 * QUERY_BLOCK) * head_dim
+            + (seq_len + 2 * QUERY_BLOCK) * columns_width(head_dim)
             + QUERY_BLOCK * (2 * KEY_BLOCK + 3)
     }
 
@@ -215,9 +220,11 @@ impl<'a> Scratch<'a> {
         Scratch {
             k_panels: take(seq_len.next_multiple_of(PANEL_MAX) * head_dim),
             v_panels: take(seq_len.next_multiple_of(PANEL_MAX) * head_dim * more),
-            kv_rows: take(seq_len * head_dim),
+            kv_columns: take(seq_len * columns_width(head_dim)),
             q_rows: take(QUERY_BLOCK * head_dim),
             dout_rows: take(QUERY_BLOCK * head_dim * more),
+            q_columns: take(QUERY_BLOCK * columns_width(head_dim) * more),
+            dout_columns: take(QUERY_BLOCK * columns_width(head_dim) * more),
             scores: take(QUERY_BLOCK * KEY_BLOCK),
             dscores: take(QUERY_BLOCK * KEY_BLOCK * more),
             row_a: take(QUERY_BLOCK),
@@ -225,6 +232,11 @@ impl<'a> Scratch<'a> {
             row_c: take(QUERY_BLOCK),
         }
     }
+}
+
+/// Floats of one row in the layout of columns, for any instruction set.
+fn columns_width(head_dim: usize) -> usize {
+    head_dim.next_multiple_of(PANEL_MAX)
 }
 
 /// One key/value head of one sequence, the unit of parallel work.
@@ -371,12 +383,13 @@ impl Head {
         k: &[f32],
         v: &[f32],
     ) {
-        let head_dim = self.dims.head_dim;
-        let Scratch { k_panels, kv_rows: v_rows, q_rows, scores, row_a, row_b, row_c, .. } = scratch;
+        let AttentionDims { seq_len, head_dim, .. } = self.dims;
+        let Scratch { k_panels, kv_columns: v_columns, q_rows, scores, row_a, row_b, row_c, .. } = scratch;
         // SAFETY: sizes were checked; `out` and `lse` of this task's heads belong to this task.
         unsafe {
             self.pack_panels::<T>(k_panels, k);
-            copy_rows(v_rows, &v[self.kv_at(0)..], self.kv_row(), head_dim);
+            let width = T::COLS.min(head_dim);
+            copy_columns(v_columns, &v[self.kv_at(0)..], self.kv_row(), seq_len, head_dim, width);
             for h in self.query_heads() {
                 for queries in self.query_blocks() {
                     let rows = queries.len();
@@ -399,13 +412,13 @@ impl Head {
                             a: scores.as_ptr(),
                             a_row: KEY_BLOCK,
                             a_col: 1,
-                            b: v_rows[block.k0 * head_dim..].as_ptr(),
-                            b_row: head_dim,
+                            b: v_columns[block.k0 * width..].as_ptr(),
+                            b_row: width,
                             c: out_ptr,
                             c_row: self.q_row(),
                             add: !is_first,
                         };
-                        tiles::<T>(rows, head_dim, args, T::COLS, |rows| {
+                        tiles::<T>(rows, head_dim, args, seq_len * width, |rows| {
                             (0..head_dim, self.keys_in(block, rows))
                         });
                         is_first = false;
@@ -426,9 +439,11 @@ impl Head {
         let Scratch {
             k_panels,
             v_panels,
-            kv_rows: k_rows,
+            kv_columns: k_columns,
             q_rows,
             dout_rows,
+            q_columns,
+            dout_columns,
             scores,
             dscores,
             row_a,
@@ -440,7 +455,8 @@ impl Head {
         unsafe {
             self.pack_panels::<T>(k_panels, saved.k);
             self.pack_panels::<T>(v_panels, saved.v);
-            copy_rows(k_rows, &saved.k[self.kv_at(0)..], kv_row, head_dim);
+            let width = T::COLS.min(head_dim);
+            copy_columns(k_columns, &saved.k[self.kv_at(0)..], kv_row, seq_len, head_dim, width);
             for t in 0..seq_len {
                 grads.dk.part(self.kv_at(t), head_dim).fill(0.0);
                 grads.dv.part(self.kv_at(t), head_dim).fill(0.0);
@@ -452,6 +468,8 @@ impl Head {
                         (&mut q_rows[..rows * head_dim], &mut dout_rows[..rows * head_dim]);
                     copy_rows(q_rows, &saved.q[at..], q_row, head_dim);
                     copy_rows(dout_rows, &saved.dout[at..], q_row, head_dim);
+                    copy_columns(q_columns, q_rows, head_dim, rows, head_dim, width);
+                    copy_columns(dout_columns, dout_rows, head_dim, rows, head_dim, width);
                     let (peaks, deltas) = (&mut row_a[..rows], &mut row_b[..rows]);
                     row_deltas(isa, deltas, dout_rows, &saved.out[at..], q_row);
                     for r in 0..rows {
@@ -467,17 +485,17 @@ impl Head {
                             a: dscores.as_ptr(),
                             a_row: KEY_BLOCK,
                             a_col: 1,
-                            b: k_rows[block.k0 * head_dim..].as_ptr(),
-                            b_row: head_dim,
+                            b: k_columns[block.k0 * width..].as_ptr(),
+                            b_row: width,
                             c: grads.dq.as_ptr().wrapping_add(at),
                             c_row: q_row,
                             add: !is_first,
                         };
-                        tiles::<T>(rows, head_dim, dq, T::COLS, |rows| {
+                        tiles::<T>(rows, head_dim, dq, seq_len * width, |rows| {
                             (0..head_dim, self.keys_in(block, rows))
                         });
                         for (weights, from, to) in
-                            [(&*scores, &*dout_rows, &grads.dv), (&*dscores, &*q_rows, &grads.dk)]
+                            [(&*scores, &*dout_columns, &grads.dv), (&*dscores, &*q_columns, &grads.dk)]
                         {
                             let args = TileArgs {
                                 k: rows,
@@ -485,12 +503,12 @@ impl Head {
                                 a_row: 1,
                                 a_col: KEY_BLOCK,
                                 b: from.as_ptr(),
-                                b_row: head_dim,
+                                b_row: width,
                                 c: to.as_ptr().wrapping_add(self.kv_at(block.k0)),
                                 c_row: kv_row,
                                 add: true,
                             };
-                            tiles::<T>(block.num_keys, head_dim, args, T::COLS, |keys| {
+                            tiles::<T>(block.num_keys, head_dim, args, rows * width, |keys| {
                                 (0..head_dim, self.queries_in(block, keys))
                             });
                         }
@@ -542,6 +560,17 @@ unsafe fn tiles<T: Tile>(
 fn copy_rows(dst: &mut [f32], src: &[f32], src_row: usize, width: usize) {
     for (r, dst) in dst.chunks_exact_mut(width).enumerate() {
         dst.copy_from_slice(&src[r * src_row..][..width]);
+    }
+}
+
+/// dst = (D / width, rows, width)   rows of `src` (rows, D) that are `src_row` apart, cut into columns
+fn copy_columns(dst: &mut [f32], src: &[f32], src_row: usize, rows: usize, head_dim: usize, width: usize) {
+    for (column, first) in (0..head_dim).step_by(width).enumerate() {
+        let len = width.min(head_dim - first);
+        for r in 0..rows {
+            let to = (column * rows + r) * width;
+            dst[to..to + len].copy_from_slice(&src[r * src_row + first..][..len]);
+        }
     }
 }
 

@@ -8,6 +8,9 @@ use crate::pool::{Pool, SharedMut};
 /// Channels that a task of a scan carries through time.
 const CHANNELS: usize = 128;
 
+/// Pairs of a rotation turned together.
+const PAIRS: usize = 8;
+
 /// cos, sin = (T, D/2)   of position * base^(-2c/D), in float64, then rounded
 pub fn rope_table(cos: &mut [f32], sin: &mut [f32], t: usize, d: usize, base: f32) {
     assert!(d.is_multiple_of(2), "rotary pairs need an even width, got {d}");
@@ -39,33 +42,70 @@ pub fn rope(
     assert!(d.is_multiple_of(2) && cos.len() >= t * d / 2 && sin.len() >= t * d / 2, "tables of {shape:?}");
     let y = SharedMut::new(y);
     for_rows(pool, b * t, h * d, &|rows| {
-        for row in rows {
-            // SAFETY: tasks take disjoint rows.
-            let y = unsafe { y.part(row * h * d, h * d) };
-            let at = row % t * d / 2;
-            let (cos, sin) = (&cos[at..][..d / 2], &sin[at..][..d / 2]);
-            turn(isa, y, &x[row * h * d..][..h * d], cos, sin, inverse);
-        }
+        // SAFETY: tasks take disjoint rows.
+        let y = unsafe { y.part(rows.start * h * d, rows.len() * h * d) };
+        let x = &x[rows.start * h * d..rows.end * h * d];
+        turn(isa, y, x, cos, sin, rows.start, shape, inverse);
     });
 }
 
 per_isa! {
-    /// All heads of one position.
-    fn turn(y: &mut [f32], x: &[f32], cos: &[f32], sin: &[f32], inverse: bool) = turn_body
+    /// Positions from `first` on, all sequences counted through.
+    fn turn(y: &mut [f32], x: &[f32], cos: &[f32], sin: &[f32], first: usize, shape: [usize; 4],
+        inverse: bool) = turn_body
 }
 
 #[inline(always)]
-fn turn_body<const FMA: bool>(y: &mut [f32], x: &[f32], cos: &[f32], sin: &[f32], inverse: bool) {
-    let half = cos.len();
+fn turn_body<const FMA: bool>(
+    y: &mut [f32],
+    x: &[f32],
+    cos: &[f32],
+    sin: &[f32],
+    first: usize,
+    shape: [usize; 4],
+    inverse: bool,
+) {
+    let [_, t, h, d] = shape;
+    let half = d / 2;
     let sign = if inverse { -1.0 } else { 1.0 };
-    for (y, x) in y.chunks_exact_mut(2 * half).zip(x.chunks_exact(2 * half)) {
-        let (y1, y2) = y.split_at_mut(half);
-        let (x1, x2) = x.split_at(half);
-        for c in 0..half {
-            let sin = sign * sin[c];
-            y1[c] = fma::<FMA>(x1[c], cos[c], x2[c] * sin);
-            y2[c] = fma::<FMA>(x2[c], cos[c], -(x1[c] * sin));
+    let rows = y.chunks_exact_mut(h * d).zip(x.chunks_exact(h * d));
+    for (row, (y, x)) in rows.enumerate() {
+        let at = (first + row) % t * half;
+        let (cos, sin) = (&cos[at..][..half], &sin[at..][..half]);
+        for (y, x) in y.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
+            let (y1, y2) = y.split_at_mut(half);
+            let (x1, x2) = x.split_at(half);
+            let mut c = 0;
+            while c + PAIRS <= half {
+                turn_pairs::<FMA, PAIRS>(y1, y2, x1, x2, cos, sin, c, sign);
+                c += PAIRS;
+            }
+            while c < half {
+                turn_pairs::<FMA, 1>(y1, y2, x1, x2, cos, sin, c, sign);
+                c += 1;
+            }
         }
+    }
+}
+
+/// Pairs from `c` on. By value: with six slices the compiler gives up proving that they do not overlap.
+#[inline(always)]
+fn turn_pairs<const FMA: bool, const N: usize>(
+    y1: &mut [f32],
+    y2: &mut [f32],
+    x1: &[f32],
+    x2: &[f32],
+    cos: &[f32],
+    sin: &[f32],
+    c: usize,
+    sign: f32,
+) {
+    let load = |x: &[f32]| -> [f32; N] { std::array::from_fn(|lane| x[c..c + N][lane]) };
+    let (x1, x2, cos, sin) = (load(x1), load(x2), load(cos), load(sin));
+    for lane in 0..N {
+        let sin = sign * sin[lane];
+        y1[c..c + N][lane] = fma::<FMA>(x1[lane], cos[lane], x2[lane] * sin);
+        y2[c..c + N][lane] = fma::<FMA>(x2[lane], cos[lane], -(x1[lane] * sin));
     }
 }
 
@@ -79,27 +119,39 @@ pub fn scan(pool: &Pool, isa: Isa, h: &mut [f32], a: &[f32], x: &[f32], shape: [
     let num_blocks = c.div_ceil(CHANNELS);
     pool.run(b * num_blocks, &|task, _| {
         let (seq, first) = (task / num_blocks, task % num_blocks * CHANNELS);
-        let mut state = [0.0; CHANNELS];
-        let state = &mut state[..CHANNELS.min(c - first)];
-        for step in 0..t {
-            let position = if reverse { t - 1 - step } else { step };
-            let at = (seq * t + position) * c + first;
-            // SAFETY: tasks take disjoint sequences and channels.
-            let h = unsafe { h.part(at, state.len()) };
-            scan_step(isa, h, state, &a[at..][..h.len()], &x[at..][..h.len()]);
-        }
+        scan_channels(isa, &h, a, x, shape, seq, first, reverse);
     });
 }
 
 per_isa! {
-    fn scan_step(h: &mut [f32], state: &mut [f32], a: &[f32], x: &[f32]) = scan_step_body
+    /// Channels from `first` on of one sequence, which belong to this task.
+    fn scan_channels(h: &SharedMut<'_, f32>, a: &[f32], x: &[f32], shape: [usize; 3], seq: usize,
+        first: usize, reverse: bool) = scan_channels_body
 }
 
 #[inline(always)]
-fn scan_step_body<const FMA: bool>(h: &mut [f32], state: &mut [f32], a: &[f32], x: &[f32]) {
-    for (((h, state), a), x) in h.iter_mut().zip(state).zip(a).zip(x) {
-        *state = fma::<FMA>(*a, *state, *x);
-        *h = *state;
+fn scan_channels_body<const FMA: bool>(
+    h: &SharedMut<'_, f32>,
+    a: &[f32],
+    x: &[f32],
+    shape: [usize; 3],
+    seq: usize,
+    first: usize,
+    reverse: bool,
+) {
+    let [_, t, c] = shape;
+    let mut state = [0.0; CHANNELS];
+    let state = &mut state[..CHANNELS.min(c - first)];
+    for step in 0..t {
+        let position = if reverse { t - 1 - step } else { step };
+        let at = (seq * t + position) * c + first;
+        // SAFETY: tasks take disjoint sequences and channels.
+        let h = unsafe { h.part(at, state.len()) };
+        let (a, x) = (&a[at..][..h.len()], &x[at..][..h.len()]);
+        for (((h, state), a), x) in h.iter_mut().zip(state.iter_mut()).zip(a).zip(x) {
+            *state = fma::<FMA>(*a, *state, *x);
+            *h = *state;
+        }
     }
 }
 
