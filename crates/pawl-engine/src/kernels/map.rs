@@ -4,6 +4,7 @@
 //! It refuses to choose what is fused: that is the planner's work.
 
 use super::Isa;
+use super::lanes::per_isa;
 use super::math;
 use crate::pool::Pool;
 use pawl_graph::{Binary, Reduction, Unary};
@@ -140,36 +141,70 @@ impl Evaluator<'_> {
     }
 }
 
-/// Writes a broadcast row out into `to` where it can neither be read in place nor as one number.
+/// Most axes of a pattern.
+const MAX_AXES: usize = 12;
+
+/// Writes a broadcast row out into `to` where it can neither be read in place nor as one number. Works by
+/// runs along the last axis: a division for each element would cost more than most programs.
 unsafe fn spread(pattern: &Pattern, data: *const f32, start: usize, len: usize, to: *mut f32) {
     // SAFETY: the caller promises that the pattern stays inside the data and `to` holds TILE floats.
-    unsafe {
-        match pattern {
-            Pattern::Full | Pattern::Scalar => {}
-            Pattern::Last { n } => {
-                if start % n + len > *n {
-                    for i in 0..len {
-                        *to.add(i) = *data.add((start + i) % n);
-                    }
-                }
+    let to = unsafe { std::slice::from_raw_parts_mut(to, len) };
+    match pattern {
+        Pattern::Full | Pattern::Scalar => {}
+        Pattern::Last { n } => {
+            if start % n + len > *n {
+                // SAFETY: as above.
+                unsafe { spread_axes(&[(len.div_ceil(*n) + 1, 0), (*n, 1)], data, start % n, to) };
             }
-            Pattern::Row { n } => {
-                if start / n != (start + len - 1) / n {
-                    for i in 0..len {
-                        *to.add(i) = *data.add((start + i) / n);
-                    }
-                }
+        }
+        Pattern::Row { n } => {
+            if start / n != (start + len - 1) / n {
+                let rows = len.div_ceil(*n) + 1;
+                // SAFETY: as above.
+                unsafe { spread_axes(&[(rows, 1), (*n, 0)], data.add(start / n), start % n, to) };
             }
-            Pattern::Strided(axes) => {
-                for i in 0..len {
-                    let (mut rest, mut at) = (start + i, 0);
-                    for (extent, stride) in axes.iter().rev() {
-                        at += rest % extent * stride;
-                        rest /= extent;
-                    }
-                    *to.add(i) = *data.add(at);
-                }
+        }
+        // SAFETY: as above.
+        Pattern::Strided(axes) => unsafe { spread_axes(axes, data, start, to) },
+    }
+}
+
+/// to = the elements from `start` on of a tensor of extents and strides `axes`
+unsafe fn spread_axes(axes: &[(usize, usize)], data: *const f32, start: usize, to: &mut [f32]) {
+    assert!(axes.len() <= MAX_AXES, "a pattern of {} axes", axes.len());
+    let Some((&(extent, stride), outer)) = axes.split_last() else {
+        // SAFETY: the caller promises at least one element.
+        return to.fill(unsafe { *data });
+    };
+    let mut place = [0; MAX_AXES];
+    let (mut rest, mut at) = (start / extent, 0);
+    for (place, (extent, stride)) in place.iter_mut().zip(outer).rev() {
+        *place = rest % extent;
+        rest /= extent;
+        at += *place * stride;
+    }
+    let (mut done, mut first) = (0, start % extent);
+    while done < to.len() {
+        let run = (extent - first).min(to.len() - done);
+        let part = &mut to[done..done + run];
+        // SAFETY: the caller promises that the pattern stays inside the data.
+        unsafe {
+            let data = data.add(at + first * stride);
+            match stride {
+                0 => part.fill(*data),
+                1 => part.copy_from_slice(std::slice::from_raw_parts(data, run)),
+                _ => part.iter_mut().enumerate().for_each(|(i, to)| *to = *data.add(i * stride)),
             }
+        }
+        (done, first) = (done + run, 0);
+        for (place, (extent, stride)) in place.iter_mut().zip(outer).rev() {
+            *place += 1;
+            at += stride;
+            if *place < *extent {
+                break;
+            }
+            at -= *place * stride;
+            *place = 0;
         }
     }
 }
@@ -302,7 +337,7 @@ pub unsafe fn map_reduce(
                     sums[..width].fill(identity(kind));
                     for a in from..to {
                         let row = evaluator.eval((o * n + a) * inner + i0, width, registers);
-                        accumulate(kind, &mut sums[..width], row(program.outputs[0]));
+                        accumulate(isa, kind, &mut sums[..width], row(program.outputs[0]));
                     }
                     let place = target.at((o * num_parts + part) * inner + i0);
                     std::ptr::copy_nonoverlapping(sums.as_ptr(), place, width);
@@ -340,7 +375,8 @@ unsafe fn reduce_line(
         let width = TILE.min(len - done);
         // SAFETY: the caller's promise.
         let row = unsafe { evaluator.eval(start + done, width, registers)(evaluator.program.outputs[0]) };
-        accumulate(kind, &mut sums[..width], row);
+        // SAFETY: the row covers the width.
+        unsafe { accumulate(evaluator.isa, kind, &mut sums[..width], row) };
         done += width;
     }
     // A tree over a power of two of lanes: an order that depends on the length alone.
@@ -371,14 +407,24 @@ fn combine(kind: Reduction, a: f32, b: f32) -> f32 {
     }
 }
 
-fn accumulate(kind: Reduction, sums: &mut [f32], row: Row) {
-    for (k, sum) in sums.iter_mut().enumerate() {
-        let x = match row {
-            // SAFETY: rows cover the width of `sums`.
-            Row::Slice(x) => unsafe { *x.add(k) },
-            Row::Number(x) => x,
-        };
-        *sum = combine(kind, *sum, x);
+/// sums = each combined with the element of the row at its place
+unsafe fn accumulate(isa: Isa, kind: Reduction, sums: &mut [f32], row: Row) {
+    match row {
+        // SAFETY: rows cover the width of `sums`.
+        Row::Slice(x) => combine_all(isa, kind, sums, unsafe { std::slice::from_raw_parts(x, sums.len()) }),
+        Row::Number(x) => sums.iter_mut().for_each(|sum| *sum = combine(kind, *sum, x)),
+    }
+}
+
+per_isa! {
+    fn combine_all(kind: Reduction, sums: &mut [f32], x: &[f32]) = combine_all_body
+}
+
+#[inline(always)]
+fn combine_all_body<const FMA: bool>(kind: Reduction, sums: &mut [f32], x: &[f32]) {
+    match kind {
+        Reduction::Sum => sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += x),
+        Reduction::Max => sums.iter_mut().zip(x).for_each(|(sum, x)| *sum = sum.max(*x)),
     }
 }
 
@@ -409,3 +455,6 @@ unsafe fn binary(isa: Isa, op: Binary, out: &mut [f32], a: Row, b: Row) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
