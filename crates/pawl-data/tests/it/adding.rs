@@ -115,7 +115,7 @@ fn check_error(name: &str, bytes: &[u8], part: &str, is_expected: fn(&DataError)
 fn every_bad_file_is_named_with_the_place_and_what_to_do() {
     let lines = json_lines(&texts());
     let noise: Vec<u8> =
-        lines.iter().enumerate().map(|(n, b)| b.wrapping_mul(31) ^ (n * n >> 3) as u8 | 1).collect();
+        lines.iter().enumerate().map(|(n, b)| b.wrapping_mul(31) ^ ((n * n) >> 3) as u8 | 1).collect();
     let gz = gzip(&noise);
     let zst = zstd::encode_all(&*noise, 3).unwrap();
     check_error("empty.txt", b"", "no text", |e| matches!(e, DataError::Empty { .. }));

@@ -1,5 +1,7 @@
 //! Behaviour of the data crate, one module per concept.
 
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
 mod adding;
 mod carried;
 mod cleaned;
