@@ -54,12 +54,9 @@ pub(crate) struct Place {
     pub(crate) json: bool,
 }
 
-/// A recipe and what is set in it.
+/// What is set in a recipe.
 #[derive(Args, Clone)]
-pub(crate) struct Program {
-    /// Path of a recipe, or the name of a shipped one: tiny, nano
-    #[arg(value_name = "FILE")]
-    pub(crate) file: String,
+pub(crate) struct Turned {
     /// The scale dial; the recipe holds the default
     #[arg(long, value_name = "D", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) depth: Option<u64>,
@@ -68,7 +65,7 @@ pub(crate) struct Program {
     settings: Vec<(String, SettingValue)>,
 }
 
-impl Program {
+impl Turned {
     /// By name; of two values for one name the last counts, as on any command line.
     pub(crate) fn settings(&self) -> Settings {
         self.settings.iter().cloned().collect()
@@ -122,18 +119,28 @@ pub(crate) enum Researcher {
     Random,
 }
 
+/// Budget of a training run that is given none: half a minute of two good cores.
+pub(crate) const TRAIN_FLOPS: f64 = 5e12;
+
+fn flops_help() -> String {
+    format!("Stop after this many floating-point operations [default: {TRAIN_FLOPS:e}]")
+}
+
 /// Name of the data set that the binary carries.
 pub(crate) const BUILTIN_DATA: &str = "crates";
 
 #[derive(Args)]
 pub(crate) struct Train {
+    /// Path of a recipe, or the name of a shipped one: tiny, nano
+    #[arg(value_name = "FILE", required_unless_present = "resume")]
+    pub(crate) file: Option<String>,
     #[command(flatten)]
-    pub(crate) program: Program,
+    pub(crate) turned: Turned,
     #[command(flatten)]
     pub(crate) limit: Limit,
-    /// Seed of the data order and of initialisation
-    #[arg(long, value_name = "S", default_value_t = 0)]
-    pub(crate) seed: u64,
+    /// Seed of the data order and of initialisation [default: 0]
+    #[arg(long, value_name = "S")]
+    pub(crate) seed: Option<u64>,
     /// Threads; the result is the same for any number [default: one a core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024))]
     pub(crate) threads: Option<u64>,
@@ -146,9 +153,12 @@ pub(crate) struct Train {
     /// Score the sealed split at the end
     #[arg(long, hide = true)]
     pub(crate) seal: bool,
-    /// Data set of the lab
-    #[arg(long, value_name = "NAME", default_value = BUILTIN_DATA, hide = true)]
-    pub(crate) data: String,
+    /// Leave no checkpoint behind, as the trials of a campaign do
+    #[arg(long, hide = true)]
+    pub(crate) score_only: bool,
+    /// Data set of the lab [default: the carried corpus]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) data: Option<String>,
     /// Number format of products
     #[arg(long, value_enum, default_value_t = Precision::F32, hide = true)]
     pub(crate) precision: Precision,
@@ -166,8 +176,7 @@ pub(crate) enum Precision {
 #[derive(Args)]
 #[group(multiple = false)]
 pub(crate) struct Limit {
-    /// Stop after this many floating-point operations, as 1e12
-    #[arg(long, value_name = "F", allow_negative_numbers = true, value_parser = positive)]
+    #[arg(long, value_name = "F", help = flops_help(), allow_negative_numbers = true, value_parser = positive)]
     flops: Option<f64>,
     /// Stop after this many training tokens
     #[arg(long, value_name = "N", value_parser = count)]
@@ -178,7 +187,7 @@ pub(crate) struct Limit {
 }
 
 impl Limit {
-    /// The one that was given.
+    /// The one that was given, if any was.
     pub(crate) fn budget(&self) -> Option<Budget> {
         let flops = self.flops.map(Budget::Flops);
         flops.or(self.tokens.map(Budget::Tokens)).or(self.steps.map(Budget::Steps))
@@ -187,8 +196,11 @@ impl Limit {
 
 #[derive(Args)]
 pub(crate) struct Check {
+    /// Path of a recipe, or the name of a shipped one: tiny, nano
+    #[arg(value_name = "FILE")]
+    pub(crate) file: String,
     #[command(flatten)]
-    pub(crate) program: Program,
+    pub(crate) turned: Turned,
     /// Print one JSON document
     #[arg(long)]
     pub(crate) json: bool,
@@ -370,7 +382,7 @@ mod tests {
     fn of_two_values_for_a_name_the_last_counts() {
         let cli = Cli::try_parse_from(["pawl", "check", "tiny", "--set", "a=1", "--set", "a=0.5"]).unwrap();
         let Command::Check(check) = cli.command else { panic!("not check") };
-        assert_eq!(check.program.settings(), [("a".to_string(), SettingValue::Float(0.5))].into());
+        assert_eq!(check.turned.settings(), [("a".to_string(), SettingValue::Float(0.5))].into());
     }
 
     #[test]

@@ -2,8 +2,11 @@
 
 use crate::errors::Failure;
 use crate::output::narrate;
+use crate::recipes::from_recipe;
 use pawl_data::DataError;
+use pawl_eval::EvalError;
 use pawl_ledger::{Ledger, LedgerError};
+use pawl_train::TrainError;
 use std::path::{Path, PathBuf};
 
 /// Opens the ledger of a lab.
@@ -40,5 +43,36 @@ pub(crate) fn from_data(error: DataError) -> Failure {
     match hint {
         Some(hint) => failure.hint(hint),
         None => failure,
+    }
+}
+
+/// The error of a training run or its checkpoint with what to do about it.
+pub(crate) fn from_train(error: TrainError) -> Failure {
+    match error {
+        TrainError::Data(error) => from_data(error),
+        TrainError::Eval(error) => from_eval(error),
+        TrainError::Recipe(error) => from_recipe(&error.file.clone(), error),
+        TrainError::Busy { .. } => {
+            Failure::from(error).hint("wait for it, or end it: this command then goes on")
+        }
+        TrainError::Stopped { ref id, .. } => {
+            let hint = format!("pawl train --resume {id}");
+            Failure::from(error).hint(hint)
+        }
+        TrainError::NoCheckpoint { .. } => {
+            Failure::from(error).hint("`pawl train` keeps the checkpoints of a run")
+        }
+        TrainError::Model(_)
+        | TrainError::File(_)
+        | TrainError::Checkpoint(_)
+        | TrainError::Vocabulary { .. } => Failure::from(error),
+    }
+}
+
+/// The error of a score with what to do about it.
+pub(crate) fn from_eval(error: EvalError) -> Failure {
+    match error {
+        EvalError::Data(error) => from_data(error),
+        EvalError::Model(_) | EvalError::Empty { .. } => Failure::from(error),
     }
 }

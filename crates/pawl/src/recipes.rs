@@ -1,6 +1,6 @@
 //! From what a person wrote for FILE to a compiled recipe.
 
-use crate::args::Program;
+use crate::args::Turned;
 use crate::errors::Failure;
 use pawl_recipe::{Overrides, Recipe, RecipeError, Source, shipped, shipped_recipes, std_only};
 use pawl_record::SettingValue;
@@ -53,9 +53,9 @@ pub(crate) fn compile(recipe: &RecipeText, overrides: &Overrides) -> Result<Reci
 }
 
 /// Finds and compiles what the command line names.
-pub(crate) fn load(program: &Program) -> Result<(RecipeText, Recipe), Failure> {
-    let text = find(&program.file)?;
-    let recipe = compile(&text, &program.overrides()).map_err(|error| from_recipe(&text.name, error))?;
+pub(crate) fn load(file: &str, turned: &Turned) -> Result<(RecipeText, Recipe), Failure> {
+    let text = find(file)?;
+    let recipe = compile(&text, &turned.overrides()).map_err(|error| from_recipe(&text.name, error))?;
     Ok((text, recipe))
 }
 

@@ -9,7 +9,7 @@ use pawl_recipe::{ParamSummary, Setting, SettingKind};
 use serde_json::{Value, json};
 
 pub(crate) fn run(args: Check) -> Result<Answer, Failure> {
-    let (RecipeText { name, .. }, recipe) = load(&args.program)?;
+    let (RecipeText { name, .. }, recipe) = load(&args.file, &args.turned)?;
     let summary = recipe.summary().map_err(|error| from_recipe(&name, error))?;
     let mut block = Block::default();
     block

@@ -2,8 +2,8 @@
 
 use crate::args::Doctor;
 use crate::errors::Failure;
-use crate::machine::{Machine, disk_free, instruction_set, machine};
-use crate::output::{Answer, Block, bytes};
+use crate::machine::{Machine, disk_free, instruction_set, machine, measured_flops};
+use crate::output::{Answer, Block, bytes, flops};
 use serde_json::json;
 use std::path::Path;
 
@@ -16,6 +16,7 @@ pub(crate) fn run(args: Doctor) -> Result<Answer, Failure> {
     let machine = machine();
     let disk = disk_free(&args.place.lab);
     let problems = problems(&machine, disk, &args.place.lab);
+    let measured = measured_flops(machine.cores);
     let unknown = || "unknown".to_string();
     let mut block = Block::default();
     block
@@ -23,6 +24,7 @@ pub(crate) fn run(args: Doctor) -> Result<Answer, Failure> {
         .line("processor", machine.processor.clone().unwrap_or_else(unknown))
         .line("cores", machine.cores)
         .line("instruction_set", instruction_set())
+        .line("float32", format!("{}/s in a matrix product", flops(measured)))
         .line("memory", machine.memory_bytes.map_or_else(unknown, bytes))
         .line("memory_free", machine.memory_free_bytes.map_or_else(unknown, bytes))
         .line("kernel", machine.kernel.clone().unwrap_or_else(unknown))
@@ -37,6 +39,7 @@ pub(crate) fn run(args: Doctor) -> Result<Answer, Failure> {
         "processor": machine.processor,
         "cores": machine.cores,
         "instruction_set": instruction_set(),
+        "float32_flops_per_sec": measured,
         "memory_bytes": machine.memory_bytes,
         "memory_free_bytes": machine.memory_free_bytes,
         "kernel": machine.kernel,

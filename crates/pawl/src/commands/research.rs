@@ -8,9 +8,9 @@ use crate::errors::Failure;
 use crate::interrupt::interrupt;
 use crate::lab::from_ledger;
 use crate::live::{Live, Work};
-use crate::machine::{cores, describe};
+use crate::machine::{cores, describe, measured_flops};
 use crate::output::{Answer, count, flops, narrate};
-use crate::prepare::prepare;
+use crate::prepare;
 use crate::recipes::{RecipeText, compile, depth, find, from_recipe};
 use pawl_ledger::read_campaign;
 use pawl_recipe::{Overrides, Setting};
@@ -77,21 +77,22 @@ fn options(
         Failure::new(format!("recipe {} has no dial `depth`", recipe.name))
             .hint("depth = dial(\"depth\", 4) makes one: it is what the scale of a trial is")
     })?;
-    let prepared = prepare(&args.place.lab, &args.data, compiled.vocab_size(), args.place.json)?;
+    let prepared = prepare::prepare(&args.place.lab, &args.data, compiled.vocab_size(), args.place.json)?;
     let rung = existing.map(|campaign| campaign.rung);
     let rung = Rung {
         depth: args.depth.or(rung.map(|rung| rung.depth)).unwrap_or(depth),
         flops: args.flops.or(rung.map(|rung| rung.flops)).unwrap_or(TRIAL_FLOPS),
     };
-    narrate(&format!("machine   {} cores  {}", cores(), describe()));
-    narrate(&format!("corpus    {}", prepared.describe()));
+    let peak = flops(measured_flops(cores()));
+    narrate(&format!("machine   {} cores  {}  {peak}/s float32", cores(), describe()));
+    narrate(&format!("corpus    {}", prepare::describe(&args.place.lab, &prepared)?));
     Ok(CampaignOptions {
         lab: args.place.lab.clone(),
         recipe_name: recipe.name.clone(),
         recipe_text: recipe.text.clone(),
         settings: Settings::new(),
         rung,
-        data: prepared.data_ref(),
+        data: prepared.reference,
         seed: args.seed.or(existing.map(|campaign| campaign.seed)).unwrap_or(0),
         researcher: match args.researcher {
             Researcher::Optimizer => pawl_research::researcher::Researcher::Optimizer,

@@ -44,7 +44,8 @@ fn evaluations(events: &[Event]) -> String {
     if any { table.text() + "\n" } else { String::new() }
 }
 
-fn run_block(run: &RunRecord) -> String {
+/// A run in lines, as `pawl train` ends too.
+pub(crate) fn run_block(run: &RunRecord) -> String {
     let (manifest, result) = (&run.manifest, run.result.as_ref());
     let settings = manifest.settings.iter().map(|(name, value)| format!("{name}={value}"));
     let mut block = Block::default();

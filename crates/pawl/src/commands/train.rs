@@ -1,9 +1,211 @@
-//! `pawl train`.
+//! `pawl train FILE`: one training run. A run that was interrupted goes on where it was, a run that is
+//! finished is not run again: its result is printed.
 
-use crate::args::Train;
+use crate::args::{BUILTIN_DATA, Precision, TRAIN_FLOPS, Train};
+use crate::commands::show::run_block;
 use crate::errors::Failure;
-use crate::output::Answer;
+use crate::interrupt::interrupt;
+use crate::lab::{from_ledger, from_train, ledger};
+use crate::machine::{cores, describe, measured_flops};
+use crate::output::{Answer, Status, bar, count, duration, narrate};
+use crate::prepare::prepare;
+use crate::recipes::{RecipeText, compile, find, from_recipe};
+use pawl_ledger::RunRecord;
+use pawl_recipe::Overrides;
+use pawl_record::{Budget, RunManifest};
+use pawl_train::{RunRequest, TrainOptions, TrainProgress, identify, pretrain};
+use serde_json::json;
+use std::cell::Cell;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-pub(crate) fn run(_args: Train) -> Result<Answer, Failure> {
-    Err(Failure::new("`pawl train` is not wired yet"))
+/// Training that a crash may cost.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
+/// Points of the learning curve on the search split.
+const NUM_EVALS: u64 = 8;
+
+pub(crate) fn run(args: Train) -> Result<Answer, Failure> {
+    let stop = interrupt()?;
+    let Precision::F32 = args.precision;
+    let asked = asked(&args)?;
+    let name = asked.recipe.name.clone();
+    let recipe = compile(&asked.recipe, &asked.overrides).map_err(|error| from_recipe(&name, error))?;
+    let summary = recipe.summary().map_err(|error| from_recipe(&name, error))?;
+    let data = prepare(&args.place.lab, &asked.data, recipe.vocab_size(), args.place.json)?;
+    let manifest = identify(
+        &recipe,
+        summary.fingerprint,
+        summary.flops_per_step,
+        data.reference.clone(),
+        &asked.request,
+    );
+    if let Some(id) = asked.resumes.filter(|id| *id != manifest.id) {
+        return Err(Failure::new(format!("run {id} cannot be resumed"))
+            .because("this pawl, its standard library or the data differ from those it was started with")
+            .hint("start it again: pawl train FILE"));
+    }
+    let num_threads = args.threads.map_or_else(cores, |threads| threads as usize);
+    let progress = Progress::new(&args, &manifest);
+    let options = TrainOptions {
+        num_threads,
+        checkpoint_every: CHECKPOINT_EVERY,
+        eval_every_steps: (!args.score_only).then(|| (manifest.num_steps / NUM_EVALS).max(1)),
+        keep_checkpoints: !args.score_only,
+        peak_flops: measured_flops(num_threads),
+        stop: &stop,
+        report: &|at| progress.show(at),
+    };
+    let result = pretrain(&args.place.lab, recipe, &manifest, &data, &options);
+    drop(progress);
+    let run = RunRecord { manifest, result: Some(result.map_err(from_train)?) };
+    let mut text = run_block(&run);
+    if !args.score_only {
+        text.push_str(&format!("next: pawl sample {0} | pawl show {0}\n", run.manifest.id));
+    }
+    Ok(Answer::new(text, json!({ "run": run.manifest, "result": run.result })))
+}
+
+/// A run as the command line means it.
+struct Asked {
+    recipe: RecipeText,
+    overrides: Overrides,
+    data: String,
+    request: RunRequest,
+    resumes: Option<String>,
+}
+
+fn asked(args: &Train) -> Result<Asked, Failure> {
+    let created_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let machine = describe();
+    match (&args.resume, &args.file) {
+        (Some(id), _) => {
+            let run = ledger(&args.place.lab)?;
+            let manifest = run.run(id).map_err(from_ledger)?.manifest;
+            let text = run.recipe_text(&manifest.id).map_err(from_ledger)?;
+            agree(args, &manifest, &text)?;
+            let mut values = manifest.settings.clone();
+            values.remove("depth");
+            Ok(Asked {
+                recipe: RecipeText { name: manifest.recipe, text },
+                overrides: Overrides { depth: (manifest.depth > 0).then_some(manifest.depth), values },
+                data: manifest.data.name,
+                request: RunRequest {
+                    budget: manifest.budget,
+                    seed: manifest.seed,
+                    init_seed: manifest.init_seed,
+                    seal: manifest.seal,
+                    machine,
+                    created_unix_s,
+                },
+                resumes: Some(manifest.id),
+            })
+        }
+        (None, Some(file)) => {
+            let seed = args.seed.unwrap_or(0);
+            Ok(Asked {
+                recipe: find(file)?,
+                overrides: args.turned.overrides(),
+                data: args.data.clone().unwrap_or_else(|| BUILTIN_DATA.to_string()),
+                request: RunRequest {
+                    budget: args.limit.budget().unwrap_or(Budget::Flops(TRAIN_FLOPS)),
+                    seed,
+                    init_seed: args.init_seed.unwrap_or(seed),
+                    seal: args.seal,
+                    machine,
+                    created_unix_s,
+                },
+                resumes: None,
+            })
+        }
+        (None, None) => unreachable!("the arguments require FILE or --resume"),
+    }
+}
+
+/// What is said beside `--resume` must be what the run was started with.
+fn agree(args: &Train, manifest: &RunManifest, text: &str) -> Result<(), Failure> {
+    let recipe = args.file.as_ref().map(|file| find(file)).transpose()?;
+    let settings = args.turned.settings();
+    let same = [
+        ("recipe", recipe.is_none_or(|recipe| recipe.text == text)),
+        ("depth", args.turned.depth.is_none_or(|depth| depth == manifest.depth)),
+        ("settings", settings.iter().all(|(name, value)| same_value(manifest.settings.get(name), value))),
+        ("budget", args.limit.budget().is_none_or(|budget| budget == manifest.budget)),
+        ("seed", args.seed.is_none_or(|seed| seed == manifest.seed)),
+        ("data set", args.data.as_ref().is_none_or(|data| *data == manifest.data.name)),
+    ];
+    match same.iter().find(|(_, same)| !same) {
+        None => Ok(()),
+        Some((what, _)) => {
+            Err(Failure::misuse(format!("run {} was started with another {what}", manifest.id))
+                .because("a run goes on as it was asked")
+                .hint(format!(
+                    "pawl train --resume {} needs nothing else; without --resume it is a new run",
+                    manifest.id
+                )))
+        }
+    }
+}
+
+/// A whole number given for a real one is that real number.
+fn same_value(known: Option<&pawl_record::SettingValue>, asked: &pawl_record::SettingValue) -> bool {
+    known.is_some_and(|known| {
+        known == asked || known.as_f64().is_some_and(|known| asked.as_f64() == Some(known))
+    })
+}
+
+/// A live line on a terminal; elsewhere a line for each tenth of the run; nothing for a program.
+struct Progress {
+    status: Status,
+    lines: bool,
+    tenth: Cell<u64>,
+}
+
+impl Progress {
+    fn new(args: &Train, manifest: &RunManifest) -> Progress {
+        let live = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        if !args.place.json {
+            let steps = manifest.num_steps;
+            let params = count(manifest.num_params as f64);
+            narrate(&format!(
+                "run {}  {params} params  {steps} steps of {} tokens",
+                manifest.id, manifest.tokens_per_step
+            ));
+        }
+        Progress {
+            status: Status::new(args.place.json),
+            lines: !live && !args.place.json,
+            tenth: Cell::new(0),
+        }
+    }
+
+    fn show(&self, at: &TrainProgress) {
+        if self.lines {
+            let tenth = 10 * at.step / at.num_steps;
+            if tenth > self.tenth.replace(tenth) {
+                narrate(&line(at));
+            }
+        } else {
+            self.status.show(line(at));
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.status.clear();
+    }
+}
+
+fn line(at: &TrainProgress) -> String {
+    let share = at.step as f64 / at.num_steps.max(1) as f64;
+    let val = at.val_bpb.map_or_else(String::new, |bpb| format!("  val_bpb {bpb:.4}"));
+    format!(
+        " step {}/{} {}  loss {:.4}{val}  {} tokens/s  {:.0} % of peak  {} left",
+        at.step,
+        at.num_steps,
+        bar(share, 12),
+        at.loss,
+        count(at.tokens_per_sec),
+        100.0 * at.mfu,
+        duration(at.seconds_left),
+    )
 }
