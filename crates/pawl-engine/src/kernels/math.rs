@@ -166,14 +166,14 @@ pub(crate) fn log<const FMA: bool>(x: f32) -> f32 {
     let f = f32::from_bits((bits & 0x007f_ffff).wrapping_add(0x3f35_04f3)) - 1.0;
     let mut y = 7.037_683_6e-2;
     for c in [
-        -1.151_461_03e-1,
+        -1.151_461e-1,
         1.167_699_9e-1,
         -1.242_014_1e-1,
         1.424_932_3e-1,
         -1.666_805_8e-1,
         2.000_071_5e-1,
         -2.499_999_4e-1,
-        3.333_333_1e-1,
+        3.333_333e-1,
     ] {
         y = fma::<FMA>(y, f, c);
     }
@@ -192,7 +192,7 @@ fn tanh<const FMA: bool>(x: f32) -> f32 {
     let size = x.abs();
     let square = x * x;
     let mut y = -5.704_988_7e-3;
-    for c in [2.063_908_8e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328_2e-1] {
+    for c in [2.063_908_8e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1] {
         y = fma::<FMA>(y, square, c);
     }
     let near = fma::<FMA>(y * square, x, x);
@@ -215,8 +215,7 @@ fn erf<const FMA: bool>(x: f32) -> f32 {
     let size = x.abs();
     let square = x * x;
     let mut y = 8.370_1e-5;
-    for c in
-        [-8.142_704_1e-4, 5.201_032_3e-3, -2.685_939_8e-2, 1.128_369_55e-1, -3.761_263_4e-1, 1.283_791_7e-1]
+    for c in [-8.142_704e-4, 5.201_032_3e-3, -2.685_939_8e-2, 1.128_369_6e-1, -3.761_263_4e-1, 1.283_791_7e-1]
     {
         y = fma::<FMA>(y, square, c);
     }
@@ -224,9 +223,7 @@ fn erf<const FMA: bool>(x: f32) -> f32 {
     // From 4 on the result rounds to 1.
     let t = if size > 4.0 { 4.0 } else { size };
     let mut y = 1.130_364_7e-5;
-    for c in
-        [-3.235_276_2e-4, 3.645_400_5e-3, -2.376_828_1e-2, 1.062_440_93e-1, 6.351_469_6e-1, 1.286_495_6e-1]
-    {
+    for c in [-3.235_276e-4, 3.645_400_5e-3, -2.376_828_1e-2, 1.062_440_93e-1, 6.351_47e-1, 1.286_495_6e-1] {
         y = fma::<FMA>(y, t, c);
     }
     let far = 1.0 - exp::<FMA>(-fma::<FMA>(y, t, t));

@@ -2,8 +2,10 @@
 //!
 //! The sum over k is cut into fixed blocks added in order, and inside a block every element of C is one
 //! chain of multiply-adds, so an element's bits depend on k and the instruction set alone: not on the
-//! number of threads, the other dimensions, or where the element lies. It refuses k = 0 and to allocate.
+//! number of threads, the other dimensions, or where the element lies (up to four rows against a
+//! transposed matrix excepted: `few.rs`). It refuses k = 0 and to allocate.
 
+mod few;
 pub(crate) mod pack;
 pub(crate) mod tile;
 
@@ -105,7 +107,8 @@ pub fn gemm(
         dims,
         store,
     };
-    let serial = dims.m * dims.n * dims.k <= SERIAL_WORK;
+    // Few rows are bound by reading B, so a pool helps them earlier.
+    let serial = dims.m.max(8) * dims.n * dims.k <= SERIAL_WORK;
     // SAFETY: `check` proved the bounds and the instruction set; the scratch is long enough.
     unsafe { multiply(isa, (!serial).then_some(pool), aligned(scratch), product) };
 }
@@ -244,6 +247,9 @@ unsafe impl Sync for Product {}
 unsafe fn multiply(isa: Isa, pool: Option<&Pool>, scratch: &mut [f32], product: Product) {
     // SAFETY: the promise of the caller.
     unsafe {
+        if few::is_few(&product) {
+            return few::multiply_few(isa, pool, product);
+        }
         match isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => multiply_with::<tile::Avx512>(pool, scratch, product),
@@ -276,7 +282,9 @@ fn each(pool: Option<&Pool>, num_tasks: usize, task: &(dyn Fn(usize, usize) + Sy
 unsafe fn multiply_with<T: Tile>(pool: Option<&Pool>, scratch: &mut [f32], product: Product) {
     let Dims { m, n, k } = product.dims;
     let reads_a = product.a_col == 1 && !is_aliasing(product.a_row) || m == 1;
-    let reads_b = product.b_col == 1 && m <= UNPACKED_ROWS && !is_aliasing(product.b_row);
+    let reads_b_once = m <= T::ROWS;
+    let reads_b_twice = m <= UNPACKED_ROWS && !is_aliasing(product.b_row);
+    let reads_b = product.b_col == 1 && (reads_b_once || reads_b_twice);
     let (packed_b, packed_a) = scratch.split_at_mut(packed_b_len(product.dims));
     let (packed_b, packed_a) = (packed_b.as_mut_ptr(), SharedMut::new(packed_a));
     for n0 in (0..n).step_by(COL_BLOCK) {

@@ -71,6 +71,16 @@ fn long_sums_and_wide_matrices_are_cut_and_still_agree() {
 }
 
 #[test]
+fn few_rows_against_a_transposed_matrix_agree() {
+    for (m, n, k) in [(1, 1, 16), (1, 513, 700), (2, 9, 33), (3, 5, 100), (4, 130, 1030)] {
+        for extra in [0, 5] {
+            check_gemm(Dims { m, n, k }, false, true, extra, Store::Set);
+            check_gemm(Dims { m, n, k }, false, true, extra, Store::Add);
+        }
+    }
+}
+
+#[test]
 fn general_strides_are_read_right() {
     let dims = Dims { m: 14, n: 35, k: 9 };
     let (a, b) = (numbers(14 * 2 * 9 * 3, 1), numbers(9 * 70 * 2, 2));
