@@ -1,5 +1,18 @@
-//! The engine of pawl: CPU kernels and the threads they run on.
-#![allow(unsafe_code)] // the one crate where it is allowed; each block says why it is sound
+//! Runs a graph: plans it once, then executes the plan on a fixed pool of threads with no allocation and
+//! the same bits at any thread count. The only crate with `unsafe`.
+//!
+//! It refuses to know what a model is.
+#![allow(unsafe_code)]
 
+mod buffer;
+mod exec;
 pub mod kernels;
+pub mod philox;
+mod plan;
 pub mod pool;
+pub mod reference;
+
+pub use buffer::Buffer;
+pub use exec::{Engine, Program};
+pub use kernels::Isa;
+pub use plan::{Output, Plan};

@@ -70,8 +70,11 @@ pub fn run(graph: &Graph, leaves: &Leaves, outputs: &[ValueId], round: fn(f64) -
                 vec![tensor.clone()]
             }
             _ => {
-                let inputs: Vec<&Tensor> =
-                    instr.inputs.iter().map(|v| values[v.idx()].as_ref().expect("instructions are in order")).collect();
+                let inputs: Vec<&Tensor> = instr
+                    .inputs
+                    .iter()
+                    .map(|v| values[v.idx()].as_ref().expect("instructions are in order"))
+                    .collect();
                 Step { graph, instr, inputs }.run()
             }
         };
@@ -338,7 +341,11 @@ impl Step<'_> {
     fn embedding(&self) -> Vec<f64> {
         let (v, c) = (self.shape(0)[0], self.shape(0)[1]);
         let row = |id: &i32| id.rem_euclid(v as i32) as usize;
-        self.inputs[1].int().iter().flat_map(|id| self.x(0)[row(id) * c..(row(id) + 1) * c].to_vec()).collect()
+        self.inputs[1]
+            .int()
+            .iter()
+            .flat_map(|id| self.x(0)[row(id) * c..(row(id) + 1) * c].to_vec())
+            .collect()
     }
 
     fn embedding_backward(&self, v: usize) -> Vec<f64> {
@@ -353,7 +360,13 @@ impl Step<'_> {
     }
 
     /// Probabilities of query (b, i, head) over the keys it sees, and their log normaliser.
-    fn probabilities(&self, q: usize, mask: Mask, scale: f64, at: [usize; 3]) -> (Vec<f64>, f64, std::ops::Range<usize>) {
+    fn probabilities(
+        &self,
+        q: usize,
+        mask: Mask,
+        scale: f64,
+        at: [usize; 3],
+    ) -> (Vec<f64>, f64, std::ops::Range<usize>) {
         let ([b, i, head], [_, t, h, d]) = (at, four(self.shape(q)));
         let kv = self.shape(q + 1)[2];
         let kv_head = head / (h / kv);
@@ -476,7 +489,8 @@ impl Step<'_> {
 
     fn dropout(&self, rate: f32, stream: u32) -> Vec<f64> {
         let key = self.inputs[1].int();
-        let kept = |i: usize| crate::philox::uniform([key[0] as u32, key[1] as u32], stream, i as u64) >= rate;
+        let kept =
+            |i: usize| crate::philox::uniform([key[0] as u32, key[1] as u32], stream, i as u64) >= rate;
         let scale = f64::from(1.0 / (1.0 - rate));
         self.x(0).iter().enumerate().map(|(i, x)| if kept(i) { x * scale } else { 0.0 }).collect()
     }

@@ -29,6 +29,11 @@ impl Graph {
         self.mul(x, by)
     }
 
+    /// x times a number.
+    pub fn scaled(&mut self, x: ValueId, by: f32) -> ValueId {
+        if by == 1.0 { x } else { self.scale(x, by) }
+    }
+
     pub(crate) fn op1(&mut self, op: Op, x: ValueId) -> ValueId {
         self.add(op, &[x]).expect(FITS)
     }
@@ -49,6 +54,13 @@ impl Graph {
 
     /// Sums `x` down to `shape`, the inverse of broadcasting `shape` to the shape of `x`.
     pub(crate) fn sum_to(&mut self, mut x: ValueId, shape: &[usize]) -> ValueId {
+        let width: usize = shape.iter().product();
+        if self.shape(x).len() > 2 && width > 1 && self.shape(x).last() == Some(&width) {
+            // Every axis but the last is summed: one reduction over rows instead of one per axis.
+            x = self.as_rows(x);
+            x = self.op1(Op::Reduce { kind: Reduction::Sum, axis: 0 }, x);
+            return self.reshape(x, shape);
+        }
         let lead = self.shape(x).len() - shape.len();
         for axis in 0..self.shape(x).len() {
             let wanted = if axis < lead { 1 } else { shape[axis - lead] };

@@ -76,43 +76,48 @@ impl Graph {
 
     /// The operand that the instruction returns unchanged: x * 1, x / 1, x + 0, x - 0, and moves that move nothing.
     fn passes_through(&self, instr: &Instr, constants: &[Option<f32>]) -> Option<ValueId> {
-        let is = |k: usize, number: f32| constants[instr.inputs[k].idx()] == Some(number);
-        let kept = match &instr.op {
-            Op::Binary(Binary::Mul) if is(1, 1.0) => 0,
-            Op::Binary(Binary::Mul) if is(0, 1.0) => 1,
-            Op::Binary(Binary::Div) if is(1, 1.0) => 0,
-            Op::Binary(Binary::Add | Binary::Sub) if is(1, 0.0) => 0,
-            Op::Binary(Binary::Add) if is(0, 0.0) => 1,
-            Op::Dropout { rate: 0.0, .. } => 0,
-            Op::Expand { .. }
-            | Op::Reshape { .. }
-            | Op::Slice { .. }
-            | Op::Pad { .. }
-            | Op::Concat { .. } => 0,
-            #[expect(
-                clippy::wildcard_enum_match_arm,
-                reason = "a filter: every other operation changes its operand"
-            )]
-            _ => return None,
+        let first = matches!(
+            (&instr.op, self.fixed_operand(instr, constants)),
+            (
+                Op::Expand { .. }
+                    | Op::Reshape { .. }
+                    | Op::Slice { .. }
+                    | Op::Pad { .. }
+                    | Op::Concat { .. },
+                _
+            ) | (Op::Binary(Binary::Mul | Binary::Div), [_, Some(1.0)])
+                | (Op::Binary(Binary::Add | Binary::Sub), [_, Some(0.0)])
+                | (Op::Dropout { rate: 0.0, .. }, _)
+        );
+        let second = matches!(
+            (&instr.op, self.fixed_operand(instr, constants)),
+            (Op::Binary(Binary::Mul), [Some(1.0), _]) | (Op::Binary(Binary::Add), [Some(0.0), _])
+        );
+        let kept = match (first, second) {
+            (true, _) => 0,
+            (false, true) => 1,
+            (false, false) => return None,
         };
         let kept = instr.inputs[kept];
         (self.shape(kept) == self.shape(instr.outputs[0])).then_some(kept)
     }
 
+    /// The numbers that the first two operands are known to equal.
+    fn fixed_operand(&self, instr: &Instr, constants: &[Option<f32>]) -> [Option<f32>; 2] {
+        [0, 1].map(|k| instr.inputs.get(k).and_then(|v| constants[v.idx()]))
+    }
+
     fn hash_instr(&self, instr: &Instr, output_idx: usize, digests: &[Digest]) -> Digest {
         let mut hasher = blake3::Hasher::new();
-        match &instr.op {
-            Op::Input(idx) => {
-                let input = &self.inputs[*idx];
-                hasher.update(format!("{:?}", input.kind).as_bytes());
-                // A model has one stream of tokens and of targets, whatever they are called.
-                if !matches!(input.kind, InputKind::Tokens | InputKind::Targets | InputKind::Rng) {
-                    hasher.update(input.name.as_bytes());
-                }
+        if let Op::Input(idx) = &instr.op {
+            let input = &self.inputs[*idx];
+            hasher.update(format!("{:?}", input.kind).as_bytes());
+            // A model has one stream of tokens and of targets, whatever they are called.
+            if !matches!(input.kind, InputKind::Tokens | InputKind::Targets | InputKind::Rng) {
+                hasher.update(input.name.as_bytes());
             }
-            op => {
-                hasher.update(format!("{op:?}").as_bytes());
-            }
+        } else {
+            hasher.update(format!("{:?}", instr.op).as_bytes());
         }
         hasher.update(&[output_idx as u8]);
         for extent in self.shape(instr.outputs[output_idx]) {

@@ -198,4 +198,6 @@ pub struct CheckpointManifest {
     pub train_seconds: f64,
     /// Learning curve so far.
     pub curve: Vec<LearningPoint>,
+    /// Sum and number of training losses since the last point of the curve.
+    pub pending_loss: (f64, u64),
 }

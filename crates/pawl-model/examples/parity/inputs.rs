@@ -3,8 +3,7 @@
 
 /// Element `i` of a stream of 32-bit hashes (the finaliser of Wellons' lowbias32).
 pub fn hash(stream: u32, i: u32) -> u32 {
-    let mut h =
-        i.wrapping_mul(0x9E37_79B1).wrapping_add(stream.wrapping_add(1).wrapping_mul(0x85EB_CA77));
+    let mut h = i.wrapping_mul(0x9E37_79B1).wrapping_add(stream.wrapping_add(1).wrapping_mul(0x85EB_CA77));
     h ^= h >> 16;
     h = h.wrapping_mul(0x7FEB_352D);
     h ^= h >> 15;

@@ -1,0 +1,504 @@
+//! Executes a plan: one kernel call after another, no allocation, no decision.
+
+use crate::buffer::Buffer;
+use crate::kernels::attention::AttentionDims;
+use crate::kernels::gemm::{self, Dims, Strided};
+use crate::kernels::map;
+use crate::kernels::{self, Isa};
+use crate::plan::{Kernel, Loc, Output, Plan, Products, RopeTable, RowLoop, Step};
+use crate::pool::Pool;
+use crate::reference::binary_int;
+use pawl_graph::Graph;
+
+/// Most buffers that one plan or one loop may bind.
+const MAX_LOOP_BUFFERS: usize = 32;
+
+/// The threads and the instruction set that programs run on.
+pub struct Engine {
+    pool: Pool,
+    isa: Isa,
+}
+
+impl Engine {
+    /// An engine of `num_threads` threads on the best instruction set of this machine.
+    pub fn new(num_threads: usize) -> Engine {
+        Engine { pool: Pool::new(num_threads), isa: Isa::detect() }
+    }
+
+    /// The same on a chosen instruction set, which must be available.
+    pub fn with_isa(num_threads: usize, isa: Isa) -> Engine {
+        assert!(isa.is_available(), "{isa:?} is not available on this machine");
+        Engine { pool: Pool::new(num_threads), isa }
+    }
+
+    /// Number of threads.
+    pub fn num_threads(&self) -> usize {
+        self.pool.num_threads()
+    }
+
+    /// The instruction set in use.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+}
+
+/// A plan with its arena.
+pub struct Program {
+    plan: Plan,
+    arena: Buffer,
+}
+
+/// Everything a step needs to find its operands.
+#[derive(Clone, Copy)]
+struct Memory<'a> {
+    arena: *mut f32,
+    buffers: &'a [*mut f32],
+}
+
+impl Memory<'_> {
+    fn at(&self, loc: Loc) -> *mut f32 {
+        // SAFETY: the planner keeps offsets inside the arena and the buffers, whose lengths were checked.
+        unsafe {
+            match loc {
+                Loc::Buffer { buffer, offset } => self.buffers[buffer].add(offset),
+                Loc::Arena { offset, .. } => self.arena.add(offset),
+            }
+        }
+    }
+}
+
+impl Program {
+    /// Compiles what `outputs` need; see [`Plan::compile`].
+    pub fn new(graph: &Graph, inputs: &[usize], outputs: &[Output], num_threads: usize) -> Program {
+        let plan = Plan::compile(graph, inputs, outputs, num_threads);
+        let arena = Buffer::zeros(plan.arena_len);
+        Program { plan, arena }
+    }
+
+    /// Bytes of memory beside the buffers.
+    pub fn arena_bytes(&self) -> usize {
+        self.plan.arena_bytes()
+    }
+
+    /// Runs the program once on `buffers`. `round` counts runs whose accumulating outputs add up: 0 overwrites.
+    pub fn run(&mut self, engine: &Engine, buffers: &mut [Buffer], round: usize) {
+        for (buffer, len) in &self.plan.buffer_lens {
+            assert_eq!(buffers[*buffer].len(), *len, "buffer {buffer} has another length than planned");
+        }
+        // The one list of pointers is allocated by the caller's stack frame below, not per step.
+        let mut pointers = [std::ptr::null_mut::<f32>(); 1024];
+        assert!(buffers.len() <= pointers.len(), "{} buffers are more than a program binds", buffers.len());
+        for (pointer, buffer) in pointers.iter_mut().zip(buffers.iter_mut()) {
+            *pointer = buffer.floats_mut().as_mut_ptr();
+        }
+        let memory =
+            Memory { arena: self.arena.floats_mut().as_mut_ptr(), buffers: &pointers[..buffers.len()] };
+        run_plan(engine, &self.plan, memory, round);
+    }
+}
+
+fn run_plan(engine: &Engine, plan: &Plan, memory: Memory<'_>, round: usize) {
+    for step in &plan.steps {
+        run_step(engine, plan, step, memory, round);
+    }
+}
+
+/// Floats of scratch of one kernel call.
+pub(crate) fn scratch_len(kernel: &Kernel, num_threads: usize) -> usize {
+    match kernel {
+        Kernel::Map { program, .. } => num_threads * program.scratch_len(),
+        Kernel::MapReduce { program, axis, .. } => map::map_reduce_scratch_len(num_threads, program, *axis),
+        Kernel::Gemm(products) if products.batch == 1 => gemm::gemm_scratch_len(num_threads, products.dims),
+        Kernel::Gemm(products) => gemm::gemm_batch_scratch_len(num_threads, products.dims),
+        Kernel::Loop(rows) => rows.body.arena_len,
+        Kernel::Attention { shape, kv, .. } => {
+            kernels::attention::attention_forward_scratch_len(num_threads, attention_dims(*shape, *kv))
+        }
+        Kernel::AttentionBackward { shape, kv, .. } => {
+            kernels::attention::attention_backward_scratch_len(num_threads, attention_dims(*shape, *kv))
+        }
+        Kernel::IntBinary { .. }
+        | Kernel::Iota { .. }
+        | Kernel::ToFloat { .. }
+        | Kernel::Copy { .. }
+        | Kernel::Clear { .. }
+        | Kernel::RmsNorm { .. }
+        | Kernel::RmsNormBackward { .. }
+        | Kernel::Softmax { .. }
+        | Kernel::SoftmaxBackward { .. }
+        | Kernel::Rope { .. }
+        | Kernel::Embedding { .. }
+        | Kernel::EmbeddingBackward { .. }
+        | Kernel::CrossEntropy { .. }
+        | Kernel::CrossEntropyBackward { .. }
+        | Kernel::Scan { .. }
+        | Kernel::TopK { .. }
+        | Kernel::Dropout { .. }
+        | Kernel::Accumulate { .. } => 0,
+    }
+}
+
+/// The operands of one step as slices. The planner guarantees that what is written overlaps nothing else
+/// of the step, except where a map updates a buffer in place; that kernel takes pointers.
+struct Operands<'a> {
+    step: &'a Step,
+    memory: Memory<'a>,
+}
+
+impl Operands<'_> {
+    fn read(&self, k: usize, len: usize) -> &[f32] {
+        // SAFETY: planned in bounds; not written by this step.
+        unsafe { std::slice::from_raw_parts(self.memory.at(self.step.reads[k]), len) }
+    }
+
+    fn ints(&self, k: usize, len: usize) -> &[i32] {
+        // SAFETY: as above; integers share the bits of floats.
+        unsafe { std::slice::from_raw_parts(self.memory.at(self.step.reads[k]).cast(), len) }
+    }
+
+    #[allow(clippy::mut_from_ref)] // each output of a step is its own memory
+    fn write(&self, k: usize, len: usize) -> &mut [f32] {
+        // SAFETY: planned in bounds and disjoint from every other operand.
+        unsafe { std::slice::from_raw_parts_mut(self.memory.at(self.step.writes[k]), len) }
+    }
+
+    #[allow(clippy::mut_from_ref)] // as above
+    fn write_ints(&self, k: usize, len: usize) -> &mut [i32] {
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts_mut(self.memory.at(self.step.writes[k]).cast(), len) }
+    }
+
+    #[allow(clippy::mut_from_ref)] // scratch belongs to the step
+    fn scratch(&self) -> &mut [f32] {
+        match self.step.scratch {
+            // SAFETY: planned in bounds and alive for this step alone.
+            Some((loc, len)) => unsafe { std::slice::from_raw_parts_mut(self.memory.at(loc), len) },
+            None => &mut [],
+        }
+    }
+}
+
+fn run_step(engine: &Engine, plan: &Plan, step: &Step, memory: Memory<'_>, round: usize) {
+    let Engine { pool, isa } = engine;
+    let isa = *isa;
+    let o = Operands { step, memory };
+    match &step.kernel {
+        Kernel::Map { program, len } => {
+            let reads: Pointers = pointers(&step.reads, memory);
+            let writes: Pointers = pointers(&step.writes, memory);
+            // SAFETY: planned operands; in-place updates read their own element only.
+            unsafe {
+                map::map(
+                    pool,
+                    isa,
+                    o.scratch().as_mut_ptr(),
+                    writes.mutable(),
+                    reads.constant(),
+                    program,
+                    *len,
+                );
+            }
+        }
+        Kernel::MapReduce { program, kind, axis } => {
+            let reads: Pointers = pointers(&step.reads, memory);
+            let out = memory.at(step.writes[0]);
+            // SAFETY: planned operands, none overlapping.
+            unsafe {
+                map::map_reduce(
+                    pool,
+                    isa,
+                    o.scratch().as_mut_ptr(),
+                    out,
+                    reads.constant(),
+                    program,
+                    *kind,
+                    *axis,
+                );
+            }
+        }
+        Kernel::IntBinary { op, axes } => int_binary(*op, axes, &o),
+        Kernel::Iota { n } => (0..).zip(o.write_ints(0, *n)).for_each(|(i, out)| *out = i),
+        Kernel::ToFloat { len } => {
+            o.write(0, *len).iter_mut().zip(o.ints(0, *len)).for_each(|(out, x)| *out = *x as f32);
+        }
+        Kernel::Copy { axes } => {
+            // SAFETY: the planner derived extents and strides from the shapes of both operands.
+            unsafe { copy(pool, memory.at(step.writes[0]), memory.at(step.reads[0]), axes) };
+        }
+        Kernel::Clear { len } => o.write(0, *len).fill(0.0),
+        Kernel::Gemm(products) => product(engine, &o, products, round),
+        Kernel::Accumulate { len } => {
+            let (out, x) = (o.write(0, *len), o.read(0, *len));
+            if round == 0 {
+                out.copy_from_slice(x);
+            } else {
+                out.iter_mut().zip(x).for_each(|(out, x)| *out += x);
+            }
+        }
+        Kernel::Loop(rows) => row_loop(engine, rows, &o),
+        Kernel::RmsNorm { .. }
+        | Kernel::RmsNormBackward { .. }
+        | Kernel::Softmax { .. }
+        | Kernel::SoftmaxBackward { .. }
+        | Kernel::Rope { .. }
+        | Kernel::Embedding { .. }
+        | Kernel::EmbeddingBackward { .. }
+        | Kernel::Attention { .. }
+        | Kernel::AttentionBackward { .. }
+        | Kernel::CrossEntropy { .. }
+        | Kernel::CrossEntropyBackward { .. }
+        | Kernel::Scan { .. }
+        | Kernel::TopK { .. }
+        | Kernel::Dropout { .. } => row_kernel(engine, &plan.tables, &step.kernel, &o),
+    }
+}
+
+/// Pointers of a step's operands, on the stack.
+struct Pointers {
+    list: [*mut f32; 64],
+    len: usize,
+}
+
+impl Pointers {
+    fn mutable(&self) -> &[*mut f32] {
+        &self.list[..self.len]
+    }
+
+    fn constant(&self) -> &[*const f32] {
+        // SAFETY: *mut and *const have one representation.
+        unsafe { std::slice::from_raw_parts(self.list.as_ptr().cast(), self.len) }
+    }
+}
+
+fn pointers(locs: &[Loc], memory: Memory<'_>) -> Pointers {
+    let mut list = [std::ptr::null_mut(); 64];
+    assert!(locs.len() <= list.len(), "a step reads {} operands", locs.len());
+    for (pointer, loc) in list.iter_mut().zip(locs) {
+        *pointer = memory.at(*loc);
+    }
+    Pointers { list, len: locs.len() }
+}
+
+fn row_loop(engine: &Engine, rows: &RowLoop, o: &Operands<'_>) {
+    let (reads, writes) = (&o.step.reads, &o.step.writes);
+    let mut buffers = [std::ptr::null_mut(); MAX_LOOP_BUFFERS];
+    let num = reads.len() + writes.len();
+    assert!(num <= buffers.len(), "a loop over rows binds {num} operands");
+    for round in 0..rows.rounds {
+        let moves = rows.read_strides.iter().chain(&rows.write_strides);
+        for ((pointer, loc), stride) in buffers.iter_mut().zip(reads.iter().chain(writes)).zip(moves) {
+            *pointer = o.memory.at(loc.shifted(round * stride));
+        }
+        let memory = Memory { arena: o.scratch().as_mut_ptr(), buffers: &buffers[..num] };
+        run_plan(engine, &rows.body, memory, round);
+    }
+}
+
+fn product(engine: &Engine, o: &Operands<'_>, products: &Products, round: usize) {
+    let Products { batch, dims, ta, tb, accumulate } = *products;
+    let Dims { m, n, k } = dims;
+    let store = if accumulate && round > 0 { gemm::Store::Add } else { gemm::Store::Set };
+    let strided = |data, rows, cols, transposed: bool| {
+        if transposed { Strided { data, row: 1, col: rows } } else { Strided { data, row: cols, col: 1 } }
+    };
+    let a = strided(o.read(0, batch * m * k), m, k, ta);
+    let b = strided(o.read(1, batch * k * n), k, n, tb);
+    let c = o.write(0, batch * m * n);
+    if batch == 1 {
+        gemm::gemm(&engine.pool, engine.isa, o.scratch(), c, n, a, b, dims, store);
+    } else {
+        let strides = gemm::BatchStrides { a: m * k, b: k * n, c: m * n };
+        gemm::gemm_batch(&engine.pool, engine.isa, o.scratch(), c, n, a, b, dims, store, batch, strides);
+    }
+}
+
+fn int_binary(op: pawl_graph::Binary, axes: &[(usize, usize, usize)], o: &Operands<'_>) {
+    let len: usize = axes.iter().map(|(n, _, _)| n).product();
+    let reach = |pick: fn(&(usize, usize, usize)) -> usize| {
+        1 + axes.iter().map(|axis| (axis.0 - 1) * pick(axis)).sum::<usize>()
+    };
+    let (a, b) = (o.ints(0, reach(|x| x.1)), o.ints(1, reach(|x| x.2)));
+    for (i, out) in o.write_ints(0, len).iter_mut().enumerate() {
+        let (mut rest, mut at) = (i, (0, 0));
+        for (n, sa, sb) in axes.iter().rev() {
+            at = (at.0 + rest % n * sa, at.1 + rest % n * sb);
+            rest /= n;
+        }
+        *out = binary_int(op, a[at.0], b[at.1]);
+    }
+}
+
+/// Copies four-byte elements between two strided layouts, in parallel over the outermost axis.
+unsafe fn copy(pool: &Pool, to: *mut f32, from: *const f32, axes: &[(usize, usize, usize)]) {
+    struct Ends(*mut f32, *const f32);
+    // SAFETY: tasks write disjoint parts.
+    unsafe impl Sync for Ends {}
+    let ends = Ends(to, from);
+    let ends = &ends;
+    let (inner, outer) = axes.split_last().expect("a copy has at least one axis");
+    let rows: usize = outer.iter().map(|(n, _, _)| n).product();
+    // A single long run is cut into pieces; otherwise rows are grouped until a task is worth claiming.
+    let piece = if outer.is_empty() { 1 << 15 } else { inner.0 };
+    let group = (1usize << 14).div_ceil(piece).max(1);
+    let pieces = inner.0.div_ceil(piece);
+    let tasks = (rows * pieces).div_ceil(group);
+    pool.run(tasks, &|task, _| {
+        for unit in task * group..(rows * pieces).min((task + 1) * group) {
+            let (mut row, start) = (unit / pieces, unit % pieces * piece);
+            let (mut read, mut write) = (start * inner.1, start * inner.2);
+            for (n, r, w) in outer.iter().rev() {
+                read += row % n * r;
+                write += row % n * w;
+                row /= n;
+            }
+            let len = piece.min(inner.0 - start);
+            // SAFETY: within the extents that the planner derived from both shapes.
+            unsafe {
+                let (to, from) = (ends.0.add(write), ends.1.add(read));
+                if inner.1 == 1 && inner.2 == 1 {
+                    std::ptr::copy_nonoverlapping(from, to, len);
+                } else {
+                    for i in 0..len {
+                        *to.add(i * inner.2) = *from.add(i * inner.1);
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// Kernels whose work is rows, heads or sequences rather than elements.
+fn row_kernel(engine: &Engine, tables: &[RopeTable], kernel: &Kernel, o: &Operands<'_>) {
+    let Engine { pool, isa } = engine;
+    let isa = *isa;
+    match *kernel {
+        Kernel::RmsNorm { eps, c, rows } => {
+            kernels::rows::rmsnorm_forward(
+                pool,
+                isa,
+                o.write(0, rows * c),
+                o.write(1, rows),
+                o.read(0, rows * c),
+                c,
+                eps,
+            );
+        }
+        Kernel::RmsNormBackward { c, rows } => {
+            let (dy, x, rstd) = (o.read(0, rows * c), o.read(1, rows * c), o.read(2, rows));
+            kernels::rows::rmsnorm_backward(pool, isa, o.write(0, rows * c), dy, x, rstd, c);
+        }
+        Kernel::Softmax { mask, c, rows } => {
+            kernels::rows::softmax_forward(pool, isa, o.write(0, rows * c), o.read(0, rows * c), c, mask);
+        }
+        Kernel::SoftmaxBackward { c, rows } => {
+            let (dy, y) = (o.read(0, rows * c), o.read(1, rows * c));
+            kernels::rows::softmax_backward(pool, isa, o.write(0, rows * c), dy, y, c);
+        }
+        Kernel::TopK { k, c, rows } => {
+            kernels::rows::top_k(pool, o.write(0, rows * c), o.read(0, rows * c), c, k);
+        }
+        Kernel::Rope { shape, table, inverse } => {
+            let len = shape.iter().product();
+            let RopeTable { cos, sin, .. } = &tables[table];
+            kernels::sequence::rope(pool, isa, o.write(0, len), o.read(0, len), cos, sin, shape, inverse);
+        }
+        Kernel::Scan { shape, reverse } => {
+            let len = shape.iter().product();
+            let (a, x) = (o.read(0, len), o.read(1, len));
+            kernels::sequence::scan(pool, isa, o.write(0, len), a, x, shape, reverse);
+        }
+        Kernel::Embedding { v, c, n } => {
+            kernels::embedding::embedding_forward(pool, o.write(0, n * c), o.read(0, v * c), o.ints(1, n), c);
+        }
+        Kernel::EmbeddingBackward { v, c, n } => {
+            let (dy, ids) = (o.read(0, n * c), o.ints(1, n));
+            kernels::embedding::embedding_backward(pool, isa, o.write(0, v * c), dy, ids, c);
+        }
+        Kernel::Attention { .. } | Kernel::AttentionBackward { .. } => attention_kernel(engine, kernel, o),
+        Kernel::CrossEntropy { n, v } => {
+            let (logits, targets) = (o.read(0, n * v), o.ints(1, n));
+            kernels::cross_entropy::cross_entropy_forward(
+                pool,
+                isa,
+                o.write(0, n),
+                o.write(1, n),
+                logits,
+                targets,
+                v,
+            );
+        }
+        Kernel::CrossEntropyBackward { n, v } => {
+            let (logits, targets) = (o.read(0, n * v), o.ints(1, n));
+            let (lse, dloss) = (o.read(2, n), o.read(3, n));
+            let dlogits = o.write(0, n * v);
+            kernels::cross_entropy::cross_entropy_backward(
+                pool, isa, dlogits, logits, targets, lse, dloss, v,
+            );
+        }
+        Kernel::Dropout { rate, stream, len } => {
+            let key = o.ints(1, 2);
+            let (y, x) = (o.write(0, len), o.read(0, len));
+            kernels::dropout::dropout(pool, isa, y, x, [key[0], key[1]], rate, stream);
+        }
+        Kernel::Map { .. }
+        | Kernel::MapReduce { .. }
+        | Kernel::IntBinary { .. }
+        | Kernel::Iota { .. }
+        | Kernel::ToFloat { .. }
+        | Kernel::Copy { .. }
+        | Kernel::Clear { .. }
+        | Kernel::Gemm(_)
+        | Kernel::Accumulate { .. }
+        | Kernel::Loop(_) => unreachable!("handled by run_step"),
+    }
+}
+
+fn attention_dims(shape: [usize; 4], kv: usize) -> AttentionDims {
+    let [num_seqs, seq_len, num_heads, head_dim] = shape;
+    AttentionDims { num_seqs, seq_len, num_heads, num_kv_heads: kv, head_dim }
+}
+
+fn attention_kernel(engine: &Engine, kernel: &Kernel, o: &Operands<'_>) {
+    let Engine { pool, isa } = engine;
+    let (shape, kv, mask, scale, backward) = match *kernel {
+        Kernel::Attention { shape, kv, mask, scale } => (shape, kv, mask, scale, false),
+        Kernel::AttentionBackward { shape, kv, mask, scale } => (shape, kv, mask, scale, true),
+        _ => unreachable!("called for attention alone"),
+    };
+    let dims = attention_dims(shape, kv);
+    let [b, t, h, d] = shape;
+    let (q_len, kv_len, lse_len) = (b * t * h * d, b * t * kv * d, b * h * t);
+    if backward {
+        kernels::attention::attention_backward(
+            pool,
+            *isa,
+            o.scratch(),
+            o.write(0, q_len),
+            o.write(1, kv_len),
+            o.write(2, kv_len),
+            o.read(0, q_len),
+            o.read(1, q_len),
+            o.read(2, lse_len),
+            o.read(3, q_len),
+            o.read(4, kv_len),
+            o.read(5, kv_len),
+            dims,
+            mask,
+            scale,
+        );
+    } else {
+        kernels::attention::attention_forward(
+            pool,
+            *isa,
+            o.scratch(),
+            o.write(0, q_len),
+            o.write(1, lse_len),
+            o.read(0, q_len),
+            o.read(1, kv_len),
+            o.read(2, kv_len),
+            dims,
+            mask,
+            scale,
+        );
+    }
+}

@@ -1,0 +1,544 @@
+//! From instructions to steps: each instruction that is not fused away becomes one kernel call, in an
+//! order that respects dependencies.
+
+use super::fuse::{Fusion, Writer, root};
+use super::memory;
+use super::rows::{self, Region};
+use super::simplify::merge_equal;
+use super::{Kernel, Loc, Output, Plan, Products, RopeTable, RowLoop, Step};
+use crate::exec::scratch_len;
+use crate::kernels::gemm::Dims;
+use crate::kernels::map::{Axis, Operand, Pattern};
+use crate::kernels::sequence::rope_table;
+use pawl_graph::{DType, Graph, Instr, Op, Unary, ValueId};
+use std::collections::BinaryHeap;
+
+pub(super) fn compile(graph: &Graph, inputs: &[usize], outputs: &[Output], num_threads: usize) -> Plan {
+    assert_eq!(inputs.len(), graph.inputs.len(), "one buffer for each input of the graph");
+    let wanted: Vec<ValueId> = outputs.iter().map(|o| o.value).collect();
+    let (graph, to) = merge_equal(graph, &wanted);
+    let moved = |v: ValueId| to[v.idx()].expect("outputs are needed");
+    let outputs: Vec<Output> = outputs.iter().map(|o| Output { value: moved(o.value), ..*o }).collect();
+    let values: Vec<ValueId> = outputs.iter().map(|o| o.value).collect();
+    let needed = graph.needed(&values);
+    let regions = rows::find(&graph, &needed, &values);
+    let mut outside = vec![false; graph.instrs.len()];
+    regions.iter().flat_map(|r| &r.instrs).for_each(|idx| outside[*idx] = true);
+    let keep: Vec<ValueId> =
+        values.iter().copied().chain(regions.iter().flat_map(|r| r.reads.iter().map(|(v, _)| *v))).collect();
+    let fusion = Fusion::decide(&graph, &needed, &keep, &outside);
+    let mut builder = Builder {
+        graph: &graph,
+        fusion: &fusion,
+        places: vec![None; graph.values.len()],
+        lens: Vec::new(),
+        steps: Vec::new(),
+        tables: Vec::new(),
+        num_threads,
+    };
+    for (input, buffer) in graph.inputs.iter().zip(inputs) {
+        builder.places[input.value.idx()] = Some(Loc::Buffer { buffer: *buffer, offset: 0 });
+    }
+    for unit in schedule(&graph, &needed, &regions) {
+        match unit {
+            Unit::Instr(idx) => builder.instr(idx),
+            Unit::Region(idx) => builder.region(&regions[idx]),
+        }
+    }
+    for output in &outputs {
+        builder.output(output);
+    }
+    builder.finish(inputs, &outputs)
+}
+
+enum Unit {
+    Instr(usize),
+    Region(usize),
+}
+
+/// Needed instructions in dependency order, each region as one. The original order breaks ties, so that
+/// short-lived values stay short-lived.
+fn schedule(graph: &Graph, needed: &[bool], regions: &[Region]) -> Vec<Unit> {
+    let num = graph.instrs.len();
+    let mut unit_of: Vec<usize> = (0..num).collect();
+    for (k, region) in regions.iter().enumerate() {
+        region.instrs.iter().for_each(|idx| unit_of[*idx] = num + k);
+    }
+    let mut waits = vec![0usize; num + regions.len()];
+    let mut then: Vec<Vec<usize>> = vec![Vec::new(); num + regions.len()];
+    for idx in (0..num).filter(|idx| needed[*idx]) {
+        for input in &graph.instrs[idx].inputs {
+            let (from, to) = (unit_of[graph.values[input.idx()].instr], unit_of[idx]);
+            if from != to {
+                then[from].push(to);
+                waits[to] += 1;
+            }
+        }
+    }
+    let priority = |unit: usize| {
+        // A region runs as late as its first instruction of the backward pass would.
+        std::cmp::Reverse(if unit < num {
+            (unit, unit)
+        } else {
+            (*regions[unit - num].instrs.last().unwrap_or(&0), unit)
+        })
+    };
+    let mut ready: BinaryHeap<std::cmp::Reverse<(usize, usize)>> = (0..num + regions.len())
+        .filter(|u| waits[*u] == 0 && (*u >= num || (needed[*u] && unit_of[*u] == *u)))
+        .map(priority)
+        .collect();
+    let mut order = Vec::new();
+    while let Some(std::cmp::Reverse((_, unit))) = ready.pop() {
+        order.push(if unit < num { Unit::Instr(unit) } else { Unit::Region(unit - num) });
+        for next in &then[unit] {
+            waits[*next] -= 1;
+            if waits[*next] == 0 {
+                ready.push(priority(*next));
+            }
+        }
+    }
+    order
+}
+
+struct Builder<'a> {
+    graph: &'a Graph,
+    fusion: &'a Fusion<'a>,
+    places: Vec<Option<Loc>>,
+    lens: Vec<usize>,
+    steps: Vec<Step>,
+    tables: Vec<RopeTable>,
+    num_threads: usize,
+}
+
+impl Builder<'_> {
+    fn shape(&self, value: ValueId) -> &[usize] {
+        self.graph.shape(value)
+    }
+
+    fn len(&self, value: ValueId) -> usize {
+        self.graph.values[value.idx()].len()
+    }
+
+    fn block(&mut self, len: usize) -> Loc {
+        self.lens.push(len);
+        Loc::Arena { base: self.lens.len() - 1, offset: 0 }
+    }
+
+    /// A new block for a value.
+    fn store(&mut self, value: ValueId) -> Loc {
+        let loc = self.block(self.len(value));
+        self.places[value.idx()] = Some(loc);
+        loc
+    }
+
+    /// Where a value lies. Numbers and broadcasts that a kernel wants in memory are written out now.
+    fn place(&mut self, value: ValueId) -> Loc {
+        let value = root(self.graph, value);
+        if let Some(loc) = self.places[value.idx()] {
+            return loc;
+        }
+        assert!(
+            matches!(self.graph.producer(value).op, Op::Const(_) | Op::Expand { .. }),
+            "{} was never computed",
+            self.graph.describe(value)
+        );
+        self.map_step(value)
+    }
+
+    fn push(&mut self, kernel: Kernel, reads: Vec<Loc>, writes: Vec<Loc>) {
+        let len = scratch_len(&kernel, self.num_threads);
+        let scratch = (len > 0).then(|| (self.block(len), len));
+        self.steps.push(Step { kernel, reads, writes, scratch });
+    }
+
+    /// Makes sure that whatever the tree of `value` reads lies in memory.
+    fn settle(&mut self, value: ValueId, is_root: bool) {
+        let value = root(self.graph, value);
+        let instr = self.graph.producer(value);
+        match &instr.op {
+            Op::Const(_) => {}
+            Op::Expand { .. } => {
+                let source = root(self.graph, instr.inputs[0]);
+                if self.len(source) == 1 || !matches!(self.graph.producer(source).op, Op::Expand { .. }) {
+                    self.settle_broadcast(source);
+                } else {
+                    self.place(source);
+                }
+            }
+            Op::Unary(_) | Op::Binary(_) if is_root || self.fusion.inline[value.idx()] => {
+                for input in instr.inputs.clone() {
+                    if self.len(input) == self.len(value) {
+                        self.settle(input, false);
+                    } else {
+                        self.settle_broadcast(input);
+                    }
+                }
+            }
+            _ => {
+                self.place(value);
+            }
+        }
+    }
+
+    fn settle_broadcast(&mut self, source: ValueId) {
+        let source = root(self.graph, source);
+        let instr = self.graph.producer(source);
+        match &instr.op {
+            Op::Const(_) => {}
+            Op::Expand { .. } if self.len(instr.inputs[0]) == 1 => self.settle_broadcast(instr.inputs[0]),
+            _ => {
+                self.place(source);
+            }
+        }
+    }
+
+    /// Stores an elementwise value, a number or a broadcast.
+    fn map_step(&mut self, value: ValueId) -> Loc {
+        self.settle(value, true);
+        let places = &self.places;
+        let graph = self.graph;
+        let place = |v: ValueId| places[v.idx()].expect("settled above");
+        let mut writer = Writer::new(graph, &self.fusion.inline);
+        let instr = graph.producer(value);
+        let operand = match &instr.op {
+            Op::Unary(_) | Op::Binary(_) => writer.compute(value, &place),
+            _ => writer.operand(value, &place),
+        };
+        writer.program.outputs = vec![operand];
+        let (program, reads) = (writer.program, writer.reads);
+        let len = self.len(value);
+        let out = self.store(value);
+        self.push(Kernel::Map { program, len }, reads, vec![out]);
+        out
+    }
+
+    fn instr(&mut self, idx: usize) {
+        let instr = self.graph.instrs[idx].clone();
+        let out = instr.outputs[0];
+        match &instr.op {
+            Op::Input(_) | Op::Const(_) | Op::Expand { .. } | Op::Reshape { .. } | Op::Detach => {}
+            Op::Unary(Unary::ToFloat) => {
+                let len = self.len(out);
+                self.simple(Kernel::ToFloat { len }, &instr);
+            }
+            Op::Binary(op) if self.graph.dtype(out) == DType::I32 => {
+                let strides = |operand: ValueId| broadcast_strides(self.shape(out), self.shape(operand));
+                let (a, b) = (strides(instr.inputs[0]), strides(instr.inputs[1]));
+                let axes = self.shape(out).iter().zip(a).zip(b).map(|((n, a), b)| (*n, a, b)).collect();
+                self.simple(Kernel::IntBinary { op: *op, axes }, &instr);
+            }
+            Op::Unary(_) | Op::Binary(_) => {
+                if !self.fusion.inline[out.idx()] {
+                    self.map_step(out);
+                }
+            }
+            Op::Iota { n } => self.simple(Kernel::Iota { n: *n }, &instr),
+            Op::Transpose { perm } => {
+                let strides = row_major(self.shape(instr.inputs[0]));
+                let read: Vec<usize> = perm.iter().map(|k| strides[*k]).collect();
+                self.copy_step(instr.inputs[0], 0, &read, out);
+            }
+            Op::Slice { axis, start, .. } => self.slice(instr.inputs[0], *axis, *start, out),
+            Op::Pad { axis, before, .. } => {
+                let to = self.store(out);
+                let len = self.len(out);
+                self.push(Kernel::Clear { len }, vec![], vec![to]);
+                self.place_part(instr.inputs[0], to, out, *axis, *before);
+            }
+            Op::Concat { axis } => {
+                let to = self.store(out);
+                let mut start = 0;
+                for input in &instr.inputs {
+                    self.place_part(*input, to, out, *axis, start);
+                    start += self.shape(*input)[*axis];
+                }
+            }
+            Op::Reduce { kind, axis } => self.reduce(&instr, *kind, *axis),
+            Op::Matmul { ta, tb } => self.matmul(&instr, *ta, *tb),
+            _ => self.kernel(&instr),
+        }
+    }
+
+    /// One kernel for one instruction.
+    fn simple(&mut self, kernel: Kernel, instr: &Instr) {
+        let reads = instr.inputs.iter().map(|v| self.place(*v)).collect();
+        let writes = instr.outputs.iter().map(|v| self.store(*v)).collect();
+        self.push(kernel, reads, writes);
+    }
+
+    fn kernel(&mut self, instr: &Instr) {
+        let shape_of = |k: usize| self.shape(instr.inputs[k]);
+        let four = |s: &[usize]| [s[0], s[1], s[2], s[3]];
+        let c = instr.inputs.first().map_or(1, |v| self.shape(*v).last().copied().unwrap_or(1));
+        let rows = instr.inputs.first().map_or(1, |v| self.len(*v) / c);
+        let kernel = match &instr.op {
+            Op::RmsNorm { eps } => Kernel::RmsNorm { eps: *eps, c, rows },
+            Op::RmsNormBackward => Kernel::RmsNormBackward { c, rows },
+            Op::Softmax { mask } => Kernel::Softmax { mask: *mask, c, rows },
+            Op::SoftmaxBackward => Kernel::SoftmaxBackward { c, rows },
+            Op::Rope { base, inverse } => {
+                let shape = four(shape_of(0));
+                let table = self.rope_table(shape[1], shape[3], *base);
+                Kernel::Rope { shape, table, inverse: *inverse }
+            }
+            Op::Embedding => Kernel::Embedding { v: shape_of(0)[0], c, n: self.len(instr.inputs[1]) },
+            Op::EmbeddingBackward { rows: v } => Kernel::EmbeddingBackward { v: *v, c, n: rows },
+            Op::Attention { mask, scale } => {
+                let (shape, kv) = (four(shape_of(0)), shape_of(1)[2]);
+                Kernel::Attention { shape, kv, mask: *mask, scale: *scale }
+            }
+            Op::AttentionBackward { mask, scale } => {
+                let (shape, kv) = (four(shape_of(0)), shape_of(4)[2]);
+                Kernel::AttentionBackward { shape, kv, mask: *mask, scale: *scale }
+            }
+            Op::CrossEntropy => Kernel::CrossEntropy { n: rows, v: c },
+            Op::CrossEntropyBackward => Kernel::CrossEntropyBackward { n: rows, v: c },
+            Op::Scan { reverse } => {
+                let s = shape_of(0);
+                Kernel::Scan { shape: [s[0], s[1], s[2]], reverse: *reverse }
+            }
+            Op::TopK { k } => Kernel::TopK { k: *k, c, rows },
+            Op::Dropout { rate, stream } => Kernel::Dropout { rate: *rate, stream: *stream, len: rows * c },
+            op => unreachable!("{} is handled by its own function", op.name()),
+        };
+        self.simple(kernel, instr);
+    }
+
+    fn rope_table(&mut self, t: usize, d: usize, base: f32) -> usize {
+        let same = |table: &RopeTable| table.t == t && table.d == d && table.base == base;
+        if let Some(known) = self.tables.iter().position(same) {
+            return known;
+        }
+        let (mut cos, mut sin) = (vec![0.0; t * d / 2], vec![0.0; t * d / 2]);
+        rope_table(&mut cos, &mut sin, t, d, base);
+        self.tables.push(RopeTable { t, d, base, cos, sin });
+        self.tables.len() - 1
+    }
+
+    /// A part of the leading axis is where it is; any other is copied.
+    fn slice(&mut self, from: ValueId, axis: usize, start: usize, out: ValueId) {
+        let strides = row_major(self.shape(from));
+        if self.shape(from)[..axis].iter().all(|n| *n == 1) {
+            let place = self.place(from).shifted(start * strides[axis]);
+            self.places[out.idx()] = Some(place);
+        } else {
+            self.copy_step(from, start * strides[axis], &strides, out);
+        }
+    }
+
+    /// out = elements of `from` from `offset` on, by the strides of each axis of `out`
+    fn copy_step(&mut self, from: ValueId, offset: usize, read: &[usize], out: ValueId) {
+        let shape = self.shape(out).to_vec();
+        let write = row_major(&shape);
+        let axes = merge_axes(&shape, read, &write);
+        let place = self.place(from).shifted(offset);
+        let to = self.store(out);
+        self.push(Kernel::Copy { axes }, vec![place], vec![to]);
+    }
+
+    /// Copies `from` into elements start.. of one axis of `out`, which lies at `to`.
+    fn place_part(&mut self, from: ValueId, to: Loc, out: ValueId, axis: usize, start: usize) {
+        let shape = self.shape(from).to_vec();
+        let write = row_major(self.shape(out));
+        let axes = merge_axes(&shape, &row_major(&shape), &write);
+        let place = self.place(from);
+        self.push(Kernel::Copy { axes }, vec![place], vec![to.shifted(start * write[axis])]);
+    }
+
+    fn reduce(&mut self, instr: &Instr, kind: pawl_graph::Reduction, axis: usize) {
+        let from = instr.inputs[0];
+        let shape = self.shape(from).to_vec();
+        self.settle(from, false);
+        let places = &self.places;
+        let place = |v: ValueId| places[v.idx()].expect("settled above");
+        let mut writer = Writer::new(self.graph, &self.fusion.inline);
+        let operand = writer.operand(from, &place);
+        writer.program.outputs = vec![operand];
+        let (program, reads) = (writer.program, writer.reads);
+        let axis = Axis {
+            outer: shape[..axis].iter().product(),
+            n: shape[axis],
+            inner: shape[axis + 1..].iter().product(),
+        };
+        let out = self.store(instr.outputs[0]);
+        self.push(Kernel::MapReduce { program, kind, axis }, reads, vec![out]);
+    }
+
+    fn matmul(&mut self, instr: &Instr, ta: bool, tb: bool) {
+        let (a, b) = (self.shape(instr.inputs[0]), self.shape(instr.inputs[1]));
+        let out = self.shape(instr.outputs[0]);
+        let (m, n) = (out[out.len() - 2], out[out.len() - 1]);
+        let k = if ta { a[a.len() - 2] } else { a[a.len() - 1] };
+        let lead: usize = out[..out.len() - 2].iter().product();
+        let shared = b.len() == 2 && !ta;
+        let (batch, m) = if shared { (1, lead * m) } else { (lead, m) };
+        let products = Products { batch, dims: Dims { m, n, k }, ta, tb, accumulate: false };
+        self.simple(Kernel::Gemm(products), instr);
+    }
+
+    fn region(&mut self, region: &Region) {
+        let num_reads = region.reads.len();
+        let outputs: Vec<Output> = region
+            .writes
+            .iter()
+            .enumerate()
+            .map(|(k, (_, value, summed))| Output {
+                value: *value,
+                buffer: num_reads + k,
+                accumulate: *summed,
+            })
+            .collect();
+        let inputs: Vec<usize> = (0..num_reads).collect();
+        let body = compile(&region.body, &inputs, &outputs, self.num_threads);
+        let stride = |len: usize, moves: bool| if moves { len / region.rounds } else { 0 };
+        let read_strides = region.reads.iter().map(|(v, cut)| stride(self.len(*v), *cut)).collect();
+        let write_strides =
+            region.writes.iter().map(|(v, _, summed)| stride(self.len(*v), !*summed)).collect();
+        let reads = region.reads.iter().map(|(v, _)| self.place(*v)).collect();
+        let writes = region.writes.iter().map(|(v, _, _)| self.store(*v)).collect();
+        let kernel = RowLoop { body, rounds: region.rounds, read_strides, write_strides };
+        self.push(Kernel::Loop(Box::new(kernel)), reads, writes);
+    }
+
+    fn output(&mut self, output: &Output) {
+        let from = self.place(output.value);
+        let to = Loc::Buffer { buffer: output.buffer, offset: 0 };
+        let len = self.len(output.value);
+        let kernel = if output.accumulate {
+            Kernel::Accumulate { len }
+        } else {
+            Kernel::Copy { axes: vec![(len, 1, 1)] }
+        };
+        self.push(kernel, vec![from], vec![to]);
+    }
+
+    fn finish(mut self, inputs: &[usize], outputs: &[Output]) -> Plan {
+        let mut buffer_lens: Vec<(usize, usize)> =
+            self.graph.inputs.iter().zip(inputs).map(|(i, buffer)| (*buffer, self.len(i.value))).collect();
+        buffer_lens.extend(outputs.iter().map(|o| (o.buffer, self.len(o.value))));
+        let first_output = self.steps.len() - outputs.len();
+        for idx in (first_output..self.steps.len()).rev() {
+            self.write_directly(idx);
+        }
+        let arena_len = memory::assign(&mut self.steps, &self.lens);
+        Plan { steps: self.steps, arena_len, tables: self.tables, buffer_lens }
+    }
+
+    /// Drops a final copy of a whole block into a buffer by letting the block be that buffer, where no step
+    /// still needs what the buffer held.
+    fn write_directly(&mut self, copy: usize) {
+        let (from, to) = (self.steps[copy].reads[0], self.steps[copy].writes[0]);
+        let (Loc::Arena { base, offset: 0 }, Loc::Buffer { buffer, .. }) = (from, to) else { return };
+        let len = match &self.steps[copy].kernel {
+            Kernel::Copy { axes } => axes[0].0,
+            Kernel::Accumulate { len } => *len,
+            _ => return,
+        };
+        if self.lens[base] != len {
+            return;
+        }
+        let accumulates = matches!(self.steps[copy].kernel, Kernel::Accumulate { .. });
+        let in_block = |loc: &Loc| matches!(loc, Loc::Arena { base: b, .. } if *b == base);
+        let in_buffer = |loc: &Loc| matches!(loc, Loc::Buffer { buffer: b, .. } if *b == buffer);
+        let others = |idx: &usize| *idx != copy;
+        let writers: Vec<usize> =
+            (0..self.steps.len()).filter(|i| self.steps[*i].writes.iter().any(in_block)).collect();
+        let uses_buffer: Vec<usize> = (0..self.steps.len())
+            .filter(others)
+            .filter(|i| self.steps[*i].reads.iter().chain(&self.steps[*i].writes).any(in_buffer))
+            .collect();
+        let Some(first) = writers.first().copied() else { return };
+        let clear = uses_buffer
+            .iter()
+            .all(|i| *i < first || (*i == first && reads_own_element(&self.steps[*i], in_buffer)));
+        if !clear {
+            return;
+        }
+        if accumulates {
+            let read_later =
+                (0..self.steps.len()).filter(others).any(|i| self.steps[i].reads.iter().any(in_block));
+            match &mut self.steps[first].kernel {
+                Kernel::Gemm(products) if writers.len() == 1 && products.batch == 1 && !read_later => {
+                    products.accumulate = true;
+                }
+                _ => return,
+            }
+        }
+        for step in &mut self.steps {
+            for loc in step.reads.iter_mut().chain(&mut step.writes) {
+                if let Loc::Arena { base: b, offset } = *loc
+                    && b == base
+                {
+                    *loc = Loc::Buffer { buffer, offset };
+                }
+            }
+        }
+        self.steps.remove(copy);
+    }
+}
+
+/// Whether a step that also writes the buffer reads each of its elements only for that same element.
+fn reads_own_element(step: &Step, in_buffer: impl Fn(&Loc) -> bool) -> bool {
+    match &step.kernel {
+        Kernel::Map { program, .. } => {
+            // The result is stored after the tile has been read, unless it is an input itself.
+            let whole = |k: usize| program.patterns[k] == Pattern::Full;
+            let simple = program.outputs.iter().all(|o| matches!(o, Operand::Temp(_)));
+            simple
+                && (0..step.reads.len())
+                    .all(|k| !in_buffer(&step.reads[k]) || (whole(k) && starts(&step.reads[k])))
+        }
+        _ => false,
+    }
+}
+
+fn starts(loc: &Loc) -> bool {
+    matches!(loc, Loc::Buffer { offset: 0, .. })
+}
+
+fn row_major(shape: &[usize]) -> Vec<usize> {
+    (0..shape.len()).map(|k| shape[k + 1..].iter().product()).collect()
+}
+
+fn broadcast_strides(out: &[usize], from: &[usize]) -> Vec<usize> {
+    let lead = out.len() - from.len();
+    let strides = row_major(from);
+    (0..out.len()).map(|k| if k < lead || from[k - lead] == 1 { 0 } else { strides[k - lead] }).collect()
+}
+
+/// (extent, stride read, stride written) with axes of extent 1 dropped and neighbours merged.
+fn merge_axes(shape: &[usize], read: &[usize], write: &[usize]) -> Vec<(usize, usize, usize)> {
+    let mut axes: Vec<(usize, usize, usize)> = Vec::new();
+    for k in (0..shape.len()).rev() {
+        match axes.last_mut() {
+            _ if shape[k] == 1 => {}
+            Some((n, r, w)) if read[k] == *n * *r && write[k] == *n * *w => *n *= shape[k],
+            _ => axes.push((shape[k], read[k], write[k])),
+        }
+    }
+    axes.reverse();
+    if axes.is_empty() { vec![(1, 1, 1)] } else { axes }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fuse::broadcast_pattern;
+    use super::*;
+
+    #[test]
+    fn copies_merge_neighbouring_axes() {
+        assert_eq!(merge_axes(&[2, 3, 4], &[12, 4, 1], &[12, 4, 1]), [(24, 1, 1)]);
+        assert_eq!(merge_axes(&[2, 3, 4], &[20, 4, 1], &[12, 4, 1]), [(2, 20, 12), (12, 1, 1)]);
+    }
+
+    #[test]
+    fn broadcasts_are_recognised() {
+        assert_eq!(broadcast_pattern(&[2, 3, 4], &[4]), Pattern::Last { n: 4 });
+        assert_eq!(broadcast_pattern(&[2, 3, 4], &[2, 3, 1]), Pattern::Row { n: 4 });
+        assert_eq!(broadcast_pattern(&[2, 3, 4], &[3, 4]), Pattern::Last { n: 12 });
+        assert_eq!(broadcast_pattern(&[2, 3, 4], &[]), Pattern::Scalar);
+        assert_eq!(broadcast_pattern(&[2, 3, 4], &[2, 3, 4]), Pattern::Full);
+        assert_eq!(broadcast_pattern(&[2, 3, 4], &[2, 1, 4]), Pattern::Strided(vec![(2, 4), (3, 0), (4, 1)]));
+        assert_eq!(broadcast_pattern(&[2, 3, 4], &[3, 1]), Pattern::Strided(vec![(2, 0), (3, 1), (4, 0)]));
+    }
+}

@@ -1,0 +1,221 @@
+//! Turns a graph into steps on one arena: what is fused, where each value lies, what runs when.
+//!
+//! It knows shapes and operations; it refuses to know what a parameter or a model is.
+
+mod build;
+mod fuse;
+mod memory;
+mod rows;
+mod simplify;
+
+use crate::kernels::gemm::Dims;
+use crate::kernels::map::{Axis, MapProgram};
+use pawl_graph::{Binary, Graph, Mask, Reduction, ValueId};
+
+/// Where a tensor lies, in elements of four bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Loc {
+    /// In a buffer of the caller.
+    Buffer { buffer: usize, offset: usize },
+    /// In the arena; before memory is planned `base` names a block, afterwards it is 0.
+    Arena { base: usize, offset: usize },
+}
+
+impl Loc {
+    pub(crate) fn shifted(self, by: usize) -> Loc {
+        match self {
+            Loc::Buffer { buffer, offset } => Loc::Buffer { buffer, offset: offset + by },
+            Loc::Arena { base, offset } => Loc::Arena { base, offset: offset + by },
+        }
+    }
+}
+
+/// One kernel call. Operands are in `reads` and `writes` in the order of the operation's documentation.
+#[derive(Clone, Debug)]
+pub(crate) struct Step {
+    pub(crate) kernel: Kernel,
+    pub(crate) reads: Vec<Loc>,
+    pub(crate) writes: Vec<Loc>,
+    /// Scratch of this step alone and its length.
+    pub(crate) scratch: Option<(Loc, usize)>,
+}
+
+/// Batch of equal products.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Products {
+    /// Rounds after the first of a loop add to what is there.
+    pub(crate) accumulate: bool,
+    pub(crate) batch: usize,
+    pub(crate) dims: Dims,
+    pub(crate) ta: bool,
+    pub(crate) tb: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Kernel {
+    Map {
+        program: MapProgram,
+        len: usize,
+    },
+    MapReduce {
+        program: MapProgram,
+        kind: Reduction,
+        axis: Axis,
+    },
+    /// Integer arithmetic; extents with the strides of both operands.
+    IntBinary {
+        op: Binary,
+        axes: Vec<(usize, usize, usize)>,
+    },
+    Iota {
+        n: usize,
+    },
+    ToFloat {
+        len: usize,
+    },
+    /// Strided copy of four-byte elements: (extent, stride read, stride written).
+    Copy {
+        axes: Vec<(usize, usize, usize)>,
+    },
+    /// Zeros.
+    Clear {
+        len: usize,
+    },
+    Gemm(Products),
+    RmsNorm {
+        eps: f32,
+        c: usize,
+        rows: usize,
+    },
+    RmsNormBackward {
+        c: usize,
+        rows: usize,
+    },
+    Softmax {
+        mask: Mask,
+        c: usize,
+        rows: usize,
+    },
+    SoftmaxBackward {
+        c: usize,
+        rows: usize,
+    },
+    /// The table lies in `Plan::tables`.
+    Rope {
+        shape: [usize; 4],
+        table: usize,
+        inverse: bool,
+    },
+    Embedding {
+        v: usize,
+        c: usize,
+        n: usize,
+    },
+    EmbeddingBackward {
+        v: usize,
+        c: usize,
+        n: usize,
+    },
+    Attention {
+        shape: [usize; 4],
+        kv: usize,
+        mask: Mask,
+        scale: f32,
+    },
+    AttentionBackward {
+        shape: [usize; 4],
+        kv: usize,
+        mask: Mask,
+        scale: f32,
+    },
+    CrossEntropy {
+        n: usize,
+        v: usize,
+    },
+    CrossEntropyBackward {
+        n: usize,
+        v: usize,
+    },
+    Scan {
+        shape: [usize; 3],
+        reverse: bool,
+    },
+    TopK {
+        k: usize,
+        c: usize,
+        rows: usize,
+    },
+    Dropout {
+        rate: f32,
+        stream: u32,
+        len: usize,
+    },
+    /// writes\[0\] = or += reads\[0\]: overwritten in the first round of a loop.
+    Accumulate {
+        len: usize,
+    },
+    Loop(Box<RowLoop>),
+}
+
+/// A part of the program run for one chunk of rows after another, so that values as wide as the
+/// vocabulary exist for one chunk only.
+#[derive(Clone, Debug)]
+pub(crate) struct RowLoop {
+    pub(crate) body: Plan,
+    pub(crate) rounds: usize,
+    /// Elements by which each read and write moves on each round; 0 for what is whole.
+    pub(crate) read_strides: Vec<usize>,
+    pub(crate) write_strides: Vec<usize>,
+}
+
+/// Cosine and sine tables of one rotary embedding.
+#[derive(Clone, Debug)]
+pub(crate) struct RopeTable {
+    pub(crate) t: usize,
+    pub(crate) d: usize,
+    pub(crate) base: f32,
+    /// (T, D / 2)
+    pub(crate) cos: Vec<f32>,
+    /// (T, D / 2)
+    pub(crate) sin: Vec<f32>,
+}
+
+/// Where an output goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// The value.
+    pub value: ValueId,
+    /// The caller's buffer.
+    pub buffer: usize,
+    /// Added to what earlier rounds of the same step left there, instead of overwriting it.
+    pub accumulate: bool,
+}
+
+/// A compiled program.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub(crate) steps: Vec<Step>,
+    pub(crate) arena_len: usize,
+    pub(crate) tables: Vec<RopeTable>,
+    /// Elements of each buffer that is bound, by buffer index.
+    pub(crate) buffer_lens: Vec<(usize, usize)>,
+}
+
+impl Plan {
+    /// Compiles what `outputs` need. `inputs[k]` is the buffer of the graph's input k; an output may share
+    /// the buffer of an input (an update in place). Work is laid out for at most `num_threads` workers;
+    /// results do not depend on it.
+    pub fn compile(graph: &Graph, inputs: &[usize], outputs: &[Output], num_threads: usize) -> Plan {
+        build::compile(graph, inputs, outputs, num_threads)
+    }
+
+    /// Bytes of the arena: everything but the caller's buffers.
+    pub fn arena_bytes(&self) -> usize {
+        self.arena_len * 4
+    }
+
+    /// Number of kernel calls of one run.
+    pub fn num_steps(&self) -> usize {
+        self.steps.len()
+    }
+}

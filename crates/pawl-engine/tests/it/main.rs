@@ -1,0 +1,7 @@
+//! The engine from outside: every operation's gradient against finite differences, every program against
+//! its definition, the same bits for any number of threads.
+#![allow(missing_docs)]
+
+mod cases;
+mod gradients;
+mod programs;

@@ -1,0 +1,65 @@
+//! `parity FILE`: nano.star against golden numbers, one line a check, non-zero exit on a miss.
+//!
+//! Numbers come from the plain-loop reference in float64, then from the engine.
+
+#![allow(clippy::print_stdout, clippy::print_stderr)] // its output is what it is for
+
+mod check;
+mod inputs;
+
+use pawl_engine::reference;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let [_, path] = &std::env::args().collect::<Vec<_>>()[..] else {
+        eprintln!("usage: parity FILE");
+        return ExitCode::from(2);
+    };
+    let file = match read(path) {
+        Ok(file) => file,
+        Err(reason) => {
+            eprintln!("error: {path} cannot be read\n  because {reason}");
+            return ExitCode::from(2);
+        }
+    };
+    let mut holds = true;
+    for (name, round) in [("float64", identity as fn(f64) -> f64), ("float32", to_f32)] {
+        println!("reference, {name}");
+        let mut machine =
+            |graph: &_, leaves: &_, outputs: &[_]| reference::run(graph, leaves, outputs, round);
+        match check::run(&file, &mut machine) {
+            Ok(report) => {
+                print(&report);
+                holds &= report.holds();
+            }
+            Err(error) => {
+                eprintln!("error: {error}\n  hint: {}", error.hint.as_deref().unwrap_or("none"));
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn identity(x: f64) -> f64 {
+    x
+}
+
+fn to_f32(x: f64) -> f64 {
+    f64::from(x as f32)
+}
+
+fn read(path: &str) -> Result<serde_json::Value, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    serde_json::from_str(&text).map_err(|error| error.to_string())
+}
+
+fn print(report: &check::Report) {
+    for line in &report.lines {
+        let verdict = if line.holds() { "ok  " } else { "MISS" };
+        println!("  {verdict}  {:<44} {:>9.1e}  of {:.0e}", line.name, line.worst, line.tolerance);
+    }
+    if !report.skipped.is_empty() {
+        println!("  skipped: {}", report.skipped.join(", "));
+    }
+}

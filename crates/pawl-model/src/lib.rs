@@ -1,0 +1,13 @@
+//! A recipe made runnable: initial values, training steps, losses, logits, samples, checkpoints.
+//!
+//! It refuses to read data, to decide how long to train, and to know what a campaign is.
+
+mod checkpoint;
+mod init;
+mod model;
+mod sample;
+
+pub use checkpoint::{CheckpointError, load_checkpoint, save_checkpoint};
+pub use init::draw;
+pub use model::{Model, ModelError, Scorer};
+pub use sample::{Sampler, SamplerSettings};

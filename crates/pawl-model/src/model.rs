@@ -1,0 +1,314 @@
+//! The buffers of a model and the programs that run on them.
+
+use crate::init::draw;
+use pawl_engine::{Buffer, Engine, Output, Program};
+use pawl_graph::{Graph, InputKind};
+use pawl_recipe::{Recipe, RecipeError};
+use std::collections::BTreeMap;
+
+/// Why a model cannot be built or run.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The recipe refuses.
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
+    /// The step is not made of whole micro-batches.
+    #[error(
+        "tokens_per_step {tokens_per_step} is not a multiple of micro_batch {micro_batch} times seq_len {seq_len}"
+    )]
+    Batch {
+        /// As declared.
+        tokens_per_step: usize,
+        /// Sequences at once.
+        micro_batch: usize,
+        /// T.
+        seq_len: usize,
+    },
+}
+
+/// Where each leaf lies among the buffers.
+#[derive(Clone, Debug, Default)]
+struct Layout {
+    place: BTreeMap<(u8, String), usize>,
+}
+
+fn rank(kind: &InputKind) -> u8 {
+    match kind {
+        InputKind::Param => 0,
+        InputKind::State => 1,
+        InputKind::Grad => 2,
+        InputKind::Scalar => 3,
+        InputKind::Tokens => 4,
+        InputKind::Targets => 5,
+        InputKind::Rng => 6,
+    }
+}
+
+/// A recipe in training: parameters, gradients, optimizer state and the compiled step.
+pub struct Model {
+    recipe: Recipe,
+    engine: Engine,
+    buffers: Vec<Buffer>,
+    layout: Layout,
+    gradients: Program,
+    update: Program,
+    tokens: usize,
+    targets: usize,
+    rng: Option<usize>,
+    loss: usize,
+    num_micro: usize,
+    micro_tokens: usize,
+    scalars: Vec<usize>,
+    dropout_seed: u64,
+    /// FLOPs of one update: every micro-batch and the optimizer.
+    flops_per_step: f64,
+}
+
+impl Model {
+    /// Builds the model of a recipe with parameters drawn from `init_seed`, to run on `num_threads` threads.
+    pub fn new(recipe: Recipe, num_threads: usize, init_seed: u64) -> Result<Model, ModelError> {
+        let (micro_batch, seq_len) = (recipe.micro_batch(), recipe.seq_len());
+        let micro_tokens = micro_batch * seq_len;
+        let num_micro = recipe.tokens_per_step() / micro_tokens;
+        if num_micro == 0 || num_micro * micro_tokens != recipe.tokens_per_step() {
+            let tokens_per_step = recipe.tokens_per_step();
+            return Err(ModelError::Batch { tokens_per_step, micro_batch, seq_len });
+        }
+        let mut train = recipe.train_graph(micro_batch)?;
+        let params: Vec<_> = train.params.iter().map(|p| p.value).collect();
+        let loss = train.graph.scaled(train.loss, 1.0 / num_micro as f32);
+        let grads = train.graph.gradients(loss, &params);
+
+        let mut buffers = Vec::new();
+        let mut layout = Layout::default();
+        let inputs = layout.bind(&train.graph, &mut buffers);
+        let mut outputs = Vec::new();
+        let accumulate = num_micro > 1;
+        for (param, grad) in train.params.iter().zip(&grads) {
+            let buffer = layout.add(InputKind::Grad, &param.name, param.shape.iter().product(), &mut buffers);
+            outputs.push(Output { value: *grad, buffer, accumulate });
+            draw(&param.init, init_seed, &param.name, buffers[layout.find(&InputKind::Param, &param.name)].floats_mut());
+        }
+        let loss_buffer = buffers.len();
+        buffers.push(Buffer::zeros(1));
+        outputs.push(Output { value: loss, buffer: loss_buffer, accumulate });
+        let wanted: Vec<_> = outputs.iter().map(|o| o.value).collect();
+        let micro_flops = train.graph.cost(&wanted).flops;
+        let gradients = Program::new(&train.graph, &inputs, &outputs, num_threads);
+
+        let (update, update_flops) = layout.update_program(&recipe, &mut buffers, num_threads);
+        let scalars =
+            recipe.update_graph().schedules.iter().map(|s| layout.find(&InputKind::Scalar, &s.scalar)).collect();
+        let find = |kind: InputKind| layout.place.iter().find(|((k, _), _)| *k == rank(&kind)).map(|(_, b)| *b);
+        let tokens = find(InputKind::Tokens).expect("a training graph reads tokens");
+        let targets = find(InputKind::Targets).expect("a training graph reads targets");
+        let rng = find(InputKind::Rng);
+        Ok(Model {
+            engine: Engine::new(num_threads),
+            tokens,
+            targets,
+            rng,
+            loss: loss_buffer,
+            num_micro,
+            micro_tokens,
+            scalars,
+            dropout_seed: init_seed,
+            flops_per_step: micro_flops * num_micro as f64 + update_flops,
+            recipe,
+            buffers,
+            layout,
+            gradients,
+            update,
+        })
+    }
+
+    /// The recipe.
+    pub fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+
+    /// FLOPs of one update, forward, backward and optimizer.
+    pub fn flops_per_step(&self) -> f64 {
+        self.flops_per_step
+    }
+
+    /// Micro-batches of one update.
+    pub fn num_micro(&self) -> usize {
+        self.num_micro
+    }
+
+    /// Bytes of parameters, gradients, state and the arenas of the training step.
+    pub fn memory_bytes(&self) -> usize {
+        let buffers: usize = self.buffers.iter().map(|b| b.len() * 4).sum();
+        buffers + self.gradients.arena_bytes() + self.update.arena_bytes()
+    }
+
+    /// One update: `fill(micro_idx, inputs, targets)` gives each micro-batch (B, T), `scalars` the value of each
+    /// schedule at this step. Returns the mean training loss, nats per token.
+    pub fn step<E>(
+        &mut self,
+        step: u64,
+        scalars: &[f32],
+        mut fill: impl FnMut(usize, &mut [i32], &mut [i32]) -> Result<(), E>,
+    ) -> Result<f32, E> {
+        for micro_idx in 0..self.num_micro {
+            let (low, high) = (self.tokens.min(self.targets), self.tokens.max(self.targets));
+            let (first, second) = self.buffers.split_at_mut(high);
+            let (a, b) = (first[low].ints_mut(), second[0].ints_mut());
+            let (tokens, targets) = if self.tokens < self.targets { (a, b) } else { (b, a) };
+            debug_assert_eq!(tokens.len(), self.micro_tokens);
+            fill(micro_idx, tokens, targets)?;
+            if let Some(rng) = self.rng {
+                let micro = step * self.num_micro as u64 + micro_idx as u64;
+                let key = blake3::hash(&[self.dropout_seed.to_le_bytes(), micro.to_le_bytes()].concat());
+                let word = |k: usize| i32::from_le_bytes(key.as_bytes()[k..k + 4].try_into().expect("four bytes"));
+                self.buffers[rng].ints_mut().copy_from_slice(&[word(0), word(4)]);
+            }
+            self.gradients.run(&self.engine, &mut self.buffers, micro_idx);
+        }
+        assert_eq!(scalars.len(), self.scalars.len(), "one number for each schedule");
+        for (buffer, scalar) in self.scalars.iter().zip(scalars) {
+            self.buffers[*buffer].floats_mut()[0] = *scalar;
+        }
+        self.update.run(&self.engine, &mut self.buffers, 0);
+        Ok(self.buffers[self.loss].floats()[0])
+    }
+
+    /// Parameters and optimizer state by name: `path` and `path#state`, in name order.
+    pub fn tensors(&self) -> Vec<(&str, &Buffer)> {
+        let kept = |kind: u8| kind <= rank(&InputKind::State);
+        let mut tensors: Vec<(&str, &Buffer)> =
+            self.layout.place.iter().filter(|((k, _), _)| kept(*k)).map(|((_, n), b)| (n.as_str(), &self.buffers[*b])).collect();
+        tensors.sort_by_key(|(name, _)| *name);
+        tensors
+    }
+
+    /// One parameter or state, to write; `None` if there is none of that name.
+    pub fn tensor_mut(&mut self, name: &str) -> Option<&mut Buffer> {
+        let kind = if name.contains('#') { InputKind::State } else { InputKind::Param };
+        let buffer = *self.layout.place.get(&(rank(&kind), name.to_string()))?;
+        Some(&mut self.buffers[buffer])
+    }
+
+    /// One parameter.
+    pub fn param(&self, name: &str) -> Option<&[f32]> {
+        let buffer = *self.layout.place.get(&(rank(&InputKind::Param), name.to_string()))?;
+        Some(self.buffers[buffer].floats())
+    }
+
+    /// The gradient of one parameter after the last step.
+    pub fn grad(&self, name: &str) -> Option<&[f32]> {
+        let buffer = *self.layout.place.get(&(rank(&InputKind::Grad), name.to_string()))?;
+        Some(self.buffers[buffer].floats())
+    }
+
+    /// Copies every parameter of `params` (shared names) into the buffers of another program.
+    fn copy_params(&self, into: &mut [Buffer], layout: &Layout) {
+        for ((kind, name), buffer) in &layout.place {
+            if *kind == rank(&InputKind::Param) {
+                let from = &self.buffers[self.layout.find(&InputKind::Param, name)];
+                into[*buffer].floats_mut().copy_from_slice(from.floats());
+            }
+        }
+    }
+}
+
+/// The model without its optimizer, for losses or logits of a fixed shape (B, T).
+pub struct Scorer {
+    program: Program,
+    buffers: Vec<Buffer>,
+    layout: Layout,
+    tokens: usize,
+    targets: Option<usize>,
+    output: usize,
+}
+
+impl Scorer {
+    /// Computes the host's cross-entropy of `batch` sequences of `seq_len` tokens.
+    pub fn losses(model: &Model, batch: usize, seq_len: usize) -> Result<Scorer, ModelError> {
+        let graph = model.recipe.loss_graph(batch, seq_len)?;
+        Ok(Scorer::new(&graph.graph, graph.losses, model.engine.num_threads()))
+    }
+
+    /// Computes logits (B, T, V).
+    pub fn logits(model: &Model, batch: usize, seq_len: usize) -> Result<Scorer, ModelError> {
+        let graph = model.recipe.logits_graph(batch, seq_len)?;
+        Ok(Scorer::new(&graph.graph, graph.logits, model.engine.num_threads()))
+    }
+
+    fn new(graph: &Graph, output: pawl_graph::ValueId, num_threads: usize) -> Scorer {
+        let mut buffers = Vec::new();
+        let mut layout = Layout::default();
+        let inputs = layout.bind(graph, &mut buffers);
+        let out_buffer = buffers.len();
+        buffers.push(Buffer::zeros(graph.values[output.idx()].len()));
+        let outputs = [Output { value: output, buffer: out_buffer, accumulate: false }];
+        let program = Program::new(graph, &inputs, &outputs, num_threads);
+        let find = |kind: InputKind| layout.place.iter().find(|((k, _), _)| *k == rank(&kind)).map(|(_, b)| *b);
+        let tokens = find(InputKind::Tokens).expect("a model reads tokens");
+        let targets = find(InputKind::Targets);
+        Scorer { program, buffers, layout, tokens, targets, output: out_buffer }
+    }
+
+    /// Takes the model's parameters as they are now.
+    pub fn refresh(&mut self, model: &Model) {
+        model.copy_params(&mut self.buffers, &self.layout);
+    }
+
+    /// Token ids (B, T), to write.
+    pub fn tokens_mut(&mut self) -> &mut [i32] {
+        self.buffers[self.tokens].ints_mut()
+    }
+
+    /// Next-token ids (B, T), to write; panics on a scorer of logits.
+    pub fn targets_mut(&mut self) -> &mut [i32] {
+        self.buffers[self.targets.expect("a scorer of losses has targets")].ints_mut()
+    }
+
+    /// Losses (B * T) in nats, or logits (B, T, V), of the tokens written before.
+    pub fn run(&mut self, model: &Model) -> &[f32] {
+        self.program.run(&model.engine, &mut self.buffers, 0);
+        self.buffers[self.output].floats()
+    }
+}
+
+impl Layout {
+    fn find(&self, kind: &InputKind, name: &str) -> usize {
+        *self.place.get(&(rank(kind), name.to_string())).unwrap_or_else(|| panic!("no buffer for {kind:?} {name}"))
+    }
+
+    /// The buffer of a leaf, made if it is new.
+    fn add(&mut self, kind: InputKind, name: &str, len: usize, buffers: &mut Vec<Buffer>) -> usize {
+        *self.place.entry((rank(&kind), name.to_string())).or_insert_with(|| {
+            buffers.push(Buffer::zeros(len));
+            buffers.len() - 1
+        })
+    }
+
+    /// Buffers of all leaves of a graph, in its order.
+    fn bind(&mut self, graph: &Graph, buffers: &mut Vec<Buffer>) -> Vec<usize> {
+        let leaves = graph.inputs.iter();
+        leaves.map(|i| self.add(i.kind.clone(), &i.name, graph.values[i.value.idx()].len(), buffers)).collect()
+    }
+
+    fn update_program(&mut self, recipe: &Recipe, buffers: &mut Vec<Buffer>, num_threads: usize) -> (Program, f64) {
+        let update = recipe.update_graph();
+        let inputs = self.bind(&update.graph, buffers);
+        let mut outputs = Vec::new();
+        for (name, value) in &update.updates {
+            let buffer = self.find(&InputKind::Param, name);
+            outputs.push(Output { value: *value, buffer, accumulate: false });
+        }
+        for state in &update.states {
+            let len = state.shape.iter().product();
+            let buffer = self.add(InputKind::State, &state.name, len, buffers);
+            outputs.push(Output { value: state.value, buffer, accumulate: false });
+        }
+        for schedule in &update.schedules {
+            self.add(InputKind::Scalar, &schedule.scalar, 1, buffers);
+        }
+        let wanted: Vec<_> = outputs.iter().map(|o| o.value).collect();
+        let flops = update.graph.cost(&wanted).flops;
+        (Program::new(&update.graph, &inputs, &outputs, num_threads), flops)
+    }
+}

@@ -1,0 +1,14 @@
+//! The loops that teach a model. A loop reads batches, steps the model, writes what happened into a run
+//! directory, and can be killed at any moment and resumed to the same bits.
+//!
+//! It refuses to know the ledger, a researcher, or a terminal.
+
+mod data;
+mod identity;
+mod pretrain;
+mod run_dir;
+
+pub use data::{PreparedData, prepare};
+pub use identity::{RunRequest, identify};
+pub use pretrain::{TrainError, TrainOptions, TrainProgress, pretrain};
+pub use run_dir::{RunDir, load_model};
