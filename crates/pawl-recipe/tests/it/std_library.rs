@@ -61,9 +61,24 @@ fn check_layer(file: &str, names: &str, body: &str, expected: [f64; 3], sum_of_s
 #[test]
 fn linear_maps_tables_and_norms() {
     let check = |names, body, expected, squares| check_layer("layers", names, body, expected, squares);
-    check("\"linear\"", "linear(x, \"a\", 8, bias = True)", [1.36246145, 1.55606729, 0.0236737232], 78.4577369);
-    check("\"learnt_positions\"", "learnt_positions(x, \"a\")", [0.911672384, 0.570665359, -0.677225456], 43.3931556);
-    check("\"scaled_rms_norm\"", "scaled_rms_norm(x, \"a\")", [0.507149006, -0.411936825, 0.226965168], 33.212997);
+    check(
+        "\"linear\"",
+        "linear(x, \"a\", 8, bias = True)",
+        [1.36246145, 1.55606729, 0.0236737232],
+        78.4577369,
+    );
+    check(
+        "\"learnt_positions\"",
+        "learnt_positions(x, \"a\")",
+        [0.911672384, 0.570665359, -0.677225456],
+        43.3931556,
+    );
+    check(
+        "\"scaled_rms_norm\"",
+        "scaled_rms_norm(x, \"a\")",
+        [0.507149006, -0.411936825, 0.226965168],
+        33.212997,
+    );
     check("\"layer_norm\"", "layer_norm(x, \"a\")", [0.843710091, -0.250590828, 0.148627004], 65.362362);
 }
 
@@ -81,7 +96,12 @@ fn activations() {
 fn feed_forward_layers() {
     let check = |names, body, expected, squares| check_layer("layers", names, body, expected, squares);
     check("\"mlp\"", "mlp(x, \"a\", 12, bias = True)", [0.865992791, 1.2593862, 1.45251555], 147.177719);
-    check("\"gated_mlp\"", "gated_mlp(x, \"a\", 12)", [-0.0239498976, -0.290478915, 0.0240162144], 20.0387966);
+    check(
+        "\"gated_mlp\"",
+        "gated_mlp(x, \"a\", 12)",
+        [-0.0239498976, -0.290478915, 0.0240162144],
+        20.0387966,
+    );
 }
 
 #[test]
@@ -89,22 +109,47 @@ fn what_mixes_the_recent_past() {
     let check = |names, body, expected, squares| check_layer("layers", names, body, expected, squares);
     check("\"causal_conv\"", "causal_conv(x, \"a\", 3)", [0.206249789, -0.444517075, 0.47590327], 11.7103835);
     check("\"smear\"", "smear(x, \"a\", 5)", [0.416633576, 0.532365468, -0.510994196], 23.8089657);
-    check("\"hashed_bigrams\"", "x + hashed_bigrams(tokens, \"a\", 8, 11)", [1.08313635, 0.539931208, -1.16566321], 50.2910322);
+    check(
+        "\"hashed_bigrams\"",
+        "x + hashed_bigrams(tokens, \"a\", 8, 11)",
+        [1.08313635, 0.539931208, -1.16566321],
+        50.2910322,
+    );
 }
 
 #[test]
 fn value_embeddings_and_residual_parts() {
     let check = |names, body, expected, squares| check_layer("layers", names, body, expected, squares);
-    check("\"value_embedding\"", "value_embedding(x, tokens, \"a\", \"b\", 2, 4, channels = 3).merge_heads()", [-0.547202655, -0.705234146, 0.155833874], 90.2191056);
+    check(
+        "\"value_embedding\"",
+        "value_embedding(x, tokens, \"a\", \"b\", 2, 4, channels = 3).merge_heads()",
+        [-0.547202655, -0.705234146, 0.155833874],
+        90.2191056,
+    );
     check("\"backout\"", "backout(x, tanh(x), \"a\")", [0.221543427, 0.161830717, -0.251235037], 7.34710878);
 }
 
 #[test]
 fn attention_and_its_variants() {
     let check = |names, body, expected, squares| check_layer("attention", names, body, expected, squares);
-    check("\"attention\"", "attention(x, \"a\", 4, 2, 4, positions = lambda t: rope(t, 1000), qk_norm = True, window = 2, extra_value = tanh(x).heads(2), bias = True)", [0.302259528, 0.341906412, -0.892502562], 601.104763);
-    check("\"attention\", \"softmax_attention\"", "attention(x, \"a\", 4, 2, 4, window = 3, mix = softmax_attention)", [-1.38969638, -0.304293639, -0.682723045], 88.9946737);
-    check("\"attention\", \"linear_attention\"", "attention(x, \"a\", 4, 2, 4, mix = lambda q, k, v, window: linear_attention(q, k, v, window, 0.875))", [-1.38969619, 0.0709178427, 0.156558147], 64.6341185);
+    check(
+        "\"attention\"",
+        "attention(x, \"a\", 4, 2, 4, positions = lambda t: rope(t, 1000), qk_norm = True, window = 2, extra_value = tanh(x).heads(2), bias = True)",
+        [0.302259528, 0.341906412, -0.892502562],
+        601.104763,
+    );
+    check(
+        "\"attention\", \"softmax_attention\"",
+        "attention(x, \"a\", 4, 2, 4, window = 3, mix = softmax_attention)",
+        [-1.38969638, -0.304293639, -0.682723045],
+        88.9946737,
+    );
+    check(
+        "\"attention\", \"linear_attention\"",
+        "attention(x, \"a\", 4, 2, 4, mix = lambda q, k, v, window: linear_attention(q, k, v, window, 0.875))",
+        [-1.38969619, 0.0709178427, 0.156558147],
+        64.6341185,
+    );
 }
 
 #[test]
@@ -218,8 +263,16 @@ fn after_three_steps(recipe: &Recipe) -> Vec<f64> {
 #[test]
 fn optimizers_of_any_shape() {
     let check = |rule, expected, squares| check_optimizer(rule, [6, 4], expected, squares);
-    check("sgd(0.5, nesterov = True, weight_decay = 0.1)", [0.461105228, 0.641972154, -0.626684717], 5.8693194);
-    check("adamw(0.02, (0.9, 0.99), weight_decay = 0.5)", [0.525557361, 0.725699803, -0.660607865], 6.95322663);
+    check(
+        "sgd(0.5, nesterov = True, weight_decay = 0.1)",
+        [0.461105228, 0.641972154, -0.626684717],
+        5.8693194,
+    );
+    check(
+        "adamw(0.02, (0.9, 0.99), weight_decay = 0.5)",
+        [0.525557361, 0.725699803, -0.660607865],
+        6.95322663,
+    );
     check(
         "adamw(0.02, (0.9, 0.99), weight_decay = 0.5, cautious = True)",
         [0.536159815, 0.740585409, -0.663246561],
@@ -233,16 +286,66 @@ fn muon_and_its_parts_on_tall_and_wide_matrices() {
     let check = check_optimizer;
     check("muon(0.02, 0.9, 0.5, 0.9)", [6, 4], [0.504121611, 0.693538406, -0.678260394], 6.90689942);
     check("muon(0.02, 0.9, 0.5, 0.9)", [4, 6], [0.498948204, 0.694112761, -0.685184966], 6.9790824);
-    check("muon(0.02, 0.9, 0.5, 0.9, equalize_rows = True)", [6, 4], [0.510597454, 0.693704581, -0.678601996], 6.91013066);
-    check("muon(0.02, 0.9, 0.5, 0.9, equalize_rows = True)", [4, 6], [0.499392322, 0.696816903, -0.686389246], 6.98069002);
-    check("muon(0.02, 0.9, 0.5, 0.9, restore_norm = True)", [6, 4], [0.503403, 0.693163172, -0.678372747], 6.90738354);
-    check("muon(0.02, 0.9, 0.5, 0.9, restore_norm = True)", [4, 6], [0.498899277, 0.694112713, -0.68519674], 6.98155155);
-    check("muon(0.02, 0.9, 0.5, 0.9, normalize_neurons = True)", [6, 4], [0.50829928, 0.693754293, -0.679057245], 6.90441213);
-    check("muon(0.02, 0.9, 0.5, 0.9, normalize_neurons = True)", [4, 6], [0.502315019, 0.694544462, -0.684955786], 6.9700975);
-    check("muon(0.02, 0.9, 0.5, 0.9, cautious = True)", [6, 4], [0.516950566, 0.711517376, -0.681578113], 7.08384665);
-    check("muon(0.02, 0.9, 0.5, 0.9, cautious = True)", [4, 6], [0.509365592, 0.708787235, -0.687911889], 7.1100802);
-    check("muon(0.02, 0.9, 0.5, 0.9, equalize_rows = True, restore_norm = True, normalize_neurons = True, cautious = True)", [6, 4], [0.520863542, 0.706972683, -0.682569352], 7.06637334);
-    check("muon(0.02, 0.9, 0.5, 0.9, equalize_rows = True, restore_norm = True, normalize_neurons = True, cautious = True)", [4, 6], [0.514715867, 0.712607856, -0.689479802], 7.09099825);
+    check(
+        "muon(0.02, 0.9, 0.5, 0.9, equalize_rows = True)",
+        [6, 4],
+        [0.510597454, 0.693704581, -0.678601996],
+        6.91013066,
+    );
+    check(
+        "muon(0.02, 0.9, 0.5, 0.9, equalize_rows = True)",
+        [4, 6],
+        [0.499392322, 0.696816903, -0.686389246],
+        6.98069002,
+    );
+    check(
+        "muon(0.02, 0.9, 0.5, 0.9, restore_norm = True)",
+        [6, 4],
+        [0.503403, 0.693163172, -0.678372747],
+        6.90738354,
+    );
+    check(
+        "muon(0.02, 0.9, 0.5, 0.9, restore_norm = True)",
+        [4, 6],
+        [0.498899277, 0.694112713, -0.68519674],
+        6.98155155,
+    );
+    check(
+        "muon(0.02, 0.9, 0.5, 0.9, normalize_neurons = True)",
+        [6, 4],
+        [0.50829928, 0.693754293, -0.679057245],
+        6.90441213,
+    );
+    check(
+        "muon(0.02, 0.9, 0.5, 0.9, normalize_neurons = True)",
+        [4, 6],
+        [0.502315019, 0.694544462, -0.684955786],
+        6.9700975,
+    );
+    check(
+        "muon(0.02, 0.9, 0.5, 0.9, cautious = True)",
+        [6, 4],
+        [0.516950566, 0.711517376, -0.681578113],
+        7.08384665,
+    );
+    check(
+        "muon(0.02, 0.9, 0.5, 0.9, cautious = True)",
+        [4, 6],
+        [0.509365592, 0.708787235, -0.687911889],
+        7.1100802,
+    );
+    check(
+        "muon(0.02, 0.9, 0.5, 0.9, equalize_rows = True, restore_norm = True, normalize_neurons = True, cautious = True)",
+        [6, 4],
+        [0.520863542, 0.706972683, -0.682569352],
+        7.06637334,
+    );
+    check(
+        "muon(0.02, 0.9, 0.5, 0.9, equalize_rows = True, restore_norm = True, normalize_neurons = True, cautious = True)",
+        [4, 6],
+        [0.514715867, 0.712607856, -0.689479802],
+        7.09099825,
+    );
 }
 
 /// Values at steps 0, 3, 10, 50, 80 and 99 of a run of 100.
