@@ -8,6 +8,7 @@ pub mod campaign;
 pub mod child;
 mod duel;
 pub mod effects;
+pub mod events;
 pub mod judge;
 pub mod levels;
 mod measure;

@@ -5,6 +5,7 @@
 //! knob, steps of a factor of two and four first (small steps drown in the noise), then the suggestions of
 //! [`crate::tpe`]. It turns settings only; it does not write recipes.
 
+use crate::campaign::SAME_PROGRAM;
 use crate::effects::{Effects, Move, Observation, Point};
 use crate::random::Random;
 use crate::researcher::{Context, Draft, Scale, is_movable};
@@ -68,15 +69,19 @@ fn observations(context: &Context<'_>) -> Vec<Observation> {
             .changes
             .iter()
             .filter_map(|change| {
-                let spec = context.space.iter().find(|spec| spec.name == change.setting)?;
+                let spec = context.compiled.settings.iter().find(|spec| spec.name == change.setting)?;
                 moved(spec, &change.from, &change.to)
             })
             .collect();
         if moves.len() != proposal.changes.len() || moves.is_empty() {
             continue;
         }
-        let Some((gain, pair_variance)) = seen(verdict, sd) else { continue };
         let age = (context.champion.generation - proposal.generation) as f64;
+        // What was idle or refused beside another champion may not be beside this one.
+        if age > 0.0 && matches!(verdict.decision, Decision::Skipped(_)) {
+            continue;
+        }
+        let Some((gain, pair_variance)) = seen(verdict, sd) else { continue };
         let variance = pair_variance + INTERACTION * (age + (moves.len() - 1) as f64);
         observations.push(Observation { moves, gain: gain.clamp(WORST, BEST), variance });
     }
@@ -113,9 +118,13 @@ fn moved(spec: &SettingSpec, from: &SettingValue, to: &SettingValue) -> Option<M
 /// All single changes worth a thought. Settings that this round turns already are left to it.
 fn candidates<'a>(context: &Context<'a>, effects: &Effects, random: &mut Random) -> Vec<Candidate<'a>> {
     let mut candidates = Vec::new();
-    for spec in context.space.iter().filter(|spec| is_movable(spec)) {
+    for spec in context.compiled.settings.iter().filter(|spec| is_movable(spec)) {
         let taken = |proposal: &Proposal| proposal.changes.iter().any(|change| change.setting == spec.name);
         if context.in_round.iter().any(taken) {
+            continue;
+        }
+        let idle = idle_before(context, spec);
+        if idle == Some(context.champion.generation) {
             continue;
         }
         let mut values: Vec<SettingValue> = match &spec.kind {
@@ -126,6 +135,9 @@ fn candidates<'a>(context: &Context<'a>, effects: &Effects, random: &mut Random)
             }
         };
         values.retain(|value| *value != spec.value);
+        if idle.is_some() && values.first().is_some_and(|value| is_idle(context, spec, value)) {
+            continue;
+        }
         for to in values {
             if let Some(moves) = moved(spec, &spec.value, &to) {
                 candidates.push(Candidate { spec, to, moves: vec![moves] });
@@ -133,6 +145,23 @@ fn candidates<'a>(context: &Context<'a>, effects: &Effects, random: &mut Random)
         }
     }
     candidates
+}
+
+/// The last champion beside which turning this setting alone left the program as it was.
+fn idle_before(context: &Context<'_>, spec: &SettingSpec) -> Option<u64> {
+    let idle = |(proposal, verdict): &(&Proposal, &Verdict)| {
+        let alone = proposal.changes.len() == 1 && proposal.changes[0].setting == spec.name;
+        alone && verdict.pairs.is_empty() && verdict.decision == Decision::Skipped(SAME_PROGRAM.to_string())
+    };
+    context.history.history().filter(idle).map(|(proposal, _)| proposal.generation).last()
+}
+
+/// Whether turning it leaves the present champion's program as it is: once that is on file for an earlier
+/// champion, it is looked up rather than proposed again.
+fn is_idle(context: &Context<'_>, spec: &SettingSpec, value: &SettingValue) -> bool {
+    let mut settings = context.champion.settings.clone();
+    settings.insert(spec.name.clone(), value.clone());
+    (context.compile)(&settings).is_ok_and(|checked| checked.fingerprint == context.compiled.fingerprint)
 }
 
 /// Values of a knob to consider: bold steps both ways, and once it was tried, what TPE suggests from the

@@ -167,13 +167,13 @@ impl Plot {
     /// Ticks, labels and name of the horizontal axis. Ticks between the coarse ones are styled `fine`, so
     /// that a narrow page can leave them out.
     pub fn x_axis(&mut self, most: usize, name: &str, whole: bool) {
-        let (coarse, _) = self.x.ticks(most.div_ceil(2));
         let (fine, decimals) = self.x.ticks(most);
         let step = fine.get(1).map_or(1.0, |second| second - fine[0]);
+        let is_crowded = fine.len() > 6;
         let height = self.height;
         let ticks = fine.into_iter().filter(|tick| !whole || (tick - tick.round()).abs() < 1e-9);
         for tick in ticks {
-            let is_coarse = coarse.iter().any(|other| (other - tick).abs() < step * 1e-6);
+            let is_coarse = !is_crowded || (tick / step).round() as i64 % 2 == 0;
             let x = self.across(tick);
             let decimals = if whole { 0 } else { decimals };
             let label = minus(format!("{tick:.decimals$}"));
@@ -291,15 +291,16 @@ pub fn interval_cell(
             out,
             "<line class=\"whisker\" x1=\"{left:.2}%\" x2=\"{right:.2}%\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>"
         );
-        for (end, x, sign) in [(mean - half_width, left, 1.0), (mean + half_width, right, -1.0)] {
-            if !scale.holds(end) {
-                // An arrow where the interval leaves the scale.
-                let d = format!("M{} -3.5L0 0L{} 3.5", 4.0 * sign, 4.0 * sign);
-                let _ = write!(
-                    out,
-                    "<svg class=\"mark\" x=\"{x:.2}%\" y=\"{y:.1}\"><path class=\"line\" d=\"{d}\"/></svg>"
-                );
-            }
+        // An arrow where the interval leaves the scale.
+        let arrow = |x: f64, sign: f64| {
+            let d = format!("M{} -3.5L0 0L{} 3.5", 4.0 * sign, 4.0 * sign);
+            format!("<svg class=\"mark\" x=\"{x:.2}%\" y=\"{y:.1}\"><path class=\"line\" d=\"{d}\"/></svg>")
+        };
+        if mean - half_width < scale.low {
+            out.push_str(&arrow(0.0, 1.0));
+        }
+        if mean + half_width > scale.high {
+            out.push_str(&arrow(100.0, -1.0));
         }
         if scale.holds(*mean) {
             let x = place(*mean);
@@ -345,13 +346,17 @@ pub fn escape(text: &str) -> String {
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
-            // Characters that no document may hold, and those that reverse the text around them.
-            c if c.is_control() && c != '\n' && c != '\t' => out.push('\u{fffd}'),
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => out.push('\u{fffd}'),
+            '\n' | '\t' => out.push(c),
+            c if is_treacherous(c) => out.push('\u{fffd}'),
             c => out.push(c),
         }
     }
     out
+}
+
+/// Characters that no document may hold, and those that reverse the text around them.
+pub fn is_treacherous(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn minus(number: String) -> String {

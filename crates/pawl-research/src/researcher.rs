@@ -8,8 +8,8 @@ use crate::books::Books;
 use crate::judge::NoiseScale;
 use crate::optimizer;
 use crate::random::Random;
-use crate::world::{SettingKind, SettingSpec};
-use pawl_record::{Category, Change, JudgeSettings, Prediction, Promotion, Proposal, SettingValue};
+use crate::world::{Checked, SettingKind, SettingSpec};
+use pawl_record::{Category, Change, JudgeSettings, Prediction, Promotion, Proposal, SettingValue, Settings};
 
 /// The researchers there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,8 +26,6 @@ pub struct Context<'a> {
     pub seed: u64,
     /// Number the proposal will have.
     pub number: u64,
-    /// What can be turned, with the champion's values.
-    pub space: &'a [SettingSpec],
     /// The champion.
     pub champion: &'a Promotion,
     /// Every earlier proposal and verdict.
@@ -38,6 +36,10 @@ pub struct Context<'a> {
     pub judge: &'a JudgeSettings,
     /// Proposals of the same round, not yet tried.
     pub in_round: &'a [Proposal],
+    /// The champion compiled: what can be turned, with its values.
+    pub compiled: &'a Checked,
+    /// Compiles the champion's recipe under other settings, in milliseconds.
+    pub compile: &'a dyn Fn(&Settings) -> Result<Checked, String>,
 }
 
 /// A proposal before it has a number.
@@ -79,7 +81,8 @@ impl Researcher {
 /// One setting, uniformly; another option or a value from its whole range, uniformly.
 fn random_change(context: &Context<'_>) -> Option<Draft> {
     let mut random = Random::new(&[context.seed, 0x7a6e, context.number]);
-    let movable: Vec<&SettingSpec> = context.space.iter().filter(|spec| is_movable(spec)).collect();
+    let movable: Vec<&SettingSpec> =
+        context.compiled.settings.iter().filter(|spec| is_movable(spec)).collect();
     if movable.is_empty() {
         return None;
     }

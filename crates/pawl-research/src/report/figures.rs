@@ -58,11 +58,12 @@ pub(super) fn progress(report: &Report, along: Along) -> Option<String> {
         Plot::new(&format!("val_bpb of the champion and of every trial against {what}"), x, y, 300.0);
     plot.y_axis(6);
     plot.x_axis(10, &name, along == Along::Trials);
-    staircase(&mut plot, report, &x_of_champion, last_x);
+    // Past the last proposal, so that a champion that has just won has a line.
+    staircase(&mut plot, report, &x_of_champion, last_x * 1.03);
     for trial in &report.trials {
         trial_mark(&mut plot, trial, x_of_trial(trial), level(trial, &report.champions), y);
     }
-    promotion_labels(&mut plot, report, &x_of_champion, last_x);
+    promotion_labels(&mut plot, report, along, &x_of_champion);
     final_mark(&mut plot, report, start, x.high);
     Some(plot.finish())
 }
@@ -133,27 +134,41 @@ fn trial_text(trial: &TrialRow) -> String {
     text
 }
 
-/// Names of the kept changes below their steps, where the staircase leaves the ground free.
-fn promotion_labels(plot: &mut Plot, report: &Report, x_of: &dyn Fn(&ChampionRow) -> f64, last_x: f64) {
+/// The kept changes below their steps: by name where the ground left of the step is free (the staircase
+/// has come from above), else by number.
+fn promotion_labels(plot: &mut Plot, report: &Report, along: Along, x_of: &dyn Fn(&ChampionRow) -> f64) {
     const LINE: f64 = 15.0;
-    const MOST: usize = 34;
+    /// Width of a letter, percent of a page that is wide enough to show names.
+    const LETTER: f64 = 0.62;
+    const MOST: usize = 40;
+    let place = |trial: &TrialRow| {
+        let level = level(trial, &report.champions)?;
+        Some((plot.across(trial.number as f64), plot.down(level)))
+    };
+    let places: Vec<(f64, f64)> = report.trials.iter().filter_map(place).collect();
     let mut lowest = 0.0;
     for champion in report.champions.iter().skip(1) {
         let at = (x_of(champion), champion.level_bpb);
-        let wanted = plot.down(at.1) + 18.0;
-        let y = wanted.max(lowest + LINE);
-        lowest = y;
+        let own = plot.down(at.1);
         let number = format!("#{}", champion.proposal.unwrap_or(0));
-        let shift = (-4.0, y - plot.down(at.1));
         let change = plain(&champion.change);
         let cut: String = change.chars().take(MOST).collect();
         let dots = if change.chars().count() > MOST { "…" } else { "" };
-        // Near the left edge there is no room to the left of the step.
-        let is_left = at.0 < 0.3 * last_x;
-        let (anchor, shift) =
-            if is_left { (Anchor::Start, (-4.0, shift.1)) } else { (Anchor::End, (4.0, shift.1)) };
-        plot.text("label long", at, shift, anchor, &format!("{number} {cut}{dots}"));
-        plot.text("label short", at, shift, anchor, &number);
+        let name = format!("{number} {cut}{dots}");
+        let y = (own + 19.0).max(lowest + LINE);
+        let (right, width) = (plot.across(at.0), LETTER * name.chars().count() as f64);
+        let is_free = !places.iter().any(|(x, down)| {
+            (right - width..right).contains(x) && (y - 16.0..y + 8.0).contains(down)
+        });
+        let fits = right > width && y < own + 4.0 * LINE && is_free;
+        let below = (2.0, 19.0);
+        if along == Along::Trials && fits {
+            lowest = y;
+            plot.text("label long", at, (2.0, y - own), Anchor::End, &name);
+            plot.text("label short", at, below, Anchor::End, &number);
+        } else {
+            plot.text("label", at, below, Anchor::End, &number);
+        }
     }
 }
 

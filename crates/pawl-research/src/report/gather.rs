@@ -175,8 +175,12 @@ fn cost(records: &CampaignRecords, trials: &[TrialRow], ledger: &Ledger) -> Resu
     let mut rows = Vec::new();
     if let Some(noise) = &records.noise {
         let runs = 2 * noise.pairs.len() as u64;
-        let core_seconds = noise.run_seconds * runs as f64;
-        rows.push(CostRow { what: "learning the noise".into(), runs, flops: noise.flops, core_seconds });
+        rows.push(CostRow {
+            what: "learning the noise".into(),
+            runs,
+            flops: noise.flops,
+            core_seconds: noise.train_seconds,
+        });
     }
     for outcome in Outcome::ALL {
         let mut row =
@@ -200,13 +204,18 @@ fn cost(records: &CampaignRecords, trials: &[TrialRow], ledger: &Ledger) -> Resu
     let ended_at = records.end.as_ref().map_or(0.0, |end| end.elapsed_s);
     Ok(Cost {
         runs: rows.iter().map(|row| row.runs).sum(),
-        flops: rows.iter().map(|row| row.flops).sum(),
-        core_seconds: rows.iter().map(|row| row.core_seconds).sum(),
+        flops: total(rows.iter().map(|row| row.flops)),
+        core_seconds: total(rows.iter().map(|row| row.core_seconds)),
         elapsed_s: last_verdict.max(measured_at).max(ended_at),
         workers: records.end.as_ref().map(|end| end.workers),
         money_usd: 0.0,
         rows,
     })
+}
+
+/// `sum` of nothing is -0.
+fn total(numbers: impl Iterator<Item = f64>) -> f64 {
+    numbers.fold(0.0, |sum, number| sum + number)
 }
 
 fn final_cost(measured: &FinalMeasurement, ledger: &Ledger) -> Result<CostRow, ReportError> {

@@ -95,12 +95,13 @@ fn tiles(out: &mut String, report: &Report) {
         &format!("expected share, over {}", count(bound.tests, "test")),
     );
     let cost = &report.cost;
+    let cost = &report.cost;
     tile(
-        "",
+        "tiles-last",
         "cost",
-        &format!("${:.2}", cost.money_usd),
-        "",
-        &format!("{} of core time, {}", duration(cost.core_seconds), si(cost.flops, "FLOP")),
+        &duration(cost.core_seconds),
+        "of core time",
+        &format!("{}, {}, ${:.2}", count(cost.runs, "run"), si(cost.flops, "FLOP"), cost.money_usd),
     );
     // The four tiles are one grid.
     let start = out.find("<div class=\"tile tiles-first").expect("the first tile was just written");
@@ -182,6 +183,7 @@ fn kept_section(out: &mut String, report: &Report) {
     for trial in kept {
         let again =
             trial.remeasured.map_or("–".into(), |gain| gain_with_interval(gain.mean, gain.half_width));
+        let again = unbroken(&again);
         let _ = write!(
             out,
             "<tr><td class=\"n\">{}</td><td>{}<p class=\"why\">{}</p></td><td class=\"n\">{}</td><td class=\"n strong\">{again}</td>\
@@ -189,7 +191,7 @@ fn kept_section(out: &mut String, report: &Report) {
             trial.number,
             escape(&plain(&trial.change)),
             escape(&plain(&trial.hypothesis)),
-            markdown::gain_of(trial),
+            unbroken(&markdown::gain_of(trial)),
             trial.pairs,
             markdown::e_of(trial),
             trial.seconds_ratio.map_or("–".into(), |ratio| format!("×{ratio:.2}")),
@@ -200,6 +202,11 @@ fn kept_section(out: &mut String, report: &Report) {
          champion against the same champion without this change, on fresh seeds. <em>Time</em>: training seconds over \
          the previous champion's at equal FLOPs.</p>\n</section>\n",
     );
+}
+
+/// A line may end before the sign of an interval, not after it.
+fn unbroken(gain: &str) -> String {
+    gain.replace("± ", "±&nbsp;")
 }
 
 fn bound_section(out: &mut String, report: &Report) {
@@ -229,8 +236,8 @@ fn forest_section(out: &mut String, report: &Report) {
     let _ = write!(
         out,
         "<section>\n<h2>Every change that was measured</h2>\n\
-         <table class=\"effects\">\n<thead><tr><th class=\"n\">#</th><th>change</th><th class=\"plot-cell\">gain, bits per byte{}</th>\
-         <th class=\"n\">gain</th><th class=\"n wide\">pairs</th><th class=\"n wide\">e (needed)</th></tr></thead>\n",
+         <table class=\"effects\">\n<thead><tr><th class=\"n\">#</th><th class=\"change\">change</th><th class=\"plot-cell\">gain, bits per byte{}</th>\
+         <th class=\"n gain\">gain</th><th class=\"n wide\">pairs</th><th class=\"n wide\">e (needed)</th></tr></thead>\n",
         forest_axis(scale)
     );
     for outcome in Outcome::ALL {
@@ -261,7 +268,7 @@ fn forest_section(out: &mut String, report: &Report) {
 fn forest_row(out: &mut String, report: &Report, scale: Scale, trial: &TrialRow) {
     let _ = writeln!(
         out,
-        "<tr><td class=\"n\">{}</td><td title=\"{}\">{}</td><td class=\"plot-cell\">{}</td><td class=\"n\">{}</td>\
+        "<tr><td class=\"n\">{}</td><td class=\"change\" title=\"{}\">{}</td><td class=\"plot-cell\">{}</td><td class=\"n gain\">{}</td>\
          <td class=\"n wide\">{}</td><td class=\"n wide\">{}</td></tr>",
         trial.number,
         escape(&plain(&trial.hypothesis)),

@@ -41,6 +41,7 @@ pub fn markdown(report: &Report) -> String {
 pub(super) fn title(report: &Report) -> String {
     let recipe = plain(&report.asked.recipe);
     match report.headline {
+        Headline::NothingKept if report.bound.tests == 0 => format!("{recipe}: nothing tried yet"),
         Headline::NothingKept => format!("{recipe}: no improvement kept"),
         Headline::Unmeasured { .. } => {
             format!("{recipe}: {} kept, not yet measured again", count(report.tally.kept, "change"))
@@ -56,6 +57,9 @@ pub(super) fn title(report: &Report) -> String {
 pub(super) fn lead(report: &Report) -> String {
     let data = plain(&report.asked.data.name);
     match report.headline {
+        Headline::NothingKept if report.bound.tests == 0 => {
+            format!("The campaign has begun on {data}; no proposal has been measured.")
+        }
         Headline::NothingKept => format!(
             "Of {} none was shown to be better than the start on {data}. Nothing was changed.",
             count(report.tally.proposals, "proposal")
@@ -307,10 +311,13 @@ fn cost(out: &mut String, report: &Report) {
 fn escape(text: &str) -> String {
     let mut out = String::new();
     for c in plain(text).chars() {
-        if matches!(c, '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '|' | '#' | '~') {
-            out.push('\\');
+        match c {
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '&' => out.push_str("&amp;"),
+            '\\' | '`' | '*' | '_' | '[' | ']' | '|' | '#' | '~' => out.extend(['\\', c]),
+            _ => out.push(c),
         }
-        out.push(c);
     }
     out
 }

@@ -1,5 +1,6 @@
 //! Numbers and names as the report writes them.
 
+use crate::plots::is_treacherous;
 use pawl_record::{Change, Proposal, SettingValue};
 
 /// The change of a proposal in one line.
@@ -25,7 +26,7 @@ pub(super) fn value(value: &SettingValue) -> String {
 
 /// Text from a recipe or a researcher in one line: control characters would break a table or a terminal.
 pub(super) fn plain(text: &str) -> String {
-    let words = text.split(|c: char| c.is_whitespace() || c.is_control());
+    let words = text.split(|c: char| c.is_whitespace() || is_treacherous(c));
     words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
@@ -79,8 +80,8 @@ pub(super) fn si(number: f64, unit: &str) -> String {
 
 /// An e-value: whole numbers where they are large.
 pub(super) fn e_value(e: f64) -> String {
-    if e >= 1e5 {
-        format!("{e:.0e}")
+    if e >= 1e4 {
+        format!("{e:.1e}")
     } else if e >= 10.0 {
         format!("{e:.0}")
     } else {

@@ -218,6 +218,7 @@ fn noise(draws: &mut Draws) -> Noise {
         mean_bpb: START,
         run_seconds: RUN_SECONDS,
         flops: 12.0 * RUN_FLOPS,
+        train_seconds: 12.0 * RUN_SECONDS,
         elapsed_s: 55.0,
     }
 }
