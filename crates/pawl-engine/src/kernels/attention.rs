@@ -5,15 +5,19 @@
 //! Gradients of keys and values are therefore summed inside one task, in one order. Blocks that the mask
 //! hides are skipped, inside a block tiles are. It refuses dropout and biases of scores.
 
+mod scratch;
+mod weights;
+
 use super::Isa;
 use super::gemm::pack::pack_b;
 use super::gemm::tile::{self, Portable, Tile, TileArgs};
-use super::lanes::{LANES, dot, fma, fold, larger, per_isa};
-use super::math::{TO_BASE_2, exp2, log};
+use super::math::{TO_BASE_2, log};
 use crate::pool::{Pool, SharedMut};
 use pawl_graph::Mask;
+use scratch::Scratch;
 use std::f32::consts::LN_2;
 use std::ops::Range;
+use weights::{row_deltas, softmax_block, softmax_block_backward};
 
 /// Queries of a block: scores of 96 x 192 (72 KiB) stay in the second-level cache.
 const QUERY_BLOCK: usize = 96;
@@ -166,77 +170,6 @@ struct Grads<'a> {
     dq: SharedMut<'a, f32>,
     dk: SharedMut<'a, f32>,
     dv: SharedMut<'a, f32>,
-}
-
-/// A worker's memory. Panels are (T / COLS, D, COLS), rows are (.., D) without gaps, columns are
-/// (D / COLS, .., COLS): what a tile walks down must be contiguous, or it fills a few sets of the cache.
-struct Scratch<'a> {
-    k_panels: &'a mut [f32],
-    v_panels: &'a mut [f32],
-    /// V in the forward pass, K in the backward pass.
-    kv_columns: &'a mut [f32],
-    q_rows: &'a mut [f32],
-    dout_rows: &'a mut [f32],
-    q_columns: &'a mut [f32],
-    dout_columns: &'a mut [f32],
-    scores: &'a mut [f32],
-    dscores: &'a mut [f32],
-    row_a: &'a mut [f32],
-    row_b: &'a mut [f32],
-    row_c: &'a mut [f32],
-}
-
-impl<'a> Scratch<'a> {
-    fn forward_len(dims: AttentionDims) -> usize {
-        let AttentionDims { seq_len, head_dim, .. } = dims;
-        (seq_len.next_multiple_of(PANEL_MAX) + QUERY_BLOCK) * head_dim
-            + seq_len * columns_width(head_dim)
-            + QUERY_BLOCK * (KEY_BLOCK + 3)
-    }
-
-    fn backward_len(dims: AttentionDims) -> usize {
-        let AttentionDims { seq_len, head_dim, .. } = dims;
-        (2 * seq_len.next_multiple_of(PANEL_MAX) + 2 * QUERY_BLOCK) * head_dim
-            + (seq_len + 2 * QUERY_BLOCK) * columns_width(head_dim)
-            + QUERY_BLOCK * (2 * KEY_BLOCK + 3)
-    }
-
-    fn forward(memory: &'a mut [f32], dims: AttentionDims) -> Scratch<'a> {
-        Scratch::new(memory, dims, 0)
-    }
-
-    fn backward(memory: &'a mut [f32], dims: AttentionDims) -> Scratch<'a> {
-        Scratch::new(memory, dims, 1)
-    }
-
-    /// Of what only the backward pass needs, `more` = 0 or 1 times.
-    fn new(mut memory: &'a mut [f32], dims: AttentionDims, more: usize) -> Scratch<'a> {
-        let AttentionDims { seq_len, head_dim, .. } = dims;
-        let mut take = |len: usize| {
-            let (head, tail) = std::mem::take(&mut memory).split_at_mut(len);
-            memory = tail;
-            head
-        };
-        Scratch {
-            k_panels: take(seq_len.next_multiple_of(PANEL_MAX) * head_dim),
-            v_panels: take(seq_len.next_multiple_of(PANEL_MAX) * head_dim * more),
-            kv_columns: take(seq_len * columns_width(head_dim)),
-            q_rows: take(QUERY_BLOCK * head_dim),
-            dout_rows: take(QUERY_BLOCK * head_dim * more),
-            q_columns: take(QUERY_BLOCK * columns_width(head_dim) * more),
-            dout_columns: take(QUERY_BLOCK * columns_width(head_dim) * more),
-            scores: take(QUERY_BLOCK * KEY_BLOCK),
-            dscores: take(QUERY_BLOCK * KEY_BLOCK * more),
-            row_a: take(QUERY_BLOCK),
-            row_b: take(QUERY_BLOCK),
-            row_c: take(QUERY_BLOCK),
-        }
-    }
-}
-
-/// Floats of one row in the layout of columns, for any instruction set.
-fn columns_width(head_dim: usize) -> usize {
-    head_dim.next_multiple_of(PANEL_MAX)
 }
 
 /// One key/value head of one sequence, the unit of parallel work.
@@ -585,128 +518,6 @@ unsafe fn scale_rows(data: *mut f32, row: usize, width: usize, factors: &[f32]) 
         for x in row {
             *x *= factor;
         }
-    }
-}
-
-per_isa! {
-    /// Turns a block of raw scores into weights, in base 2 relative to the row's running peak.
-    /// scores = (rows, KEY_BLOCK)   exactly 0 where hidden
-    /// peaks  = (rows)              the running peak of each row, times log2(e)
-    /// totals = (rows)              the running sum of weights
-    /// shrink = (rows)              what earlier weights of the row must be multiplied by
-    fn softmax_block(scores: &mut [f32], peaks: &mut [f32], totals: &mut [f32], shrink: &mut [f32],
-        head: Head, block: Block) = softmax_block_body
-}
-
-#[inline(always)]
-fn softmax_block_body<const FMA: bool>(
-    scores: &mut [f32],
-    peaks: &mut [f32],
-    totals: &mut [f32],
-    shrink: &mut [f32],
-    head: Head,
-    block: Block,
-) {
-    // A scale of 0 would make hidden scores NaN; one that rounds every score away does not.
-    let scale = if head.scale == 0.0 { f32::MIN_POSITIVE } else { head.scale * TO_BASE_2 };
-    let hidden = f32::NEG_INFINITY * scale.signum();
-    let width = block.num_keys.next_multiple_of(LANES);
-    for r in 0..block.num_queries {
-        let row = &mut scores[r * KEY_BLOCK..][..width];
-        let Seen { exact, vectors } = Seen::new(head.keys_in(block, r..r + 1));
-        row[vectors.start..exact.start].fill(hidden);
-        row[exact.end..vectors.end].fill(hidden);
-        let mut lanes = [peaks[r]; LANES];
-        let (chunks, _) = row[vectors.clone()].as_chunks_mut::<LANES>();
-        for chunk in chunks.iter() {
-            for lane in 0..LANES {
-                lanes[lane] = larger(chunk[lane] * scale, lanes[lane]);
-            }
-        }
-        let peak = fold(lanes, larger);
-        let mut lanes = [0.0; LANES];
-        for chunk in chunks {
-            for lane in 0..LANES {
-                let weight = exp2::<FMA>(fma::<FMA>(chunk[lane], scale, -peak));
-                chunk[lane] = weight;
-                lanes[lane] += weight;
-            }
-        }
-        row[..vectors.start].fill(0.0);
-        row[vectors.end..].fill(0.0);
-        shrink[r] = exp2::<FMA>(peaks[r] - peak);
-        totals[r] = fma::<FMA>(totals[r], shrink[r], fold(lanes, |a, b| a + b));
-        peaks[r] = peak;
-    }
-}
-
-/// The keys that a row sees, and the whole vectors that hold them.
-struct Seen {
-    exact: Range<usize>,
-    vectors: Range<usize>,
-}
-
-impl Seen {
-    #[inline(always)]
-    fn new(exact: Range<usize>) -> Seen {
-        let vectors = exact.start / LANES * LANES..exact.end.next_multiple_of(LANES);
-        if exact.is_empty() { Seen { exact: 0..0, vectors: 0..0 } } else { Seen { exact, vectors } }
-    }
-}
-
-per_isa! {
-    /// scores  = (rows, KEY_BLOCK)   raw scores become weights, exactly 0 where hidden
-    /// dscores = (rows, KEY_BLOCK)   gradients of weights become gradients of raw scores
-    /// peaks     (rows)              lse * log2(e)
-    /// deltas    (rows)              sum of dout * out
-    fn softmax_block_backward(scores: &mut [f32], dscores: &mut [f32], peaks: &[f32], deltas: &[f32],
-        head: Head, block: Block) = softmax_block_backward_body
-}
-
-#[inline(always)]
-fn softmax_block_backward_body<const FMA: bool>(
-    scores: &mut [f32],
-    dscores: &mut [f32],
-    peaks: &[f32],
-    deltas: &[f32],
-    head: Head,
-    block: Block,
-) {
-    let scale = head.scale * TO_BASE_2;
-    let width = block.num_keys.next_multiple_of(LANES);
-    for r in 0..block.num_queries {
-        let Seen { exact, vectors } = Seen::new(head.keys_in(block, r..r + 1));
-        let row = &mut scores[r * KEY_BLOCK..][..width];
-        let drow = &mut dscores[r * KEY_BLOCK..][..width];
-        let (peak, delta) = (peaks[r], deltas[r]);
-        let (chunks, _) = row[vectors.clone()].as_chunks_mut::<LANES>();
-        let (dchunks, _) = drow[vectors].as_chunks_mut::<LANES>();
-        for (chunk, dchunk) in chunks.iter_mut().zip(dchunks) {
-            for lane in 0..LANES {
-                let weight = exp2::<FMA>(fma::<FMA>(chunk[lane], scale, -peak));
-                chunk[lane] = weight;
-                dchunk[lane] = weight * (dchunk[lane] - delta) * head.scale;
-            }
-        }
-        for hidden in [0..exact.start, exact.end..width] {
-            row[hidden.clone()].fill(0.0);
-            drow[hidden].fill(0.0);
-        }
-    }
-}
-
-per_isa! {
-    /// deltas   = (rows)          sum over D of dout * out
-    /// dout_rows  (rows, D)       read
-    /// out        (rows, D)       read, rows `out_row` apart
-    fn row_deltas(deltas: &mut [f32], dout_rows: &[f32], out: &[f32], out_row: usize) = row_deltas_body
-}
-
-#[inline(always)]
-fn row_deltas_body<const FMA: bool>(deltas: &mut [f32], dout_rows: &[f32], out: &[f32], out_row: usize) {
-    let width = dout_rows.len() / deltas.len();
-    for (r, (delta, dout)) in deltas.iter_mut().zip(dout_rows.chunks_exact(width)).enumerate() {
-        *delta = dot::<FMA>(dout, &out[r * out_row..][..width]);
     }
 }
 

@@ -1,3 +1,5 @@
+//! Attention against its definition: shapes, windows, groups, extremes.
+
 use super::*;
 use crate::kernels::testing::{check_close, isas, numbers, same_bits};
 

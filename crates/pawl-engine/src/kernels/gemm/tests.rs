@@ -1,3 +1,5 @@
+//! Products against their definition: odd sizes, strides, cuts, batches.
+
 use super::*;
 use crate::kernels::testing::{check_close, isas, numbers, same_bits};
 

@@ -1,3 +1,5 @@
+//! Fused programs against their definition: every pattern, every axis.
+
 use super::*;
 use crate::kernels::testing::{check_close, isas, numbers, same_bits};
 

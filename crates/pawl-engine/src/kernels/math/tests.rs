@@ -1,3 +1,5 @@
+//! Elementary functions against float64, with the worst error of each.
+
 use super::*;
 use crate::kernels::Isa;
 use crate::kernels::testing::{isas, numbers};

@@ -1,3 +1,5 @@
+//! Row kernels against their definitions.
+
 use super::*;
 use crate::kernels::testing::{check_close, isas, numbers, same_bits};
 
