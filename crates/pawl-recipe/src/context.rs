@@ -9,7 +9,7 @@ use pawl_record::Settings;
 use starlark::any::ProvidesStaticType;
 use starlark::codemap::FileSpan;
 use starlark::eval::Evaluator;
-use std::cell::{RefCell, RefMut};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::{BTreeMap, HashMap};
 
 /// What a recipe says with `recipe(...)`, functions aside.
@@ -181,6 +181,10 @@ pub(crate) struct Context {
     pub(crate) declaration: RefCell<Option<Declaration>>,
     pub(crate) trace: RefCell<Option<Trace>>,
     pub(crate) num_traces: RefCell<u32>,
+    /// Items touched by guarded builtins in the evaluation in progress.
+    pub(crate) work: Cell<u64>,
+    /// Where the last guarded builtin was called: the interpreter does not say where a limit was met.
+    pub(crate) last_place: RefCell<Option<FileSpan>>,
     sources: RefCell<HashMap<String, Rewritten>>,
 }
 
@@ -192,6 +196,8 @@ impl Context {
             declaration: RefCell::new(None),
             trace: RefCell::new(None),
             num_traces: RefCell::new(0),
+            work: Cell::new(0),
+            last_place: RefCell::new(None),
             sources: RefCell::new(HashMap::new()),
         }
     }
@@ -224,7 +230,9 @@ impl Context {
                 trace.graph.set_origin(&origin);
                 Ok(trace)
             }
-            Err(_) => refuse(format!("{what} makes a tensor: it belongs in model, loss or optimizer, not at the top level")),
+            Err(_) => refuse(format!(
+                "{what} makes a tensor: it belongs in model, loss or optimizer, not at the top level"
+            )),
         }
     }
 

@@ -1,7 +1,7 @@
 //! `recipe(...)`: what a recipe is made of.
 
 use crate::context::{Declaration, context, elements};
-use crate::error::{Refusal, refuse, refuse_with};
+use crate::error::{Refusal, raise, refuse, refuse_with};
 use crate::values::{count, describe, number};
 use starlark::environment::GlobalsBuilder;
 use starlark::eval::Evaluator;
@@ -72,7 +72,9 @@ fn packing_of(word: &str) -> Result<Packing, Refusal> {
     match word {
         "best_fit" => Ok(Packing::BestFit),
         "crop" => Ok(Packing::Crop),
-        other => refuse_with(format!("packing \"{other}\" is unknown"), "packing is \"best_fit\" or \"crop\""),
+        other => {
+            refuse_with(format!("packing \"{other}\" is unknown"), "packing is \"best_fit\" or \"crop\"")
+        }
     }
 }
 
@@ -80,7 +82,10 @@ fn function_of(value: Value<'_>, what: &str) -> Result<(), Refusal> {
     if value.get_type() == "function" {
         return Ok(());
     }
-    refuse_with(format!("{what} must be a function, got {}", describe(value)), format!("pass the name of a def: {what} = {what}"))
+    refuse_with(
+        format!("{what} must be a function, got {}", describe(value)),
+        format!("pass the name of a def: {what} = {what}"),
+    )
 }
 
 fn check_batch(seq_len: usize, tokens_per_step: usize, micro_batch: Option<usize>) -> Result<(), Refusal> {
@@ -119,10 +124,10 @@ pub(crate) fn declaration(builder: &mut GlobalsBuilder) {
         let (loss, lr_multiplier) = (loss.into_option(), lr_multiplier.into_option());
         let place = eval.call_stack_nth_location(0);
         if ctx.trace.borrow().is_some() || place.is_some_and(|place| place.filename() != ctx.recipe_file) {
-            return Err(refuse::<()>("recipe(...) belongs at the top level of the recipe itself").unwrap_err().into());
+            return raise("recipe(...) belongs at the top level of the recipe itself");
         }
         if ctx.declaration.borrow().is_some() {
-            return Err(refuse::<()>("recipe(...) is called twice; a file holds one recipe").unwrap_err().into());
+            return raise("recipe(...) is called twice; a file holds one recipe");
         }
         function_of(model, "model")?;
         function_of(optimizer, "optimizer")?;

@@ -79,11 +79,24 @@ pub(crate) fn refuse_with<T>(because: impl Into<String>, hint: impl Into<String>
     Err(Refusal { because: because.into(), hint: Some(hint.into()) })
 }
 
+/// A refusal as the result of a builtin.
+pub(crate) fn raise<T>(because: impl Into<String>) -> starlark::Result<T> {
+    Ok(refuse(because)?)
+}
+
+/// A refusal with what would mend it, as the result of a builtin.
+pub(crate) fn raise_with<T>(because: impl Into<String>, hint: impl Into<String>) -> starlark::Result<T> {
+    Ok(refuse_with(because, hint)?)
+}
+
 /// The interpreter's error with its best location and our hint.
 pub(crate) fn convert(error: &starlark::Error, ctx: &Context) -> RecipeError {
     let (message, hint) = message_of(error.kind());
     let mut places: Vec<FileSpan> = error.span().into_iter().cloned().collect();
     places.extend(error.call_stack().frames.iter().rev().filter_map(|frame| frame.location.clone()));
+    if places.is_empty() && is_limit(&error.without_diagnostic().to_string()) {
+        places.extend(ctx.last_place.borrow().clone());
+    }
     let own = places.iter().find(|place| place.filename() == ctx.recipe_file);
     let Some(place) = own.or(places.first()) else {
         return RecipeError { hint, ..RecipeError::new(&ctx.recipe_file, message) };
@@ -108,6 +121,11 @@ fn message_of(kind: &ErrorKind) -> (String, Option<String>) {
         other => (other.to_string(), None),
     };
     plain_words(text, hint)
+}
+
+/// The interpreter's own limits, which it reports without a place.
+fn is_limit(text: &str) -> bool {
+    text.contains("ticks has been exceeded") || text.starts_with("Heap memory limit")
 }
 
 /// The interpreter's own sentences, in the words of this project.

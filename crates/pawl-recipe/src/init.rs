@@ -6,7 +6,9 @@ use starlark::environment::GlobalsBuilder;
 use starlark::starlark_module;
 use starlark::starlark_simple_value;
 use starlark::values::list::UnpackList;
-use starlark::values::{NoSerialize, ProvidesStaticType, StarlarkPagablePanic, StarlarkValue, Value, starlark_value};
+use starlark::values::{
+    NoSerialize, ProvidesStaticType, StarlarkPagablePanic, StarlarkValue, Value, starlark_value,
+};
 use std::fmt;
 
 /// First values of a parameter. Random draws are keyed by (seed, parameter name) in `pawl-model`.
@@ -33,7 +35,9 @@ pub enum Init {
 }
 
 /// An [`Init`] as a recipe holds it.
-#[derive(Clone, Debug, PartialEq, ProvidesStaticType, NoSerialize, StarlarkPagablePanic, allocative::Allocative)]
+#[derive(
+    Clone, Debug, PartialEq, ProvidesStaticType, NoSerialize, StarlarkPagablePanic, allocative::Allocative,
+)]
 pub(crate) struct InitValue(pub(crate) Init);
 
 starlark_simple_value!(InitValue);
@@ -93,9 +97,11 @@ pub(crate) fn inits(builder: &mut GlobalsBuilder) {
             let bound = spread(low, "uniform(bound)")?;
             return Ok(InitValue(Init::Uniform { low: -bound, high: bound }));
         };
-        let (low, high) = (single(low, "low of uniform(low, high)")?, single(high, "high of uniform(low, high)")?);
+        let (low, high) =
+            (single(low, "low of uniform(low, high)")?, single(high, "high of uniform(low, high)")?);
         if low > high {
-            return refuse(format!("uniform({low:?}, {high:?}) has its lower end above its upper")).map_err(Into::into);
+            return refuse(format!("uniform({low:?}, {high:?}) has its lower end above its upper"))
+                .map_err(Into::into);
         }
         Ok(InitValue(Init::Uniform { low, high }))
     }
@@ -108,4 +114,3 @@ pub(crate) fn inits(builder: &mut GlobalsBuilder) {
         Ok(InitValue(Init::Values(list)))
     }
 }
-

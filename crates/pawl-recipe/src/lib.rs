@@ -11,9 +11,11 @@ mod builtins;
 mod context;
 mod declare;
 mod error;
+mod guarded;
 mod init;
 mod limits;
 mod load;
+mod nesting;
 mod operators;
 mod ops;
 mod optimizer;
@@ -30,7 +32,9 @@ pub use declare::Packing;
 pub use error::RecipeError;
 pub use init::Init;
 pub use load::{Loader, Source};
-pub use recipe::{LogitsGraph, LossGraph, Overrides, ParamDecl, Recipe, ScheduleDecl, StateDecl, TrainGraph, UpdateGraph};
+pub use recipe::{
+    LogitsGraph, LossGraph, Overrides, ParamDecl, Recipe, ScheduleDecl, StateDecl, TrainGraph, UpdateGraph,
+};
 pub use settings::{Setting, SettingKind};
-pub use summary::{ParamSummary, Summary};
 pub use shipped::{shipped, shipped_recipes, std_only, with_std};
+pub use summary::{ParamSummary, Summary};

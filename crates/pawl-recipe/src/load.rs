@@ -36,7 +36,13 @@ impl PrintHandler for Silence {
 }
 
 /// An evaluator under this crate's limits.
-pub(crate) fn evaluator<'v, 'a>(module: &'a Module<'v>, ctx: &'a Context, ticks: u64) -> Evaluator<'v, 'a, 'static> {
+pub(crate) fn evaluator<'v, 'a>(
+    module: &'a Module<'v>,
+    ctx: &'a Context,
+    ticks: u64,
+) -> Evaluator<'v, 'a, 'static> {
+    ctx.work.set(0);
+    *ctx.last_place.borrow_mut() = None;
     let mut eval = Evaluator::new(module);
     eval.extra = Some(ctx);
     eval.set_print_handler(&Silence);
@@ -116,7 +122,11 @@ impl Modules<'_> {
         }
         if self.open.iter().any(|open| open == name) {
             let round = self.open.join(" -> ");
-            return Err(RecipeError::new(from, format!("load(\"{name}\") goes in a circle: {round} -> {name}")).at(line));
+            return Err(RecipeError::new(
+                from,
+                format!("load(\"{name}\") goes in a circle: {round} -> {name}"),
+            )
+            .at(line));
         }
         if self.texts.len() >= MAX_MODULES {
             return Err(RecipeError::new(from, format!("loads more than {MAX_MODULES} files")).at(line));

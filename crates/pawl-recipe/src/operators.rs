@@ -2,18 +2,18 @@
 //! the interpreter's own, after a look at how large the result can become.
 
 use crate::context::Trace;
-use crate::error::{Refusal, refuse, refuse_with};
-use crate::limits::{check_cost, check_repeat, check_room, check_walk};
+use crate::error::{Refusal, raise, refuse_with};
+use crate::guarded::format_bound;
+use crate::limits::{check_cost, check_count, check_repeat, look_through};
 use crate::shaping::int_constant;
-use crate::values::{Operand, Tensor, describe, in_trace, operand, with_trace};
+use crate::values::{Operand, Tensor, describe, in_trace, items, operand, with_trace};
 use pawl_graph::{Binary, DType, Op, Unary, ValueId};
 use starlark::environment::GlobalsBuilder;
 use starlark::eval::Evaluator;
 use starlark::starlark_module;
-use starlark::values::list::ListRef;
 use starlark::values::Value;
+use starlark::values::list::ListRef;
 use std::cmp::Ordering;
-
 
 /// An operand as a value of the graph, of the type of its partner.
 pub(crate) fn place(t: &mut Trace, operand: Operand<'_>, partner: DType) -> Result<ValueId, Refusal> {
@@ -48,13 +48,11 @@ pub(crate) fn elementwise<'v>(
 ) -> starlark::Result<Value<'v>> {
     let (Some(left), Some(right)) = (operand(a), operand(b)) else {
         let other = if operand(a).is_none() { a } else { b };
-        return Err(refuse::<()>(format!(
+        return raise(format!(
             "{} of a tensor needs another tensor or a number, got {}",
             binary.name(),
             describe(other)
-        ))
-        .unwrap_err()
-        .into());
+        ));
     };
     let tensor = with_trace(eval, binary.name(), |t| {
         let partner = |operand| dtype_of(operand).unwrap_or(DType::F32);
@@ -72,19 +70,26 @@ fn has_tensor(a: Value<'_>, b: Value<'_>) -> bool {
 fn no_tensors(a: Value<'_>, b: Value<'_>, symbol: &str) -> starlark::Result<()> {
     if has_tensor(a, b) {
         return Err(Refusal {
-            because: format!("`{symbol}` does not work on tensors: their values are not known while the graph is built"),
-            hint: Some("ge(a, b) and eq(a, b) give tensors of 0 and 1; shapes are compared by x.shape".to_string()),
+            because: format!(
+                "`{symbol}` does not work on tensors: their values are not known while the graph is built"
+            ),
+            hint: Some(
+                "ge(a, b) and eq(a, b) give tensors of 0 and 1; shapes are compared by x.shape".to_string(),
+            ),
         }
         .into());
     }
     Ok(())
 }
 
-fn compare<'v>(a: Value<'v>, b: Value<'v>, symbol: &str, eval: &Evaluator<'v, '_, '_>) -> starlark::Result<Ordering> {
+fn compare<'v>(
+    a: Value<'v>,
+    b: Value<'v>,
+    symbol: &str,
+    eval: &Evaluator<'v, '_, '_>,
+) -> starlark::Result<Ordering> {
     no_tensors(a, b, symbol)?;
-    check_walk(a)?;
-    check_walk(b)?;
-    check_room(eval)?;
+    look_through(eval, a, b)?;
     a.compare(b)
 }
 
@@ -174,12 +179,18 @@ pub(crate) fn operators(builder: &mut GlobalsBuilder) {
         if has_tensor(a, b) {
             return elementwise(Binary::Rem, a, b, eval);
         }
-        check_walk(b)?;
         check_cost(eval, a, b)?;
+        if a.unpack_str().is_some() {
+            let most = format_bound(a, items(b).unwrap_or(&[b]))?;
+            check_count(eval, "the formatted string", most)?;
+        }
         a.percent(b, eval.heap())
     }
 
-    fn __neg<'v>(#[starlark(require = pos)] a: Value<'v>, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<Value<'v>> {
+    fn __neg<'v>(
+        #[starlark(require = pos)] a: Value<'v>,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<Value<'v>> {
         match Tensor::from_value(a) {
             Some(tensor) => negate(tensor, eval),
             None => a.minus(eval.heap()),
@@ -189,26 +200,26 @@ pub(crate) fn operators(builder: &mut GlobalsBuilder) {
     fn __eq<'v>(
         #[starlark(require = pos)] a: Value<'v>,
         #[starlark(require = pos)] b: Value<'v>,
+        eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<bool> {
         if a.is_none() || b.is_none() {
             return Ok(a.is_none() && b.is_none());
         }
         no_tensors(a, b, "==")?;
-        check_walk(a)?;
-        check_walk(b)?;
+        look_through(eval, a, b)?;
         a.equals(b)
     }
 
     fn __ne<'v>(
         #[starlark(require = pos)] a: Value<'v>,
         #[starlark(require = pos)] b: Value<'v>,
+        eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<bool> {
         if a.is_none() || b.is_none() {
             return Ok(a.is_none() != b.is_none());
         }
         no_tensors(a, b, "!=")?;
-        check_walk(a)?;
-        check_walk(b)?;
+        look_through(eval, a, b)?;
         Ok(!a.equals(b)?)
     }
 
@@ -247,20 +258,20 @@ pub(crate) fn operators(builder: &mut GlobalsBuilder) {
     fn __in<'v>(
         #[starlark(require = pos)] a: Value<'v>,
         #[starlark(require = pos)] b: Value<'v>,
+        eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<bool> {
         no_tensors(a, b, "in")?;
-        check_walk(a)?;
-        check_walk(b)?;
+        look_through(eval, a, b)?;
         b.is_in(a)
     }
 
     fn __not_in<'v>(
         #[starlark(require = pos)] a: Value<'v>,
         #[starlark(require = pos)] b: Value<'v>,
+        eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<bool> {
         no_tensors(a, b, "not in")?;
-        check_walk(a)?;
-        check_walk(b)?;
+        look_through(eval, a, b)?;
         Ok(!b.is_in(a)?)
     }
 
@@ -301,7 +312,7 @@ pub(crate) fn operators(builder: &mut GlobalsBuilder) {
     ) -> starlark::Result<Value<'v>> {
         no_tensors(a, b, "<<")?;
         if b.unpack_i32().is_none_or(|by| !(0..=64).contains(&by)) {
-            return Err(refuse::<()>("`<<` shifts by 0 to 64 places").unwrap_err().into());
+            return raise("`<<` shifts by 0 to 64 places");
         }
         check_cost(eval, a, b)?;
         a.left_shift(b, eval.heap())

@@ -2,7 +2,7 @@
 //! serves a tensor in a model and a number in a schedule.
 
 use crate::context::{AskedParam, MAX_PARAM_ELEMENTS, Purpose, Trace, context, elements, show};
-use crate::error::{Refusal, refuse, refuse_with};
+use crate::error::{Refusal, raise, raise_with, refuse, refuse_with};
 use crate::init::{Init, InitValue};
 use crate::operators::{elementwise, place};
 use crate::shaping;
@@ -13,8 +13,8 @@ use pawl_graph::{Binary, DType, InputKind, Mask, Op, Unary, ValueId};
 use starlark::environment::GlobalsBuilder;
 use starlark::eval::Evaluator;
 use starlark::starlark_module;
-use starlark::values::none::NoneOr;
 use starlark::values::Value;
+use starlark::values::none::NoneOr;
 
 type Refused<T> = Result<T, Refusal>;
 
@@ -31,13 +31,7 @@ fn apply<'v>(unary: Unary, x: Value<'v>, eval: &mut Evaluator<'v, '_, '_>) -> st
             Ok(eval.heap().alloc(out))
         }
         Some(Operand::Number(number)) => Ok(eval.heap().alloc(on_number(unary, number)?)),
-        None => Err(refuse::<()>(format!(
-            "{} needs a tensor or a number, got {}",
-            unary.name(),
-            describe(x)
-        ))
-        .unwrap_err()
-        .into()),
+        None => raise(format!("{} needs a tensor or a number, got {}", unary.name(), describe(x))),
     }
 }
 
@@ -63,7 +57,12 @@ pub(crate) fn on_number(unary: Unary, x: f64) -> Refused<f64> {
     if y.is_finite() { Ok(y) } else { refuse(format!("{}({x:?}) is not a finite number", unary.name())) }
 }
 
-fn either<'v>(binary: Binary, a: Value<'v>, b: Value<'v>, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<Value<'v>> {
+fn either<'v>(
+    binary: Binary,
+    a: Value<'v>,
+    b: Value<'v>,
+    eval: &mut Evaluator<'v, '_, '_>,
+) -> starlark::Result<Value<'v>> {
     let (Some(Operand::Number(x)), Some(Operand::Number(y))) = (operand(a), operand(b)) else {
         return elementwise(binary, a, b, eval);
     };
@@ -74,11 +73,11 @@ fn either<'v>(binary: Binary, a: Value<'v>, b: Value<'v>, eval: &mut Evaluator<'
         Binary::Ge => f64::from(u8::from(x >= y)),
         Binary::Eq => f64::from(u8::from(x == y)),
         Binary::Add | Binary::Sub | Binary::Mul | Binary::Div | Binary::Rem => {
-            return Err(refuse::<()>("this operation has an operator").unwrap_err().into());
+            return raise("this operation has an operator");
         }
     };
     if !z.is_finite() {
-        return Err(refuse::<()>(format!("{}({x:?}, {y:?}) is not a finite number", binary.name())).unwrap_err().into());
+        return raise(format!("{}({x:?}, {y:?}) is not a finite number", binary.name()));
     }
     Ok(eval.heap().alloc(z))
 }
@@ -91,7 +90,12 @@ fn tensor<'v>(value: Value<'v>, what: &str) -> Refused<&'v Tensor> {
 }
 
 /// One operation on tensors, all of them given.
-fn simple<'v>(what: &str, op: Op, inputs: &[Value<'v>], eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<Tensor> {
+fn simple<'v>(
+    what: &str,
+    op: Op,
+    inputs: &[Value<'v>],
+    eval: &mut Evaluator<'v, '_, '_>,
+) -> starlark::Result<Tensor> {
     with_trace(eval, what, |t| {
         let ids: Vec<ValueId> =
             inputs.iter().map(|value| in_trace(t, tensor(*value, what)?)).collect::<Refused<_>>()?;
@@ -117,19 +121,30 @@ fn mask(causal: bool, window: Option<Value<'_>>, time: usize) -> Refused<Mask> {
 }
 
 fn single(value: f64, what: &str) -> Refused<f32> {
-    if (value as f32).is_finite() { Ok(value as f32) } else { refuse(format!("{what} {value:?} is not finite")) }
+    if (value as f32).is_finite() {
+        Ok(value as f32)
+    } else {
+        refuse(format!("{what} {value:?} is not finite"))
+    }
 }
 
 fn add_param(t: &mut Trace, name: &str, shape: Vec<usize>, init: Init) -> Refused<ValueId> {
     if t.purpose == Purpose::Update {
-        return refuse_with("param(...) in an optimizer", "optimizers keep tensors with s.state(name, shape)");
+        return refuse_with(
+            "param(...) in an optimizer",
+            "optimizers keep tensors with s.state(name, shape)",
+        );
     }
     if let Some(idx) = t.param_index.get(name) {
         let known = &t.params[*idx];
         if known.shape == shape && known.init == init {
             return Ok(known.value);
         }
-        let what = if known.shape == shape { "another init".to_string() } else { format!("shape {}", show(&known.shape)) };
+        let what = if known.shape == shape {
+            "another init".to_string()
+        } else {
+            format!("shape {}", show(&known.shape))
+        };
         return refuse_with(
             format!("parameter `{name}` {} was asked for before with {what}", show(&shape)),
             "give each tensor its own name; the same name means the same tensor",
@@ -143,7 +158,11 @@ fn add_param(t: &mut Trace, name: &str, shape: Vec<usize>, init: Init) -> Refuse
     if let Init::Values(values) = &init
         && values.len() != size
     {
-        return refuse(format!("parameter `{name}` {} has {size} elements, values(...) {}", show(&shape), values.len()));
+        return refuse(format!(
+            "parameter `{name}` {} has {size} elements, values(...) {}",
+            show(&shape),
+            values.len()
+        ));
     }
     t.param_elements = t.param_elements.saturating_add(size);
     if t.param_elements > MAX_PARAM_ELEMENTS {
@@ -223,7 +242,10 @@ elementwise_functions! {
 pub(crate) fn functions(builder: &mut GlobalsBuilder) {
     const pi: f64 = std::f64::consts::PI;
 
-    fn abs<'v>(#[starlark(require = pos)] x: Value<'v>, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<Value<'v>> {
+    fn abs<'v>(
+        #[starlark(require = pos)] x: Value<'v>,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<Value<'v>> {
         match x.unpack_i32() {
             Some(int) => Ok(eval.heap().alloc(i64::from(int).abs())),
             None => apply(Unary::Abs, x, eval),
@@ -270,10 +292,13 @@ pub(crate) fn functions(builder: &mut GlobalsBuilder) {
         either(Binary::Eq, a, b, eval)
     }
 
-    fn round<'v>(#[starlark(require = pos)] x: Value<'v>, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<Value<'v>> {
+    fn round<'v>(
+        #[starlark(require = pos)] x: Value<'v>,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<Value<'v>> {
         let rounded = number(x, "round")?.round_ties_even();
         if rounded.abs() > 9e15 {
-            return Err(refuse::<()>(format!("round({rounded:?}) is too large for a whole number")).unwrap_err().into());
+            return raise(format!("round({rounded:?}) is too large for a whole number"));
         }
         Ok(eval.heap().alloc(rounded as i64))
     }
@@ -286,12 +311,10 @@ pub(crate) fn functions(builder: &mut GlobalsBuilder) {
     ) -> starlark::Result<Tensor> {
         let shape = shape_arg(shape, "param")?;
         let Some(init) = InitValue::from_value(init) else {
-            return Err(refuse_with::<()>(
+            return raise_with(
                 format!("parameter `{name}`: init is {}", describe(init)),
                 "init is zeros(), ones(), constant(x), normal(std), uniform(bound) or values([...])",
-            )
-            .unwrap_err()
-            .into());
+            );
         };
         with_trace(eval, "param", |t| add_param(t, name, shape, init.0.clone()))
     }
@@ -321,7 +344,7 @@ pub(crate) fn functions(builder: &mut GlobalsBuilder) {
     ) -> starlark::Result<Tensor> {
         let eps = eps.map_or(Ok(RMS_EPS), |eps| number(eps, "eps"))?;
         if eps < 0.0 {
-            return Err(refuse::<()>(format!("rms_norm: eps {eps:?} cannot be negative")).unwrap_err().into());
+            return raise(format!("rms_norm: eps {eps:?} cannot be negative"));
         }
         simple("rms_norm", Op::RmsNorm { eps: single(eps, "eps")? }, &[x], eval)
     }
@@ -344,7 +367,7 @@ pub(crate) fn functions(builder: &mut GlobalsBuilder) {
     ) -> starlark::Result<Tensor> {
         let base = base.map_or(Ok(10000.0), |base| number(base, "base"))?;
         if base <= 0.0 {
-            return Err(refuse::<()>(format!("rope: base {base:?} must be positive")).unwrap_err().into());
+            return raise(format!("rope: base {base:?} must be positive"));
         }
         simple("rope", Op::Rope { base: single(base, "base")?, inverse: false }, &[x], eval)
     }
@@ -371,7 +394,7 @@ pub(crate) fn functions(builder: &mut GlobalsBuilder) {
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<Tensor> {
         let Some(list) = items(tensors).filter(|list| !list.is_empty()) else {
-            return Err(refuse::<()>("concat needs a list of tensors").unwrap_err().into());
+            return raise("concat needs a list of tensors");
         };
         let along = crate::values::axis(axis, tensor(list[0], "concat")?.shape.len(), "concat")?;
         simple("concat", Op::Concat { axis: along }, list, eval)
@@ -406,7 +429,7 @@ pub(crate) fn functions(builder: &mut GlobalsBuilder) {
         let along = match axis {
             Some(value) => crate::values::axis(value, rank, "shift")?,
             None if rank > 1 => 1,
-            None => return Err(refuse::<()>(format!("shift: {this} has no axis 1")).unwrap_err().into()),
+            None => return raise(format!("shift: {this} has no axis 1")),
         };
         let by = crate::values::whole(n, "shift")?;
         with_trace(eval, "shift", |t| shaping::shift(t, in_trace(t, this)?, by, along))
@@ -436,7 +459,7 @@ pub(crate) fn functions(builder: &mut GlobalsBuilder) {
         let this = tensor(x, "dropout")?;
         let rate = number(rate, "dropout")?;
         if !(0.0..1.0).contains(&rate) {
-            return Err(refuse::<()>(format!("dropout: rate {rate:?} is not in [0, 1)")).unwrap_err().into());
+            return raise(format!("dropout: rate {rate:?} is not in [0, 1)"));
         }
         with_trace(eval, "dropout", |t| {
             let x = in_trace(t, this)?;
@@ -450,11 +473,17 @@ pub(crate) fn functions(builder: &mut GlobalsBuilder) {
         })
     }
 
-    fn detach<'v>(#[starlark(require = pos)] x: Value<'v>, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<Tensor> {
+    fn detach<'v>(
+        #[starlark(require = pos)] x: Value<'v>,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<Tensor> {
         simple("detach", Op::Detach, &[x], eval)
     }
 
-    fn iota<'v>(#[starlark(require = pos)] n: Value<'v>, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<Tensor> {
+    fn iota<'v>(
+        #[starlark(require = pos)] n: Value<'v>,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<Tensor> {
         simple("iota", Op::Iota { n: count(n, "iota")? }, &[], eval)
     }
 
@@ -477,7 +506,9 @@ pub(crate) fn functions(builder: &mut GlobalsBuilder) {
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<Tensor> {
         let (logits, targets) = (tensor(logits, "cross_entropy")?, tensor(targets, "cross_entropy")?);
-        with_trace(eval, "cross_entropy", |t| mean_cross_entropy(t, in_trace(t, logits)?, in_trace(t, targets)?))
+        with_trace(eval, "cross_entropy", |t| {
+            mean_cross_entropy(t, in_trace(t, logits)?, in_trace(t, targets)?)
+        })
     }
 
     fn is_training<'v>(eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<bool> {
@@ -500,11 +531,9 @@ fn declared(
 ) -> starlark::Result<i32> {
     match context(eval).declaration.borrow().as_ref() {
         Some(declaration) => Ok(read(declaration) as i32),
-        None => Err(refuse_with::<()>(
+        None => raise_with(
             format!("{what} is known only after recipe(...)"),
             "call it inside model, or name the number at the top and use the name",
-        )
-        .unwrap_err()
-        .into()),
+        ),
     }
 }

@@ -1,7 +1,7 @@
 //! What an optimizer function is handed: the parameter's description, its states, the schedules.
 
 use crate::context::{context, elements, show};
-use crate::error::{Refusal, refuse, refuse_with};
+use crate::error::{Refusal, raise, refuse, refuse_with};
 use crate::values::{Tensor, describe, shape as shape_arg, with_trace};
 use pawl_graph::{DType, InputKind};
 use starlark::environment::{Methods, MethodsBuilder};
@@ -116,7 +116,9 @@ pub(crate) fn add_schedule<'v>(
         );
     }
     let own_name = function.to_str();
-    trace.schedules.push(name.map_or_else(|| own_name.rsplit('.').next().unwrap_or("lambda").to_string(), str::to_string));
+    trace.schedules.push(
+        name.map_or_else(|| own_name.rsplit('.').next().unwrap_or("lambda").to_string(), str::to_string),
+    );
     module.set(&schedule_slot(n), function);
     let value = trace.graph.input(&format!("s{n}"), InputKind::Scalar, &[], DType::F32);
     Ok(Tensor::of(&trace, value))
@@ -142,7 +144,7 @@ fn state_methods(builder: &mut MethodsBuilder) {
         elements(&shape)?;
         let fine = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         if name.is_empty() || !name.chars().all(fine) {
-            return Err(refuse::<()>(format!("`{name}` is not a name for a state")).unwrap_err().into());
+            return raise(format!("`{name}` is not a name for a state"));
         }
         let full = format!("{}#{name}", this.param);
         with_trace(eval, "state", |t| {
@@ -150,7 +152,11 @@ fn state_methods(builder: &mut MethodsBuilder) {
                 if *known == shape {
                     return Ok(*value);
                 }
-                return refuse(format!("state `{full}` has two shapes, {} and {}", show(known), show(&shape)));
+                return refuse(format!(
+                    "state `{full}` has two shapes, {} and {}",
+                    show(known),
+                    show(&shape)
+                ));
             }
             let value = t.graph.input(&full, InputKind::State, &shape, DType::F32);
             t.states.push((full.clone(), shape, value));

@@ -2,12 +2,12 @@
 
 use crate::context::{AskedParam, Context, Declaration, Purpose, Trace, show};
 use crate::declare::Packing;
-use crate::error::{RecipeError, Refusal, convert, refuse, refuse_with};
+use crate::error::{RecipeError, Refusal, convert, raise, raise_with, refuse, refuse_with};
 use crate::init::Init;
 use crate::limits::MAX_TICKS;
 use crate::load::{Loaded, Loader, Source, evaluator, load};
-use crate::optimizer::{Moment, ParamHandle, StateHandle, add_schedule, schedule_slot};
 use crate::ops::mean_cross_entropy;
+use crate::optimizer::{Moment, ParamHandle, StateHandle, add_schedule, schedule_slot};
 use crate::settings::Setting;
 use crate::shaping;
 use crate::values::{Tensor, describe, in_trace, items};
@@ -332,7 +332,8 @@ fn micro_batch(declaration: &Declaration) -> usize {
 }
 
 fn check_same_params(train: &[ParamDecl], evaluate: &[ParamDecl]) -> Result<(), Refusal> {
-    let known: HashMap<&str, &[usize]> = train.iter().map(|p| (p.name.as_str(), p.shape.as_slice())).collect();
+    let known: HashMap<&str, &[usize]> =
+        train.iter().map(|p| (p.name.as_str(), p.shape.as_slice())).collect();
     for param in evaluate {
         match known.get(param.name.as_str()) {
             Some(shape) if *shape == param.shape => {}
@@ -344,7 +345,9 @@ fn check_same_params(train: &[ParamDecl], evaluate: &[ParamDecl]) -> Result<(), 
                     show(&param.shape)
                 ));
             }
-            None => return refuse(format!("parameter `{}` is used in evaluation but never trained", param.name)),
+            None => {
+                return refuse(format!("parameter `{}` is used in evaluation but never trained", param.name));
+            }
         }
     }
     Ok(())
@@ -434,7 +437,8 @@ impl Tracer<'_> {
             let mut updates = Vec::with_capacity(params.len());
             let mut states = Vec::new();
             for param in params {
-                updates.push((param.name.clone(), self.update_one(eval, param, &lr_multiplier, &mut states)?));
+                updates
+                    .push((param.name.clone(), self.update_one(eval, param, &lr_multiplier, &mut states)?));
             }
             Ok((updates, states))
         })?;
@@ -460,12 +464,10 @@ impl Tracer<'_> {
         let handle = heap.alloc(ParamHandle { name: name.clone(), shape: param.shape.clone() });
         let rule = eval.eval_function(optimizer, &[handle], &[])?;
         if rule.get_type() != "function" {
-            return Err(refuse_with::<()>(
+            return raise_with(
                 format!("optimizer({name}) gives {}, not an update function", describe(rule)),
                 "return a function update(w, g, s) -> (new_w, {state_name: new_value})",
-            )
-            .unwrap_err()
-            .into());
+            );
         }
         let first_state = self.open().states.len();
         let w = self.input(eval, name, InputKind::Param, &param.shape);
@@ -473,19 +475,15 @@ impl Tracer<'_> {
         let s = StateHandle { param: name.clone(), lr_multiplier: lr_multiplier.clone() };
         let result = eval.eval_function(rule, &[heap.alloc(w), heap.alloc(g), heap.alloc(s)], &[])?;
         let Some([new, new_states]) = items(result) else {
-            return Err(refuse_with::<()>(
+            return raise_with(
                 format!("the update of `{name}` gives {}", describe(result)),
                 "return (new_w, {state_name: new_value}), the dict empty when there is no state",
-            )
-            .unwrap_err()
-            .into());
+            );
         };
         let trace = self.open();
         let updated = expect_tensor(&trace, *new, &param.shape, &format!("the new value of `{name}`"))?;
         let Some(dict) = DictRef::from_value(*new_states) else {
-            return Err(refuse::<()>(format!("the states of `{name}` are {}, not a dict", describe(*new_states)))
-                .unwrap_err()
-                .into());
+            return raise(format!("the states of `{name}` are {}, not a dict", describe(*new_states)));
         };
         collect_states(&trace, name, first_state, &dict, states)?;
         Ok(updated)
@@ -531,18 +529,14 @@ impl Tracer<'_> {
         let _ = eval;
         let mut trace = self.open();
         let Some(tensor) = Tensor::from_value(result) else {
-            return Err(refuse::<()>(format!("the result of loss is {}, not a tensor", describe(result)))
-                .unwrap_err()
-                .into());
+            return raise(format!("the result of loss is {}, not a tensor", describe(result)));
         };
         let value = in_trace(&trace, tensor)?;
         if tensor.is_int || tensor.shape.iter().any(|extent| *extent != 1) {
-            return Err(refuse_with::<()>(
+            return raise_with(
                 format!("the result of loss is {tensor}, not a scalar"),
                 "take the mean over all axes: x.mean()",
-            )
-            .unwrap_err()
-            .into());
+            );
         }
         Ok(shaping::reshape(&mut trace, value, vec![])?)
     }

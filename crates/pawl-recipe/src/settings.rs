@@ -1,7 +1,7 @@
 //! Dials, knobs and choices: what may be turned without touching the text.
 
 use crate::context::context;
-use crate::error::{Refusal, refuse, refuse_with};
+use crate::error::{Refusal, raise, raise_with, refuse, refuse_with};
 use crate::values::{describe, items, number};
 use pawl_record::{SettingValue, Settings};
 use starlark::environment::GlobalsBuilder;
@@ -68,9 +68,14 @@ impl Registry {
             }
             return refuse(format!("`{}` is declared twice with different ranges or defaults", setting.name));
         }
-        check_value(&setting, &setting.default)
-            .map_err(|refusal| Refusal { because: format!("the default of {}", refusal.because), ..refusal })?;
-        let from_depth = self.depth.filter(|_| setting.name == "depth").map(|d| SettingValue::Int(i64::try_from(d).unwrap_or(i64::MAX)));
+        check_value(&setting, &setting.default).map_err(|refusal| Refusal {
+            because: format!("the default of {}", refusal.because),
+            ..refusal
+        })?;
+        let from_depth = self
+            .depth
+            .filter(|_| setting.name == "depth")
+            .map(|d| SettingValue::Int(i64::try_from(d).unwrap_or(i64::MAX)));
         if let Some(asked) = from_depth.or_else(|| self.values.get(&setting.name).cloned()) {
             setting.value = check_value(&setting, &asked)?;
         }
@@ -143,7 +148,9 @@ fn check_dial(setting: &Setting, value: &SettingValue) -> Result<SettingValue, R
         (SettingValue::Int(default), SettingValue::Int(number)) => {
             let least = i64::from(*default >= 1 || name == "depth");
             if *number < least || *number > MAX_DIAL {
-                return refuse(format!("dial `{name}` must be a whole number from {least} to {MAX_DIAL}, got {number}"));
+                return refuse(format!(
+                    "dial `{name}` must be a whole number from {least} to {MAX_DIAL}, got {number}"
+                ));
             }
             Ok(value.clone())
         }
@@ -193,12 +200,10 @@ fn to_starlark<'v>(value: &SettingValue, heap: Heap<'v>) -> Value<'v> {
 fn declare<'v>(eval: &Evaluator<'v, '_, '_>, setting: Setting) -> starlark::Result<Value<'v>> {
     let fine = setting.name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
     if setting.name.is_empty() || !fine || setting.name.len() > 100 {
-        return Err(refuse::<()>(format!(
+        return raise(format!(
             "`{}` is not a name for a setting: letters, digits and _ . - only",
             setting.name
-        ))
-        .unwrap_err()
-        .into());
+        ));
     }
     let value = context(eval).settings.borrow_mut().declare(setting)?;
     Ok(to_starlark(&value, eval.heap()))
@@ -240,23 +245,17 @@ pub(crate) fn settings(builder: &mut GlobalsBuilder) {
             "log" => true,
             "linear" => false,
             other => {
-                return Err(refuse_with::<()>(
+                return raise_with(
                     format!("knob `{name}`: scale \"{other}\" is unknown"),
                     "scale is \"log\" or \"linear\"",
-                )
-                .unwrap_err()
-                .into());
+                );
             }
         };
         if !(low.is_finite() && high.is_finite() && low < high) {
-            return Err(refuse::<()>(format!("knob `{name}`: low {low} must be below high {high}"))
-                .unwrap_err()
-                .into());
+            return raise(format!("knob `{name}`: low {low} must be below high {high}"));
         }
         if log && low <= 0.0 {
-            return Err(refuse::<()>(format!("knob `{name}`: a log scale needs low above 0, got {low}"))
-                .unwrap_err()
-                .into());
+            return raise(format!("knob `{name}`: a log scale needs low above 0, got {low}"));
         }
         let setting = Setting {
             name: name.to_string(),
@@ -276,7 +275,7 @@ pub(crate) fn settings(builder: &mut GlobalsBuilder) {
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<Value<'v>> {
         let Some(listed) = items(options).filter(|list| !list.is_empty()) else {
-            return Err(refuse::<()>(format!("choice `{name}` needs a list of options")).unwrap_err().into());
+            return raise(format!("choice `{name}` needs a list of options"));
         };
         let options: Vec<SettingValue> =
             listed.iter().map(|option| setting_value(*option, "an option")).collect::<Result<_, _>>()?;

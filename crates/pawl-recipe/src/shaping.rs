@@ -28,7 +28,13 @@ pub(crate) fn expand(t: &mut Trace, x: ValueId, shape: Vec<usize>) -> Result<Val
 }
 
 /// Elements `start..stop` of an axis; negative places count from the end.
-pub(crate) fn slice(t: &mut Trace, x: ValueId, axis: usize, start: i64, stop: i64) -> Result<ValueId, Refusal> {
+pub(crate) fn slice(
+    t: &mut Trace,
+    x: ValueId,
+    axis: usize,
+    start: i64,
+    stop: i64,
+) -> Result<ValueId, Refusal> {
     let extent = t.graph.shape(x)[axis] as i64;
     let from_end = |place: i64| if place < 0 { place + extent } else { place };
     let (begin, end) = (from_end(start), from_end(stop));
@@ -79,7 +85,8 @@ pub(crate) fn reduce(
     if keepdim {
         return Ok(out);
     }
-    let rest = before.iter().enumerate().filter(|(k, _)| !axes.contains(k)).map(|(_, extent)| *extent).collect();
+    let rest =
+        before.iter().enumerate().filter(|(k, _)| !axes.contains(k)).map(|(_, extent)| *extent).collect();
     reshape(t, out, rest)
 }
 

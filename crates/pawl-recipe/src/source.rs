@@ -5,8 +5,10 @@
 //! `-a` are replaced in the text, whose positions are mapped back to what the author wrote.
 
 use crate::error::RecipeError;
+use crate::guarded::GROWING_METHODS;
+use crate::nesting::check_nesting;
 use starlark::codemap::Span;
-use starlark::syntax::ast::{AssignOp, AstExpr, AstStmt, Expr, Stmt};
+use starlark::syntax::ast::{AssignOp, AstExpr, AstNoPayload, AstStmt, Expr, FStringP, Stmt};
 use starlark::syntax::{AstModule, Dialect, DialectTypes};
 use std::collections::HashMap;
 
@@ -92,8 +94,7 @@ pub(crate) const OPERATORS: [(&str, &str); 20] = [
 pub(crate) fn prepare(file: &str, text: &str) -> Result<(AstModule, Rewritten), RecipeError> {
     check_text(file, text)?;
     let ast = parse(file, text)?;
-    let edits = Edits::collect(text, ast.statement());
-    let (rewritten_text, edits) = edits.apply(text);
+    let (rewritten_text, edits) = Edits::collect(file, text, ast.statement()).apply()?;
     let rewritten = Rewritten { original: text.to_string(), edits };
     let mut ast = parse(file, &rewritten_text)?;
     let names: HashMap<String, String> =
@@ -129,64 +130,168 @@ fn check_text(file: &str, text: &str) -> Result<(), RecipeError> {
         let line = text[..at].matches('\n').count() as u32 + 1;
         return Err(RecipeError::new(file, "the text holds a zero byte: this is not a recipe").at(line));
     }
-    Ok(())
+    check_nesting(file, text)
 }
 
 /// Changes of a text: at a place, so many bytes give way to a string.
-struct Edits {
+struct Edits<'a> {
+    file: &'a str,
+    text: &'a str,
     list: Vec<(usize, usize, String)>,
 }
 
-impl Edits {
-    fn collect(text: &str, statement: &AstStmt) -> Edits {
-        let mut edits = Edits { list: Vec::new() };
-        edits.statement(text, statement);
-        statement.visit_expr(|expr| edits.expression(text, expr));
+impl<'a> Edits<'a> {
+    fn collect(file: &'a str, text: &'a str, statement: &AstStmt) -> Edits<'a> {
+        let mut edits = Edits { file, text, list: Vec::new() };
+        edits.statement(statement);
+        statement.visit_expr(|expr| edits.expression(expr));
         edits.list.sort_by_key(|(at, _, _)| *at);
         edits
     }
 
-    fn statement(&mut self, text: &str, statement: &AstStmt) {
+    fn push(&mut self, at: usize, removed: usize, inserted: String) {
+        // Lines stay where they are: a removed line break comes back inside the call that takes its place.
+        let breaks = self.text[at..at + removed].matches('\n').count();
+        self.list.push((at, removed, format!("{inserted}{}", "\n".repeat(breaks))));
+    }
+
+    fn statement(&mut self, statement: &AstStmt) {
         if let Stmt::AssignModify(target, op, rhs) = &statement.node {
             let (symbol, name) = assign_name(*op);
             let (begin, end) = bytes(target.span);
             // Only spaces and a closing parenthesis can stand between the target and its operator.
-            if let Some(at) = text[end..].find(symbol) {
-                let target_text = text[begin..end].to_string();
-                self.list.push((end + at, symbol.len(), format!("= {name}({target_text}, (")));
+            if let Some(at) = self.text[end..].find(symbol) {
+                let target_text = &self.text[begin..end];
+                self.push(end + at, symbol.len(), format!("= {name}({target_text}, ("));
                 let close = bytes(statement.span).1.max(bytes(rhs.span).1);
-                self.list.push((close, 0, "))".to_string()));
+                self.push(close, 0, "))".to_string());
             }
         }
-        statement.visit_stmt(|inner| self.statement(text, inner));
+        statement.visit_stmt(|inner| self.statement(inner));
     }
 
-    fn expression(&mut self, text: &str, expr: &AstExpr) {
-        if let Expr::Minus(operand) = &expr.node
-            && !matches!(operand.node, Expr::Literal(_))
-        {
-            let (begin, end) = bytes(expr.span);
-            if text.as_bytes().get(begin) == Some(&b'-') {
-                self.list.push((begin, 1, "__neg(".to_string()));
-                self.list.push((end, 0, ")".to_string()));
+    fn expression(&mut self, expr: &AstExpr) {
+        let (begin, end) = bytes(expr.span);
+        match &expr.node {
+            Expr::Minus(operand) if !matches!(operand.node, Expr::Literal(_)) => {
+                if self.text.as_bytes().get(begin) == Some(&b'-') {
+                    self.push(begin, 1, "__neg(".to_string());
+                    self.push(end, 0, ")".to_string());
+                }
+            }
+            Expr::FString(parts) => self.format_string(begin, end, parts),
+            Expr::Call(callee, _) => {
+                if let Expr::Dot(receiver, name) = &callee.node
+                    && is_growing(&name.node)
+                {
+                    self.method_call(receiver, &name.node, bytes(callee.span).1);
+                    self.expression(receiver);
+                    self.arguments(expr);
+                    return;
+                }
+            }
+            Expr::Dot(receiver, name) if is_growing(&name.node) => {
+                if let Some((begin, receiver_end)) = self.with_parentheses(receiver) {
+                    self.push(begin, 0, format!("__attr(\"{}\", ", name.node));
+                    self.push(receiver_end, end - receiver_end, ")".to_string());
+                }
+            }
+            _ => {}
+        }
+        expr.visit_expr(|inner| self.expression(inner));
+    }
+
+    /// What stands between the parentheses of a call, the callee left out.
+    fn arguments(&mut self, call: &AstExpr) {
+        if let Expr::Call(_, args) = &call.node {
+            for arg in &args.args {
+                self.expression(arg.node.expr());
             }
         }
-        expr.visit_expr(|inner| self.expression(text, inner));
     }
 
-    fn apply(self, text: &str) -> (String, Vec<(usize, usize, usize)>) {
-        let mut out = String::with_capacity(text.len() + 16 * self.list.len());
+    /// `x.join(y)` as `__method("join", x, y)`; `dot_end` is where the name of the method ends.
+    fn method_call(&mut self, receiver: &AstExpr, name: &str, dot_end: usize) {
+        let Some((begin, end)) = self.with_parentheses(receiver) else { return };
+        let Some(open) = self.text[dot_end..].find('(') else { return };
+        self.push(begin, 0, format!("__method(\"{name}\", "));
+        self.push(end, dot_end + open + 1 - end, ", ".to_string());
+    }
+
+    /// `f"a{b}"` as `__method("format", "a{}", b)`.
+    fn format_string(&mut self, begin: usize, end: usize, parts: &FStringP<AstNoPayload>) {
+        let mut call = format!("__method(\"format\", {}", quoted(&parts.format.node));
+        for part in &parts.expressions {
+            let (from, to) = bytes(part.span);
+            call.push_str(", ");
+            call.push_str(match &part.node {
+                Expr::Identifier(ident) => &ident.node.ident,
+                _ => &self.text[from..to],
+            });
+        }
+        self.push(begin, end - begin, call);
+        self.list.push((end, 0, ")".to_string()));
+    }
+
+    /// The span of an expression with the parentheses around it, which the syntax tree leaves out.
+    fn with_parentheses(&self, expr: &AstExpr) -> Option<(usize, usize)> {
+        let (mut begin, mut end) = bytes(expr.span);
+        loop {
+            let rest = &self.text[end..];
+            let after = rest.len() - rest.trim_start().len();
+            if !rest[after..].starts_with(')') {
+                // A comment in between: the expression stays as it is.
+                return rest[after..].starts_with('.').then_some((begin, end));
+            }
+            let before = self.text[..begin].trim_end();
+            if !before.ends_with('(') {
+                return None;
+            }
+            (begin, end) = (before.len() - 1, end + after + 1);
+        }
+    }
+
+    /// The text with its changes, and each change as offset, bytes removed, bytes inserted.
+    fn apply(self) -> Result<(String, Vec<(usize, usize, usize)>), RecipeError> {
+        let mut out = String::with_capacity(self.text.len() + 16 * self.list.len());
         let mut done = 0;
         let mut summary = Vec::with_capacity(self.list.len());
         for (at, removed, inserted) in self.list {
-            out.push_str(&text[done..at]);
+            let Some(kept) = self.text.get(done..at) else {
+                let line = self.text[..at].matches('\n').count() as u32 + 1;
+                return Err(RecipeError::new(self.file, "this line cannot be read")
+                    .at(line)
+                    .hint("name the parts of the expression, one on each line"));
+            };
+            out.push_str(kept);
             out.push_str(&inserted);
             done = at + removed;
             summary.push((at, removed, inserted.len()));
         }
-        out.push_str(&text[done..]);
-        (out, summary)
+        out.push_str(&self.text[done..]);
+        Ok((out, summary))
     }
+}
+
+fn is_growing(name: &str) -> bool {
+    GROWING_METHODS.contains(&name)
+}
+
+/// A string literal.
+fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            other => out.push(other),
+        }
+    }
+    out.push('"');
+    out
 }
 
 fn bytes(span: Span) -> (usize, usize) {

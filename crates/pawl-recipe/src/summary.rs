@@ -115,7 +115,13 @@ impl Recipe {
             hasher.update(format!("{} {} ", param.name, show(&param.shape)).as_bytes());
             hash_init(&mut hasher, &param.init);
         }
-        let batch = (self.seq_len(), self.tokens_per_step(), self.vocab_size(), self.mixture(), self.packing().name());
+        let batch = (
+            self.seq_len(),
+            self.tokens_per_step(),
+            self.vocab_size(),
+            self.mixture(),
+            self.packing().name(),
+        );
         hasher.update(format!("{batch:?}").as_bytes());
         Ok(hasher.finalize().to_hex().to_string())
     }
@@ -169,7 +175,8 @@ fn peak_bytes(graph: &Graph, outputs: &[ValueId]) -> u64 {
     let mut home: Vec<usize> = (0..graph.values.len()).collect();
     let mut last_use = vec![0usize; graph.values.len()];
     for (at, instr) in graph.instrs.iter().enumerate().filter(|(at, _)| needed[*at]) {
-        let view = matches!(instr.op, Op::Reshape { .. } | Op::Expand { .. } | Op::Detach | Op::Transpose { .. });
+        let view =
+            matches!(instr.op, Op::Reshape { .. } | Op::Expand { .. } | Op::Detach | Op::Transpose { .. });
         if view {
             home[instr.outputs[0].idx()] = home[instr.inputs[0].idx()];
         }

@@ -1,7 +1,7 @@
 //! What a recipe holds in its hands: tensors, and the numbers and shapes given with them.
 
 use crate::context::{Context, Trace, context, show};
-use crate::error::{Refusal, refuse, refuse_with};
+use crate::error::{Refusal, raise, raise_with, refuse, refuse_with};
 use pawl_graph::{DType, Graph, ValueId};
 use starlark::environment::{Methods, MethodsBuilder};
 use starlark::eval::Evaluator;
@@ -11,13 +11,16 @@ use starlark::values::float::StarlarkFloat;
 use starlark::values::list::ListRef;
 use starlark::values::tuple::{AllocTuple, TupleRef, UnpackTuple};
 use starlark::values::{
-    Heap, NoSerialize, ProvidesStaticType, StarlarkPagablePanic, StarlarkValue, Value, ValueLike, starlark_value,
+    Heap, NoSerialize, ProvidesStaticType, StarlarkPagablePanic, StarlarkValue, Value, ValueLike,
+    starlark_value,
 };
 use std::cell::RefMut;
 use std::fmt;
 
 /// A value of the graph being traced. Its operations are in `operators.rs` and `ops.rs`.
-#[derive(Clone, Debug, PartialEq, ProvidesStaticType, NoSerialize, StarlarkPagablePanic, allocative::Allocative)]
+#[derive(
+    Clone, Debug, PartialEq, ProvidesStaticType, NoSerialize, StarlarkPagablePanic, allocative::Allocative,
+)]
 pub(crate) struct Tensor {
     pub(crate) trace: u32,
     pub(crate) id: u32,
@@ -137,7 +140,9 @@ fn short(text: &str) -> String {
 
 /// Items of a list or tuple.
 pub(crate) fn items<'v>(value: Value<'v>) -> Option<&'v [Value<'v>]> {
-    ListRef::from_value(value).map(|list| list.content()).or_else(|| TupleRef::from_value(value).map(|t| t.content()))
+    ListRef::from_value(value)
+        .map(|list| list.content())
+        .or_else(|| TupleRef::from_value(value).map(|t| t.content()))
 }
 
 /// A shape given as a list or tuple of extents.
@@ -269,7 +274,9 @@ fn tensor_methods(builder: &mut MethodsBuilder) {
 
     fn sum<'v>(
         this: &Tensor,
-        #[starlark(default = starlark::values::none::NoneOr::None)] axis: starlark::values::none::NoneOr<Value<'v>>,
+        #[starlark(default = starlark::values::none::NoneOr::None)] axis: starlark::values::none::NoneOr<
+            Value<'v>,
+        >,
         #[starlark(default = true)] keepdim: bool,
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<Tensor> {
@@ -278,7 +285,9 @@ fn tensor_methods(builder: &mut MethodsBuilder) {
 
     fn mean<'v>(
         this: &Tensor,
-        #[starlark(default = starlark::values::none::NoneOr::None)] axis: starlark::values::none::NoneOr<Value<'v>>,
+        #[starlark(default = starlark::values::none::NoneOr::None)] axis: starlark::values::none::NoneOr<
+            Value<'v>,
+        >,
         #[starlark(default = true)] keepdim: bool,
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<Tensor> {
@@ -287,7 +296,9 @@ fn tensor_methods(builder: &mut MethodsBuilder) {
 
     fn max<'v>(
         this: &Tensor,
-        #[starlark(default = starlark::values::none::NoneOr::None)] axis: starlark::values::none::NoneOr<Value<'v>>,
+        #[starlark(default = starlark::values::none::NoneOr::None)] axis: starlark::values::none::NoneOr<
+            Value<'v>,
+        >,
         #[starlark(default = true)] keepdim: bool,
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<Tensor> {
@@ -308,13 +319,13 @@ fn tensor_methods(builder: &mut MethodsBuilder) {
     ) -> starlark::Result<Tensor> {
         let n = count(n, "heads")?;
         let Some((width, lead)) = this.shape.split_last() else {
-            return Err(refuse::<()>("heads: a scalar has no width to split").unwrap_err().into());
+            return raise("heads: a scalar has no width to split");
         };
         if !width.is_multiple_of(n) {
-            return Err(starlark::Error::new_other(Refusal {
-                because: format!("heads: the width of {this} does not divide into {n} heads"),
-                hint: Some("choose a width that is a multiple of the number of heads".to_string()),
-            }));
+            return raise_with(
+                format!("heads: the width of {this} does not divide into {n} heads"),
+                "choose a width that is a multiple of the number of heads",
+            );
         }
         let to: Vec<usize> = lead.iter().copied().chain([n, width / n]).collect();
         with_trace(eval, "heads", |t| crate::shaping::reshape(t, in_trace(t, this)?, to))
@@ -322,10 +333,7 @@ fn tensor_methods(builder: &mut MethodsBuilder) {
 
     fn merge_heads<'v>(this: &Tensor, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<Tensor> {
         let [lead @ .., h, d] = this.shape.as_slice() else {
-            return Err(starlark::Error::new_other(Refusal {
-                because: format!("merge_heads: {this} has no head axes (.., H, D)"),
-                hint: None,
-            }));
+            return raise(format!("merge_heads: {this} has no head axes (.., H, D)"));
         };
         let to: Vec<usize> = lead.iter().copied().chain([h * d]).collect();
         with_trace(eval, "merge_heads", |t| crate::shaping::reshape(t, in_trace(t, this)?, to))

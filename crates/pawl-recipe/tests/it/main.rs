@@ -3,6 +3,8 @@
 mod graphs;
 #[path = "../../../pawl-model/examples/parity/inputs.rs"]
 mod inputs;
+mod limits;
+mod shipped_recipes;
 mod std_library;
 
 use pawl_recipe::{Overrides, Recipe, RecipeError, Source, std_only};
