@@ -3,7 +3,7 @@
 use crate::answer::{Champion, Counts, RunFilter, RunRecord, RunState, RunSummary, Shown, Trial};
 use crate::store::sqlite_error;
 use crate::{Ledger, LedgerError, RunDiff, diff_runs};
-use pawl_record::{CampaignManifest, Decision, Event, Promotion, Proposal, Verdict};
+use pawl_record::{CampaignManifest, Decision, Event, Promotion, Proposal, Verdict, from_json};
 use rusqlite::{Params, Row};
 use serde::de::DeserializeOwned;
 use std::fs;
@@ -80,7 +80,7 @@ impl Ledger {
     pub fn events(&self, id: &str) -> Result<Vec<Event>, LedgerError> {
         let path = run_folder(&self.lab, id).join("events.jsonl");
         match fs::read_to_string(&path) {
-            Ok(text) => Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()),
+            Ok(text) => Ok(text.lines().filter_map(|line| from_json(line.as_bytes()).ok()).collect()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(source) => Err(LedgerError::Io { action: "read", path, source }),
         }
@@ -206,7 +206,7 @@ impl Ledger {
     }
 
     fn parse<T: DeserializeOwned>(&self, kind: &str, text: &str) -> Result<T, LedgerError> {
-        serde_json::from_str(text).map_err(|source| LedgerError::BrokenFact {
+        from_json(text.as_bytes()).map_err(|source| LedgerError::BrokenFact {
             path: self.lab.join("ledger.sqlite"),
             what: kind.to_string(),
             source,

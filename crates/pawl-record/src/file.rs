@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -70,7 +71,14 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), FileError>
 /// Reads one JSON document.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, FileError> {
     let text = fs::read(path).map_err(io_error("read", path))?;
-    serde_json::from_slice(&text).map_err(|source| FileError::Malformed { path: path.to_path_buf(), source })
+    from_json(&text).map_err(|source| FileError::Malformed { path: path.to_path_buf(), source })
+}
+
+/// Reads a record from JSON text. Every record is read through this function: one of our dependencies
+/// turns on `serde_json/arbitrary_precision` for the whole build, with which a number that is read
+/// straight into an untagged or internally tagged enum arrives as a map. By way of a [`Value`] it does not.
+pub fn from_json<T: DeserializeOwned>(text: &[u8]) -> Result<T, serde_json::Error> {
+    T::deserialize(serde_json::from_slice::<Value>(text)?)
 }
 
 /// Appends one JSON line. A torn last line is possible after a crash; readers skip it.
@@ -80,4 +88,21 @@ pub fn append_line<T: Serialize>(path: &Path, value: &T) -> Result<(), FileError
     let mut file =
         OpenOptions::new().create(true).append(true).open(path).map_err(io_error("append to", path))?;
     file.write_all(&line).map_err(io_error("append to", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Event, SettingValue};
+
+    #[test]
+    fn numbers_in_enums_are_read_whatever_another_crate_turns_on() {
+        for number in [0.9, 100.0, 5e11, 1e22, -1e-7, 0.1 + 0.2] {
+            let value = SettingValue::Float(number);
+            let text = serde_json::to_vec(&value).unwrap();
+            assert_eq!(from_json::<SettingValue>(&text).unwrap(), value);
+            let event = Event::Step { step: 3, loss: number, seconds: 0.5 };
+            assert_eq!(from_json::<Event>(&serde_json::to_vec(&event).unwrap()).unwrap(), event);
+        }
+    }
 }

@@ -10,10 +10,10 @@ mod run;
 mod setting;
 
 pub use data::{
-    CorpusCrate, CorpusManifest, CorpusRefusal, DataManifest, DataSource, DomainRecord, SkippedFile, SourceFile, Split,
-    SplitRule, TextSize, TokenFile, TokenManifest,
+    CorpusCrate, CorpusManifest, CorpusRefusal, DataManifest, DataSource, DomainRecord, SkippedFile,
+    SourceFile, Split, SplitRule, TextSize, TokenFile, TokenManifest,
 };
-pub use file::{FileError, append_line, read_json, write_atomic, write_json};
+pub use file::{FileError, append_line, from_json, read_json, write_atomic, write_json};
 pub use research::{
     CampaignBudget, CampaignEnd, CampaignManifest, Category, Change, Decision, EndReason, EqualTime,
     Evidence, FinalMeasurement, JudgeSettings, KeptEffect, Measured, Noise, NoisePair, PairRecord,

@@ -352,10 +352,12 @@ pub struct Promotion {
     pub flops_per_step: f64,
     /// Gain over the previous champion as it was measured when it won (biased upwards).
     pub gain: Option<Evidence>,
-    /// Mean search score of the runs that made it champion (of the A/A runs for generation 0), bits per byte.
+    /// Mean search score on its first fresh seeds (of the A/A runs for generation 0), bits per byte.
     pub mean_bpb: f64,
-    /// A run of this champion in `lab/runs`.
+    /// A run of this champion in `lab/runs`, with its checkpoint.
     pub run: String,
+    /// Its runs on its first fresh seeds, paid for in the verdict that promoted it; empty for generation 0.
+    pub fresh_runs: Vec<String>,
     /// Seconds of campaign time.
     pub elapsed_s: f64,
 }

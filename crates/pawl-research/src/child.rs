@@ -66,7 +66,7 @@ impl World for ChildWorld<'_> {
         if !ended?.success() {
             return Err(TrialError::Failed(last_lines(&stderr)));
         }
-        let printed: Printed = serde_json::from_str(&stdout)
+        let printed: Printed = pawl_record::from_json(stdout.as_bytes())
             .map_err(|error| TrialError::Failed(format!("the trial printed no result: {error}")))?;
         Ok(score(printed))
     }
@@ -99,7 +99,12 @@ impl ChildWorld<'_> {
         if trial.seal {
             command.arg("--seal");
         }
-        command.args(["--threads", "1", "--data", &self.data, "--json", "--lab"]).arg(&self.lab);
+        if !trial.keep {
+            command.arg("--score-only");
+        }
+        command
+            .args(["--threads", "1", "--score-only", "--data", &self.data, "--json", "--lab"])
+            .arg(&self.lab);
         command
     }
 
