@@ -118,7 +118,12 @@ pub fn pretrain(
     options: &TrainOptions<'_>,
 ) -> Result<RunResult, TrainError> {
     let begun = Instant::now();
-    if let Some(result) = RunDir::result(lab, &manifest.id)? {
+    // A run that was wanted for its score alone is run again when its checkpoint is wanted: to the same bits.
+    if let Some(result) = RunDir::result(lab, &manifest.id)?
+        && (!options.keep_checkpoints
+            || result.checkpoint_hash.is_some()
+            || result.status == RunStatus::Diverged)
+    {
         return Ok(result);
     }
     if recipe.vocab_size() != data.tokenizer.vocab_size() {
