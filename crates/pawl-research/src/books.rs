@@ -48,9 +48,9 @@ impl Cost {
     }
 }
 
-/// What determines a score: all of a trial but its time limit.
+/// What determines a score: all of a trial but how long it may take and what it leaves behind.
 fn key(trial: &Trial) -> String {
-    format!("{:?}", Trial { limit_s: None, ..trial.clone() })
+    format!("{:?}", Trial { limit_s: None, keep: false, ..trial.clone() })
 }
 
 impl Books {
@@ -66,9 +66,10 @@ impl Books {
         let mut books = Books { champions: store.champions()?, proposals, verdicts, ..Books::default() };
         if let Some(noise) = store.noise()? {
             books.claimed.extend(noise.pairs.iter().flat_map(|pair| pair.runs.clone()));
-            let runs = books.claimed.len() as u64;
+            let runs = 2 * noise.pairs.len() as u64;
             books.read.add(Cost { runs, flops: noise.flops, seconds: noise.train_seconds });
         }
+        books.claimed.extend(books.champions.iter().flat_map(|champion| champion.fresh_runs.clone()));
         for verdict in books.verdicts.values() {
             books.claimed.extend(runs_of(&verdict.pairs));
             books.claimed.extend(verdict.equal_time.iter().flat_map(|control| control.champion_runs.clone()));

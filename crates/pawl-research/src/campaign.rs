@@ -12,7 +12,7 @@ use crate::judge::{self, NoiseScale};
 use crate::options::{CampaignOptions, open_manifest};
 use crate::researcher::{Context, Draft};
 use crate::store::{self, Store};
-use crate::world::{Checked, World};
+use crate::world::{Checked, Score, Trial, World};
 use pawl_record::{
     CampaignBudget, CampaignManifest, Decision, EndReason, EqualTime, Evidence, Noise, Promotion, Proposal,
     SCHEMA, Settings, Verdict,
@@ -95,7 +95,7 @@ impl<'a> Campaign<'a> {
         let noise = store.noise()?;
         let spent_s = books.last_elapsed_s(noise.as_ref(), &store)?;
         let clock_offset_s = spent_s - world.seconds();
-        let mut campaign = Campaign {
+        Ok(Campaign {
             options,
             world,
             tell,
@@ -105,17 +105,16 @@ impl<'a> Campaign<'a> {
             noise,
             champion: compiled,
             clock_offset_s,
-        };
-        // Killed between a verdict and the champion it made.
-        if let Some(number) = campaign.books.unrecorded_promotion() {
-            campaign.promote(number)?;
-        }
-        Ok(campaign)
+        })
     }
 
     /// The campaign. Everything else computes; this decides what comes next.
     fn proceed(&mut self) -> Result<EndReason, CampaignError> {
         self.learn_noise()?;
+        // Killed between a verdict and the champion it made.
+        if let Some(number) = self.books.unrecorded_promotion() {
+            self.promote(number)?;
+        }
         let reason = loop {
             let mut round = self.books.unfinished();
             if round.is_empty() {
@@ -318,6 +317,10 @@ impl<'a> Campaign<'a> {
         let number = candidate.proposal.number;
         let mut runs = runs_of(&candidate.pairs);
         runs.extend(equal_time.iter().flat_map(|control| control.champion_runs.clone()));
+        if promoted {
+            let fresh = self.fresh_scores(&candidate.proposal)?;
+            runs.extend(fresh.into_iter().map(|score| score.run));
+        }
         let newly = self.books.claim(&runs);
         let verdict = Verdict {
             schema: SCHEMA,
@@ -343,29 +346,53 @@ impl<'a> Campaign<'a> {
         Ok(verdict)
     }
 
+    /// A champion to be on the first of its own pair seeds: its challengers need those runs, and they show it
+    /// without the luck it won by.
+    fn fresh_scores(&mut self, proposal: &Proposal) -> Result<Vec<Score>, CampaignError> {
+        let before = &self.books.champions[proposal.generation as usize];
+        let recipe = proposal.recipe.clone().unwrap_or_else(|| before.recipe.clone());
+        let generation = before.generation + 1;
+        let trials: Vec<Trial> = (0..self.options.workers as u64)
+            .map(|pair_idx| self.pair_trial(generation, pair_idx, &recipe, &proposal.settings))
+            .collect();
+        let what = format!("champion {generation}");
+        let mut fresh = Vec::new();
+        for score in self.scores(&what, &trials, true)? {
+            fresh.push(score.map_err(|reason| CampaignError::Trial { what: what.clone(), reason })?);
+        }
+        if fresh.iter().all(|score| score.val_bpb.is_none()) {
+            let reason = "it diverged on every fresh seed".to_string();
+            return Err(CampaignError::Trial { what, reason });
+        }
+        Ok(fresh)
+    }
+
     /// Makes the challenger of a kept proposal champion.
     fn promote(&mut self, number: u64) -> Result<(), CampaignError> {
-        let proposal = &self.books.proposals[number as usize - 1];
-        let verdict = &self.books.verdicts[&number];
-        let compiled = self.compile(proposal).map_err(CampaignError::Recipe)?;
-        let scores: Vec<f64> = verdict.pairs.iter().filter_map(|pair| pair.challenger_bpb).collect();
-        let last = verdict.pairs.last().expect("a keep has pairs");
+        let proposal = self.books.proposals[number as usize - 1].clone();
+        let verdict = self.books.verdicts[&number].clone();
+        let compiled = self.compile(&proposal).map_err(CampaignError::Recipe)?;
         let before = self.books.champion();
+        let generation = before.generation + 1;
+        let recipe = proposal.recipe.clone().unwrap_or_else(|| before.recipe.clone());
+        let fresh = self.fresh_scores(&proposal)?;
+        let bpb: Vec<f64> = fresh.iter().filter_map(|score| score.val_bpb).collect();
         let promotion = Promotion {
             schema: SCHEMA,
-            generation: before.generation + 1,
+            generation,
             proposal: Some(number),
-            recipe: proposal.recipe.clone().unwrap_or_else(|| before.recipe.clone()),
-            settings: proposal.settings.clone(),
+            recipe,
+            settings: proposal.settings,
             fingerprint: compiled.fingerprint.clone(),
             num_params: compiled.num_params,
             flops_per_step: compiled.flops_per_step,
             gain: verdict.evidence,
-            mean_bpb: scores.iter().sum::<f64>() / scores.len() as f64,
-            run: last.challenger_run.clone(),
+            mean_bpb: bpb.iter().sum::<f64>() / bpb.len() as f64,
+            run: fresh[0].run.clone(),
+            fresh_runs: fresh.into_iter().map(|score| score.run).collect(),
             elapsed_s: verdict.elapsed_s,
         };
-        self.store.write(&format!("champions/{:04}.json", promotion.generation), &promotion)?;
+        self.store.write(&format!("champions/{generation:04}.json"), &promotion)?;
         (self.tell)(CampaignEvent::Promotion(&promotion));
         self.books.champions.push(promotion);
         self.champion = compiled;

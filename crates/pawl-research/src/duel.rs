@@ -5,7 +5,7 @@ use crate::judge::{self, Ruling};
 use crate::levels;
 use crate::random::hash;
 use crate::world::{Checked, Score, Trial};
-use pawl_record::{Decision, EqualTime, Evidence, PairRecord, Proposal};
+use pawl_record::{Decision, EqualTime, Evidence, PairRecord, Proposal, RecipeRef, Settings};
 use std::collections::BTreeSet;
 
 /// A proposal under trial.
@@ -42,7 +42,7 @@ impl Candidate {
 /// Seed of a pair: fresh for every champion, so that none is judged on the seeds it won on. 31 bits, so
 /// that it reads and types well; two of a campaign's few hundred seeds coincide once in ten thousand
 /// campaigns, and then a pair is repeated, not lost.
-pub(crate) fn pair_seed(campaign_seed: u64, generation: u64, pair_idx: u64) -> u64 {
+fn pair_seed(campaign_seed: u64, generation: u64, pair_idx: u64) -> u64 {
     hash(&[campaign_seed, 1, generation, pair_idx]) >> 33
 }
 
@@ -206,8 +206,19 @@ impl Campaign<'_> {
 
     fn champion_trial(&self, generation: u64, pair_idx: u64) -> Trial {
         let champion = &self.books.champions[generation as usize];
+        self.pair_trial(generation, pair_idx, &champion.recipe, &champion.settings)
+    }
+
+    /// A champion's trial on a pair seed; the first of each champion leaves a checkpoint behind.
+    pub(crate) fn pair_trial(
+        &self,
+        generation: u64,
+        pair_idx: u64,
+        recipe: &RecipeRef,
+        settings: &Settings,
+    ) -> Trial {
         let seed = pair_seed(self.manifest.seed, generation, pair_idx);
-        self.trial(&champion.recipe, &champion.settings, seed)
+        Trial { keep: pair_idx == 0, ..self.trial(recipe, settings, seed) }
     }
 
     fn challenger_trial(&self, proposal: &Proposal, pair_idx: u64) -> Trial {

@@ -1,7 +1,6 @@
 //! Trials that belong to no proposal: the A/A pairs at the start, the final measurement at the end.
 
 use crate::campaign::{Campaign, CampaignError, CampaignEvent};
-use crate::duel::pair_seed;
 use crate::judge::{NoiseScale, t_half_width};
 use crate::random::hash;
 use crate::world::{Score, Trial, TrialError, run_side_by_side};
@@ -27,6 +26,7 @@ impl Campaign<'_> {
             seed,
             init_seed: None,
             seal: false,
+            keep: false,
             limit_s: self.noise.as_ref().map(|noise| (PATIENCE * noise.run_seconds).max(LEAST_PATIENCE_S)),
         }
     }
@@ -84,11 +84,10 @@ impl Campaign<'_> {
         }
         let mut trials = Vec::new();
         for pair_idx in 0..self.manifest.judge.noise_pairs {
-            let seed = pair_seed(self.manifest.seed, 0, pair_idx);
-            let first = self.trial(&self.manifest.recipe, &self.manifest.settings, seed);
-            let init_seed = hash(&[seed, INIT]) >> 33;
+            let first = self.pair_trial(0, pair_idx, &self.manifest.recipe, &self.manifest.settings);
+            let init_seed = hash(&[first.seed, INIT]) >> 33;
             trials.push(first.clone());
-            trials.push(Trial { init_seed: Some(init_seed), ..first });
+            trials.push(Trial { init_seed: Some(init_seed), keep: false, ..first });
         }
         let mut scores = Vec::new();
         for score in self.scores("noise", &trials, true)? {
@@ -115,6 +114,7 @@ impl Campaign<'_> {
             gain: None,
             mean_bpb: noise.mean_bpb,
             run: noise.pairs[0].runs[0].clone(),
+            fresh_runs: Vec::new(),
             elapsed_s: noise.elapsed_s,
         };
         self.store.write("champions/0000.json", &promotion)?;

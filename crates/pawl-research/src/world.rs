@@ -73,6 +73,8 @@ pub struct Trial {
     pub init_seed: Option<u64>,
     /// Whether the sealed split is scored too.
     pub seal: bool,
+    /// Whether its checkpoint is kept, to sample from and to go on with.
+    pub keep: bool,
     /// Seconds after which the trial is given up.
     pub limit_s: Option<f64>,
 }

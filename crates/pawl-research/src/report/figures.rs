@@ -157,9 +157,9 @@ fn promotion_labels(plot: &mut Plot, report: &Report, along: Along, x_of: &dyn F
         let name = format!("{number} {cut}{dots}");
         let y = (own + 19.0).max(lowest + LINE);
         let (right, width) = (plot.across(at.0), LETTER * name.chars().count() as f64);
-        let is_free = !places.iter().any(|(x, down)| {
-            (right - width..right).contains(x) && (y - 16.0..y + 8.0).contains(down)
-        });
+        let is_free = !places
+            .iter()
+            .any(|(x, down)| (right - width..right).contains(x) && (y - 16.0..y + 8.0).contains(down));
         let fits = right > width && y < own + 4.0 * LINE && is_free;
         let below = (2.0, 19.0);
         if along == Along::Trials && fits {
@@ -199,7 +199,9 @@ pub(super) fn learning(report: &Report) -> Option<String> {
     let unit = flops_unit(longest);
     // The first drop from the uniform guess would flatten all that follows.
     let shown = points().filter(|(flops, _)| *flops > 0.06 * longest).map(|(_, loss)| *loss);
-    let y = Scale::around(shown, 0.05);
+    let tight = Scale::around(shown, 0.05);
+    // Room below for the name of the lower curve.
+    let y = Scale { low: tight.low - 0.1 * (tight.high - tight.low), high: tight.high };
     let x = Scale { low: 0.0, high: longest / unit.0 };
     let mut plot = Plot::new("training loss of the start and the champion against compute", x, y, 240.0);
     plot.y_axis(5);

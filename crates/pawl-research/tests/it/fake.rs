@@ -210,7 +210,7 @@ impl World for Fake {
 
     fn run(&self, trial: &Trial) -> Result<Score, TrialError> {
         let fingerprint = self.fingerprint(&trial.settings);
-        let identity = Trial { limit_s: None, recipe: Default::default(), ..trial.clone() };
+        let identity = Trial { limit_s: None, keep: false, recipe: Default::default(), ..trial.clone() };
         let id = format!("{:012x}", words(&format!("{fingerprint} {identity:?}")) >> 16);
         let mut state = self.state.lock().unwrap();
         if let Some(score) = state.runs.get(&id) {

@@ -73,7 +73,10 @@ fn a_campaign_is_reported_at_every_moment_of_its_life() {
     let (_lab, report) = report_of(&full.until_start());
     assert_eq!((report.headline, report.champions.len(), report.trials.len()), (Headline::NothingKept, 0, 0));
     for text in [report::html(&report), report::markdown(&report)] {
-        assert!(!text.contains("NaN") && !text.contains("inf") && !text.contains(">-0") && !text.contains(" -0 "), "{text}");
+        assert!(
+            !text.contains("NaN") && !text.contains("inf") && !text.contains(">-0") && !text.contains(" -0 "),
+            "{text}"
+        );
     }
     let (_lab, report) = report_of(&full.until_verdict(0));
     assert_eq!(report.headline, Headline::NothingKept);

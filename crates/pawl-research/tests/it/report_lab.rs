@@ -329,6 +329,7 @@ fn promotion(
     elapsed_s: f64,
 ) -> Promotion {
     Promotion {
+        fresh_runs: Vec::new(),
         schema: SCHEMA,
         generation,
         proposal,
