@@ -6,8 +6,10 @@
 
 mod check;
 mod inputs;
+mod machine;
 
-use pawl_engine::reference;
+use check::Machine;
+use pawl_engine::{Engine, reference};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -22,12 +24,15 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    let engine = Engine::new(2);
+    let mut float64 = |graph: &_, leaves: &_, outputs: &[_]| reference::run(graph, leaves, outputs, |x| x);
+    let mut float32 = |graph: &_, leaves: &_, outputs: &[_]| machine::run(&engine, graph, leaves, outputs);
+    let machines: [(&str, &mut Machine<'_>); 2] =
+        [("reference, float64", &mut float64), ("engine, float32", &mut float32)];
     let mut holds = true;
-    for (name, round) in [("float64", identity as fn(f64) -> f64), ("float32", to_f32)] {
-        println!("reference, {name}");
-        let mut machine =
-            |graph: &_, leaves: &_, outputs: &[_]| reference::run(graph, leaves, outputs, round);
-        match check::run(&file, &mut machine) {
+    for (name, machine) in machines {
+        println!("{name}");
+        match check::run(&file, machine) {
             Ok(report) => {
                 print(&report);
                 holds &= report.holds();
@@ -39,14 +44,6 @@ fn main() -> ExitCode {
         }
     }
     if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-fn identity(x: f64) -> f64 {
-    x
-}
-
-fn to_f32(x: f64) -> f64 {
-    f64::from(x as f32)
 }
 
 fn read(path: &str) -> Result<serde_json::Value, String> {
