@@ -3,7 +3,7 @@
 //! Content addressing makes a finished run free: the child finds it in `lab/runs` and prints its result.
 
 use crate::world::{Checked, Score, Trial, TrialError, World};
-use pawl_record::{RunManifest, RunResult, RunStatus, Settings};
+use pawl_record::{RunManifest, RunResult, RunStatus, Settings, from_json};
 use serde::Deserialize;
 use std::io::Read;
 use std::path::{Path, PathBuf};

@@ -64,18 +64,20 @@ fn header(out: &mut String, report: &Report) {
 }
 
 fn tiles(out: &mut String, report: &Report) {
-    let tally = &report.tally;
-    let (number, unit, note, style) = gain_tile(report);
+    let Report { tally, bound, cost, .. } = report;
+    out.push_str("<section class=\"tiles\">\n");
     let mut tile = |style: &str, name: &str, number: &str, unit: &str, note: &str| {
-        let _ = write!(
+        let _ = writeln!(
             out,
-            "<div class=\"tile {style}\"><p class=\"what\">{}</p><p class=\"number\">{}<span class=\"unit\"> {}</span></p><p class=\"note\">{}</p></div>\n",
+            "<div class=\"tile {style}\"><p class=\"what\">{}</p><p class=\"number\">{}\
+             <span class=\"unit\"> {}</span></p><p class=\"note\">{}</p></div>",
             escape(name),
             escape(number),
             escape(unit),
             escape(note)
         );
     };
+    let (number, unit, note, style) = gain_tile(report);
     tile(&format!("tiles-first {style}"), "gain", &number, unit, &note);
     let rest = [
         ("undecided", tally.undecided),
@@ -85,27 +87,12 @@ fn tiles(out: &mut String, report: &Report) {
     ];
     let rest: Vec<String> =
         rest.iter().filter(|(_, n)| *n > 0).map(|(word, n)| format!("{n} {word}")).collect();
-    tile("", "changes kept", &tally.kept.to_string(), &format!("of {}", tally.proposals), &rest.join(", "));
-    let bound = &report.bound;
-    tile(
-        "",
-        "false keeps",
-        &format!("≤ {}", percent(bound.alpha)),
-        "",
-        &format!("expected share, over {}", count(bound.tests, "test")),
-    );
-    let cost = &report.cost;
-    let cost = &report.cost;
-    tile(
-        "tiles-last",
-        "cost",
-        &duration(cost.core_seconds),
-        "of core time",
-        &format!("{}, {}, ${:.2}", count(cost.runs, "run"), si(cost.flops, "FLOP"), cost.money_usd),
-    );
-    // The four tiles are one grid.
-    let start = out.find("<div class=\"tile tiles-first").expect("the first tile was just written");
-    out.insert_str(start, "<section class=\"tiles\">\n");
+    let of = format!("of {}", tally.proposals);
+    tile("", "changes kept", &tally.kept.to_string(), &of, &rest.join(", "));
+    let share = format!("expected share, over {}", count(bound.tests, "test"));
+    tile("", "false keeps", &format!("≤ {}", percent(bound.alpha)), "", &share);
+    let spent = format!("{}, {}, ${:.2}", count(cost.runs, "run"), si(cost.flops, "FLOP"), cost.money_usd);
+    tile("tiles-last", "cost", &duration(cost.core_seconds), "of core time", &spent);
     out.push_str("</section>\n");
 }
 
@@ -184,10 +171,10 @@ fn kept_section(out: &mut String, report: &Report) {
         let again =
             trial.remeasured.map_or("–".into(), |gain| gain_with_interval(gain.mean, gain.half_width));
         let again = unbroken(&again);
-        let _ = write!(
+        let _ = writeln!(
             out,
             "<tr><td class=\"n\">{}</td><td>{}<p class=\"why\">{}</p></td><td class=\"n\">{}</td><td class=\"n strong\">{again}</td>\
-             <td class=\"n wide\">{}</td><td class=\"n wide\">{}</td><td class=\"n wide\">{}</td></tr>\n",
+             <td class=\"n wide\">{}</td><td class=\"n wide\">{}</td><td class=\"n wide\">{}</td></tr>",
             trial.number,
             escape(&plain(&trial.change)),
             escape(&plain(&trial.hypothesis)),
