@@ -116,8 +116,8 @@ mod tests {
     use super::*;
     use crate::kernels::testing::{check_close, isas, numbers, same_bits};
 
-    /// Logits of -10 .. 10; worst seen 7e-7 of 1 + |x|.
-    const TOLERANCE: f32 = 3e-6;
+    /// Logits of -10 .. 10; worst seen 1.7e-7 of 1 + |x|.
+    const TOLERANCE: f32 = 5e-7;
 
     /// The definition: loss, lse, dlogits.
     fn reference(logits: &[f32], targets: &[i32], dloss: &[f32], v: usize) -> [Vec<f32>; 3] {

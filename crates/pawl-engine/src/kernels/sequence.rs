@@ -160,10 +160,10 @@ mod tests {
     use super::*;
     use crate::kernels::testing::{check_close, isas, numbers, same_bits};
 
-    /// A rotation of unit numbers; worst seen 6e-8.
+    /// A rotation of unit numbers; worst seen 9.3e-8.
     const ROPE_TOLERANCE: f32 = 2e-7;
-    /// 300 steps with |a| < 1; worst seen 3e-7.
-    const SCAN_TOLERANCE: f32 = 1e-6;
+    /// 300 steps with |a| < 1; worst seen 1.5e-7.
+    const SCAN_TOLERANCE: f32 = 5e-7;
 
     #[test]
     fn rope_agrees_with_the_definition_and_its_inverse_undoes_it() {

@@ -3,8 +3,8 @@
 use super::*;
 use crate::kernels::testing::{check_close, isas, numbers, same_bits};
 
-/// Outputs and gradients of unit-sized inputs; worst seen 3.2e-6 of 1 + |x|.
-const TOLERANCE: f32 = 1e-5;
+/// Outputs and gradients of unit-sized inputs; worst seen 7.3e-7 of 1 + |x|.
+const TOLERANCE: f32 = 3e-6;
 
 struct Case {
     q: Vec<f32>,
@@ -159,7 +159,7 @@ fn scores_of_any_size_do_not_overflow() {
     case.scale = -300.0;
     let [out, lse, dq, dk, dv] = case.run(&Pool::new(1), Isa::detect());
     assert!([&out, &lse, &dq, &dk, &dv].iter().all(|values| values.iter().all(|x| x.is_finite())));
-    check_close(&out, &case.reference()[0], 1e-3, "out");
+    check_close(&out, &case.reference()[0], TOLERANCE, "out");
 }
 
 #[test]
