@@ -9,6 +9,8 @@ use crate::plan::{Kernel, Loc, Output, Plan, Products, RopeTable, RowLoop, Step}
 use crate::pool::Pool;
 use crate::reference::binary_int;
 use pawl_graph::Graph;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 /// Most buffers that one plan or one loop may bind.
 const MAX_LOOP_BUFFERS: usize = 32;
@@ -17,18 +19,29 @@ const MAX_LOOP_BUFFERS: usize = 32;
 pub struct Engine {
     pool: Pool,
     isa: Isa,
+    profile: Option<Profile>,
 }
 
 impl Engine {
     /// An engine of `num_threads` threads on the best instruction set of this machine.
     pub fn new(num_threads: usize) -> Engine {
-        Engine { pool: Pool::new(num_threads), isa: Isa::detect() }
+        Engine { pool: Pool::new(num_threads), isa: Isa::detect(), profile: None }
     }
 
     /// The same on a chosen instruction set, which must be available.
     pub fn with_isa(num_threads: usize, isa: Isa) -> Engine {
         assert!(isa.is_available(), "{isa:?} is not available on this machine");
-        Engine { pool: Pool::new(num_threads), isa }
+        Engine { pool: Pool::new(num_threads), isa, profile: None }
+    }
+
+    /// Counts from now on what each kernel costs. Meant for one thread: others' work is not seen.
+    pub fn start_profile(&mut self) {
+        self.profile = Some(Profile::default());
+    }
+
+    /// What [`Engine::start_profile`] has counted.
+    pub fn profile(&self) -> Option<&Profile> {
+        self.profile.as_ref()
     }
 
     /// Number of threads.
@@ -99,7 +112,44 @@ impl Program {
 
 fn run_plan(engine: &Engine, plan: &Plan, memory: Memory<'_>, round: usize) {
     for step in &plan.steps {
+        let started = engine.profile.as_ref().map(|_| thread_seconds());
         run_step(engine, plan, step, memory, round);
+        if let (Some(profile), Some(started)) = (&engine.profile, started) {
+            profile.add(&step.kernel, thread_seconds() - started);
+        }
+    }
+}
+
+/// Processor time of the calling thread, seconds: what other processes do does not count.
+fn thread_seconds() -> f64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the clock exists on Linux and the pointer is to a timespec.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
+}
+
+/// Processor time by kernel of the calling thread; a loop over rows counts in its parts.
+#[derive(Default)]
+pub struct Profile {
+    rows: Mutex<BTreeMap<String, (u64, f64)>>,
+}
+
+impl Profile {
+    fn add(&self, kernel: &Kernel, seconds: f64) {
+        if matches!(kernel, Kernel::Loop(_)) {
+            return;
+        }
+        let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        let row = rows.entry(kernel.label()).or_default();
+        *row = (row.0 + 1, row.1 + seconds);
+    }
+
+    /// (kernel, calls, seconds), the longest first; starts again from nothing.
+    pub fn take(&self) -> Vec<(String, u64, f64)> {
+        let rows = std::mem::take(&mut *self.rows.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut rows: Vec<(String, u64, f64)> = rows.into_iter().map(|(k, (n, s))| (k, n, s)).collect();
+        rows.sort_by(|a, b| b.2.total_cmp(&a.2));
+        rows
     }
 }
 
@@ -179,7 +229,7 @@ impl Operands<'_> {
 }
 
 fn run_step(engine: &Engine, plan: &Plan, step: &Step, memory: Memory<'_>, round: usize) {
-    let Engine { pool, isa } = engine;
+    let Engine { pool, isa, .. } = engine;
     let isa = *isa;
     let o = Operands { step, memory };
     match &step.kernel {
@@ -369,7 +419,7 @@ unsafe fn copy(pool: &Pool, to: *mut f32, from: *const f32, axes: &[(usize, usiz
 
 /// Kernels whose work is rows, heads or sequences rather than elements.
 fn row_kernel(engine: &Engine, tables: &[RopeTable], kernel: &Kernel, o: &Operands<'_>) {
-    let Engine { pool, isa } = engine;
+    let Engine { pool, isa, .. } = engine;
     let isa = *isa;
     match *kernel {
         Kernel::RmsNorm { eps, c, rows } => {
@@ -459,7 +509,7 @@ fn attention_dims(shape: [usize; 4], kv: usize) -> AttentionDims {
 }
 
 fn attention_kernel(engine: &Engine, kernel: &Kernel, o: &Operands<'_>) {
-    let Engine { pool, isa } = engine;
+    let Engine { pool, isa, .. } = engine;
     let (shape, kv, mask, scale, backward) = match *kernel {
         Kernel::Attention { shape, kv, mask, scale } => (shape, kv, mask, scale, false),
         Kernel::AttentionBackward { shape, kv, mask, scale } => (shape, kv, mask, scale, true),

@@ -13,6 +13,6 @@ pub mod pool;
 pub mod reference;
 
 pub use buffer::Buffer;
-pub use exec::{Engine, Program};
+pub use exec::{Engine, Profile, Program};
 pub use kernels::Isa;
 pub use plan::{Output, Plan};

@@ -102,15 +102,21 @@ pub fn save_checkpoint(
 
 /// Reads a checkpoint into the model and returns its manifest; `None` where there is none. A crash between
 /// the two renames of a save leaves the previous checkpoint beside, which is read instead.
-pub fn load_checkpoint(folder: &Path, model: &mut Model) -> Result<Option<CheckpointManifest>, CheckpointError> {
+pub fn load_checkpoint(
+    folder: &Path,
+    model: &mut Model,
+) -> Result<Option<CheckpointManifest>, CheckpointError> {
     let name = folder.file_name().unwrap_or_default().to_string_lossy().to_string();
     let candidates = [folder.to_path_buf(), folder.with_file_name(format!(".{name}.old"))];
     let Some(folder) = candidates.into_iter().find(|f| f.join(MANIFEST).exists()) else { return Ok(None) };
     let manifest: CheckpointManifest = read_json(&folder.join(MANIFEST))?;
     let path = folder.join(TENSORS);
     let mismatch = |because: String| CheckpointError::Mismatch { path: path.clone(), because };
-    let bytes =
-        fs::read(&path).map_err(|source| CheckpointError::Io { action: "read", path: path.clone(), source })?;
+    let bytes = fs::read(&path).map_err(|source| CheckpointError::Io {
+        action: "read",
+        path: path.clone(),
+        source,
+    })?;
     let tensors = SafeTensors::deserialize(&bytes).map_err(|e| mismatch(e.to_string()))?;
     let expected = model.tensors().len();
     if tensors.len() != expected {

@@ -87,7 +87,12 @@ impl Model {
         for (param, grad) in train.params.iter().zip(&grads) {
             let buffer = layout.add(InputKind::Grad, &param.name, param.shape.iter().product(), &mut buffers);
             outputs.push(Output { value: *grad, buffer, accumulate });
-            draw(&param.init, init_seed, &param.name, buffers[layout.find(&InputKind::Param, &param.name)].floats_mut());
+            draw(
+                &param.init,
+                init_seed,
+                &param.name,
+                buffers[layout.find(&InputKind::Param, &param.name)].floats_mut(),
+            );
         }
         let loss_buffer = buffers.len();
         buffers.push(Buffer::zeros(1));
@@ -97,9 +102,14 @@ impl Model {
         let gradients = Program::new(&train.graph, &inputs, &outputs, num_threads);
 
         let (update, update_flops) = layout.update_program(&recipe, &mut buffers, num_threads);
-        let scalars =
-            recipe.update_graph().schedules.iter().map(|s| layout.find(&InputKind::Scalar, &s.scalar)).collect();
-        let find = |kind: InputKind| layout.place.iter().find(|((k, _), _)| *k == rank(&kind)).map(|(_, b)| *b);
+        let scalars = recipe
+            .update_graph()
+            .schedules
+            .iter()
+            .map(|s| layout.find(&InputKind::Scalar, &s.scalar))
+            .collect();
+        let find =
+            |kind: InputKind| layout.place.iter().find(|((k, _), _)| *k == rank(&kind)).map(|(_, b)| *b);
         let tokens = find(InputKind::Tokens).expect("a training graph reads tokens");
         let targets = find(InputKind::Targets).expect("a training graph reads targets");
         let rng = find(InputKind::Rng);
@@ -125,6 +135,11 @@ impl Model {
     /// The recipe.
     pub fn recipe(&self) -> &Recipe {
         &self.recipe
+    }
+
+    /// The engine, to profile it.
+    pub fn engine_mut(&mut self) -> &mut Engine {
+        &mut self.engine
     }
 
     /// FLOPs of one update, forward, backward and optimizer.
@@ -161,7 +176,8 @@ impl Model {
             if let Some(rng) = self.rng {
                 let micro = step * self.num_micro as u64 + micro_idx as u64;
                 let key = blake3::hash(&[self.dropout_seed.to_le_bytes(), micro.to_le_bytes()].concat());
-                let word = |k: usize| i32::from_le_bytes(key.as_bytes()[k..k + 4].try_into().expect("four bytes"));
+                let word =
+                    |k: usize| i32::from_le_bytes(key.as_bytes()[k..k + 4].try_into().expect("four bytes"));
                 self.buffers[rng].ints_mut().copy_from_slice(&[word(0), word(4)]);
             }
             self.gradients.run(&self.engine, &mut self.buffers, micro_idx);
@@ -177,8 +193,13 @@ impl Model {
     /// Parameters and optimizer state by name: `path` and `path#state`, in name order.
     pub fn tensors(&self) -> Vec<(&str, &Buffer)> {
         let kept = |kind: u8| kind <= rank(&InputKind::State);
-        let mut tensors: Vec<(&str, &Buffer)> =
-            self.layout.place.iter().filter(|((k, _), _)| kept(*k)).map(|((_, n), b)| (n.as_str(), &self.buffers[*b])).collect();
+        let mut tensors: Vec<(&str, &Buffer)> = self
+            .layout
+            .place
+            .iter()
+            .filter(|((k, _), _)| kept(*k))
+            .map(|((_, n), b)| (n.as_str(), &self.buffers[*b]))
+            .collect();
         tensors.sort_by_key(|(name, _)| *name);
         tensors
     }
@@ -244,7 +265,8 @@ impl Scorer {
         buffers.push(Buffer::zeros(graph.values[output.idx()].len()));
         let outputs = [Output { value: output, buffer: out_buffer, accumulate: false }];
         let program = Program::new(graph, &inputs, &outputs, num_threads);
-        let find = |kind: InputKind| layout.place.iter().find(|((k, _), _)| *k == rank(&kind)).map(|(_, b)| *b);
+        let find =
+            |kind: InputKind| layout.place.iter().find(|((k, _), _)| *k == rank(&kind)).map(|(_, b)| *b);
         let tokens = find(InputKind::Tokens).expect("a model reads tokens");
         let targets = find(InputKind::Targets);
         Scorer { program, buffers, layout, tokens, targets, output: out_buffer }
@@ -274,7 +296,10 @@ impl Scorer {
 
 impl Layout {
     fn find(&self, kind: &InputKind, name: &str) -> usize {
-        *self.place.get(&(rank(kind), name.to_string())).unwrap_or_else(|| panic!("no buffer for {kind:?} {name}"))
+        *self
+            .place
+            .get(&(rank(kind), name.to_string()))
+            .unwrap_or_else(|| panic!("no buffer for {kind:?} {name}"))
     }
 
     /// The buffer of a leaf, made if it is new.
@@ -288,10 +313,17 @@ impl Layout {
     /// Buffers of all leaves of a graph, in its order.
     fn bind(&mut self, graph: &Graph, buffers: &mut Vec<Buffer>) -> Vec<usize> {
         let leaves = graph.inputs.iter();
-        leaves.map(|i| self.add(i.kind.clone(), &i.name, graph.values[i.value.idx()].len(), buffers)).collect()
+        leaves
+            .map(|i| self.add(i.kind.clone(), &i.name, graph.values[i.value.idx()].len(), buffers))
+            .collect()
     }
 
-    fn update_program(&mut self, recipe: &Recipe, buffers: &mut Vec<Buffer>, num_threads: usize) -> (Program, f64) {
+    fn update_program(
+        &mut self,
+        recipe: &Recipe,
+        buffers: &mut Vec<Buffer>,
+        num_threads: usize,
+    ) -> (Program, f64) {
         let update = recipe.update_graph();
         let inputs = self.bind(&update.graph, buffers);
         let mut outputs = Vec::new();

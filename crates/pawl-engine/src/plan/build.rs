@@ -14,6 +14,11 @@ use pawl_graph::{DType, Graph, Instr, Op, Unary, ValueId};
 use std::collections::BinaryHeap;
 
 pub(super) fn compile(graph: &Graph, inputs: &[usize], outputs: &[Output], num_threads: usize) -> Plan {
+    compile_part(graph, inputs, outputs, num_threads, true)
+}
+
+/// The body of a loop over rows is not cut into rows again.
+fn compile_part(graph: &Graph, inputs: &[usize], outputs: &[Output], num_threads: usize, cut_rows: bool) -> Plan {
     assert_eq!(inputs.len(), graph.inputs.len(), "one buffer for each input of the graph");
     let wanted: Vec<ValueId> = outputs.iter().map(|o| o.value).collect();
     let (graph, to) = merge_equal(graph, &wanted);
@@ -21,7 +26,7 @@ pub(super) fn compile(graph: &Graph, inputs: &[usize], outputs: &[Output], num_t
     let outputs: Vec<Output> = outputs.iter().map(|o| Output { value: moved(o.value), ..*o }).collect();
     let values: Vec<ValueId> = outputs.iter().map(|o| o.value).collect();
     let needed = graph.needed(&values);
-    let regions = rows::find(&graph, &needed, &values);
+    let regions = if cut_rows { rows::find(&graph, &needed, &values) } else { Vec::new() };
     let mut outside = vec![false; graph.instrs.len()];
     regions.iter().flat_map(|r| &r.instrs).for_each(|idx| outside[*idx] = true);
     let keep: Vec<ValueId> =
@@ -389,7 +394,7 @@ impl Builder<'_> {
             })
             .collect();
         let inputs: Vec<usize> = (0..num_reads).collect();
-        let body = compile(&region.body, &inputs, &outputs, self.num_threads);
+        let body = compile_part(&region.body, &inputs, &outputs, self.num_threads, false);
         let stride = |len: usize, moves: bool| if moves { len / region.rounds } else { 0 };
         let read_strides = region.reads.iter().map(|(v, cut)| stride(self.len(*v), *cut)).collect();
         let write_strides =

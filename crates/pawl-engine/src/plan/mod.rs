@@ -157,6 +157,47 @@ pub(crate) enum Kernel {
     Loop(Box<RowLoop>),
 }
 
+impl Kernel {
+    /// Name and sizes, for a table of costs.
+    pub(crate) fn label(&self) -> String {
+        match self {
+            Kernel::Map { program, len } => {
+                format!(
+                    "map of {} operations, {} inputs, {len}",
+                    program.instrs.len(),
+                    program.patterns.len()
+                )
+            }
+            Kernel::MapReduce { program, axis, .. } => {
+                format!(
+                    "reduce of {} operations, {} x {} x {}",
+                    program.instrs.len(),
+                    axis.outer,
+                    axis.n,
+                    axis.inner
+                )
+            }
+            Kernel::Gemm(p) => {
+                let t = |on| if on { "T" } else { "N" };
+                format!(
+                    "product {}{} {} x {} x {} x {}",
+                    t(p.ta),
+                    t(p.tb),
+                    p.batch,
+                    p.dims.m,
+                    p.dims.n,
+                    p.dims.k
+                )
+            }
+            Kernel::Copy { axes } => format!("copy {axes:?}"),
+            other => {
+                let text = format!("{other:?}");
+                text.split(" {").next().unwrap_or_default().to_string()
+            }
+        }
+    }
+}
+
 /// A part of the program run for one chunk of rows after another, so that values as wide as the
 /// vocabulary exist for one chunk only.
 #[derive(Clone, Debug)]
