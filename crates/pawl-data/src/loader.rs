@@ -167,6 +167,8 @@ struct Chunks {
     epoch_starts: Vec<u64>,
     /// Of the current epoch: first place in the order and first row of each chunk, and one more.
     chunk_starts: Vec<(usize, u64)>,
+    /// Of the current epoch: tokens that the first of the longest documents of each chunk leaves out.
+    chunk_phases: Vec<usize>,
     /// (epoch, chunk) of `rows`.
     current: Option<(usize, usize)>,
     /// Rows of the current chunk, shuffled.
@@ -193,9 +195,16 @@ impl Chunks {
         let chunk = self.chunk_starts.partition_point(|&(_, start)| start <= in_epoch) - 1;
         if self.current != Some((epoch, chunk)) {
             let places = self.chunk_starts[chunk].0..self.chunk_starts[chunk + 1].0;
+            let sized = |&document: &u32| {
+                let len = shard.document_len(document as usize);
+                Segment { document: u64::from(document), start: 0, len }
+            };
             let documents = &order.of(epoch as u64, shard.num_documents())[places];
-            let sized = |&document: &u32| (u64::from(document), shard.document_len(document as usize));
-            let mut packed = best_fit(&documents.iter().map(sized).collect::<Vec<_>>(), row_len);
+            let mut documents: Vec<Segment> = documents.iter().map(sized).collect();
+            let longest = documents.iter_mut().rev().max_by_key(|document| document.len).expect("not empty");
+            longest.start = self.chunk_phases[chunk];
+            longest.len -= self.chunk_phases[chunk];
+            let mut packed = best_fit(&documents, row_len);
             let row_order = shuffled(packed.len(), key(key(order.key, !(epoch as u64)), chunk as u64));
             self.rows = row_order.into_iter().map(|row| std::mem::take(&mut packed[row as usize])).collect();
             self.current = Some((epoch, chunk));
@@ -203,23 +212,33 @@ impl Chunks {
         &self.rows[(in_epoch - self.chunk_starts[chunk].1) as usize]
     }
 
-    /// Divides the documents of `epoch` into chunks. The rows of a chunk follow from its tokens alone.
+    /// Divides the documents of `epoch` into chunks. The rows of a chunk follow from its lengths alone.
+    ///
+    /// A document that fills many rows would be cut at the same tokens in every epoch; so from the second
+    /// epoch on the longest of a chunk leaves out a part of its first row, which moves all later cuts.
     fn enter_epoch(&mut self, epoch: usize, row_len: usize, shard: &Shard, order: &mut DocumentOrder) {
+        let phase_key = key(order.key, epoch as u64 ^ u64::MAX);
         let documents = order.of(epoch as u64, shard.num_documents());
         let mut left = shard.num_tokens();
-        let (mut tokens, mut rows) = (0, 0);
+        let (mut tokens, mut longest, mut rows) = (0, 0, 0);
         self.current = None;
         self.chunk_starts.clear();
         self.chunk_starts.push((0, 0));
+        self.chunk_phases.clear();
         for (place, &document) in documents.iter().enumerate() {
             let len = shard.document_len(document as usize) as u64;
             tokens += len;
             left -= len;
+            longest = longest.max(len);
             // The last chunk takes what is too little for one of its own.
             if (tokens >= CHUNK_TOKENS && left >= CHUNK_TOKENS / 2) || left == 0 {
-                rows += tokens / row_len as u64;
+                let chunk = self.chunk_phases.len() as u64;
+                let moved = epoch > 0 && longest >= 2 * row_len as u64;
+                let phase = if moved { key(phase_key, !chunk) % row_len as u64 } else { 0 };
+                rows += (tokens - phase) / row_len as u64;
                 self.chunk_starts.push((place + 1, rows));
-                tokens = 0;
+                self.chunk_phases.push(phase as usize);
+                (tokens, longest) = (0, 0);
             }
         }
     }

@@ -18,17 +18,17 @@ pub struct Segment {
     pub len: usize,
 }
 
-/// Packs `documents`, (document, tokens with BOS) in order, into exactly `sum of tokens / row_len` rows
-/// of `row_len` tokens; the rest of the division is left out.
+/// Packs `documents`, in order, into exactly `sum of lengths / row_len` rows of `row_len` tokens; the rest
+/// of the division is left out.
 ///
 /// A row takes what is left of a cut document first, then again and again the longest document that
 /// fits; when none does, the longest of all is cut: it has to be cut somewhere most probably anyway.
-pub fn best_fit(documents: &[(u64, usize)], row_len: usize) -> Vec<Vec<Segment>> {
-    let mut by_len: BTreeMap<usize, VecDeque<u64>> = BTreeMap::new();
-    for &(document, len) in documents {
-        by_len.entry(len).or_default().push_back(document);
+pub fn best_fit(documents: &[Segment], row_len: usize) -> Vec<Vec<Segment>> {
+    let mut by_len: BTreeMap<usize, VecDeque<Segment>> = BTreeMap::new();
+    for &document in documents {
+        by_len.entry(document.len).or_default().push_back(document);
     }
-    let total: usize = documents.iter().map(|&(_, len)| len).sum();
+    let total: usize = documents.iter().map(|document| document.len).sum();
     let mut cut: Option<Segment> = None; // what is left of the document that was cut last
     let mut rows = Vec::with_capacity(total / row_len);
     for _ in 0..total / row_len {
@@ -38,7 +38,7 @@ pub fn best_fit(documents: &[(u64, usize)], row_len: usize) -> Vec<Vec<Segment>>
             let piece = cut.take().unwrap_or_else(|| {
                 let fitting = by_len.range(..=space).next_back().or(by_len.last_key_value());
                 let len = *fitting.expect("there are tokens left for every row").0;
-                Segment { document: take_first(&mut by_len, len), start: 0, len }
+                take_first(&mut by_len, len)
             });
             let len = piece.len.min(space);
             row.push(Segment { len, ..piece });
@@ -52,7 +52,7 @@ pub fn best_fit(documents: &[(u64, usize)], row_len: usize) -> Vec<Vec<Segment>>
     rows
 }
 
-fn take_first(by_len: &mut BTreeMap<usize, VecDeque<u64>>, len: usize) -> u64 {
+fn take_first(by_len: &mut BTreeMap<usize, VecDeque<Segment>>, len: usize) -> Segment {
     let queue = by_len.get_mut(&len).expect("the length was just found");
     let document = queue.pop_front().expect("empty queues are removed");
     if queue.is_empty() {

@@ -272,6 +272,15 @@ fn a_single_file_is_divided_by_position_to_the_byte() {
 }
 
 #[test]
+fn separators_divide_plain_text_into_documents() {
+    let text = format!("{}\n<|endoftext|>\n\n<|endoftext|>", texts().join("\n<|endoftext|>\r\n"));
+    let (_lab, result) = add_file("stories.txt", text.as_bytes());
+    let trimmed: Vec<String> = texts().iter().map(|text| text.trim_end_matches('\n').to_owned()).collect();
+    let (_other, expected) = add_file("a.jsonl", &json_lines(&trimmed));
+    assert_eq!(result.unwrap().manifest().hash, expected.unwrap().manifest().hash);
+}
+
+#[test]
 fn large_plain_text_is_cut_at_blank_lines_and_nothing_is_lost() {
     let paragraph = format!("{}\n\n", babble(1, 400));
     let text = paragraph.repeat(5_500_000 / paragraph.len());

@@ -98,6 +98,28 @@ fn two_epochs_hold_the_same_text_in_another_order() {
     assert!(same_place * 10 < first.len(), "{same_place} of {} rows stayed where they were", first.len());
 }
 
+#[test]
+fn a_long_document_is_cut_elsewhere_in_each_epoch() {
+    let lab = tempfile::tempdir().unwrap();
+    let path = lab.path().join("one.txt");
+    let text: String = (0..3000).map(|n| format!("{n} ")).collect();
+    fs::write(&path, text).unwrap();
+    let options = pawl_data::AddOptions { held_out: Some(0.1), sealed: None };
+    let folder = lab.path().join("data/one");
+    pawl_data::add(&folder, &[path.display().to_string()], options, &quiet).unwrap();
+    let tokenizer = pawl_data::tokenizer(&folder, 265, &quiet).unwrap();
+    let shards = pawl_data::tokens(&folder, &tokenizer, &quiet).unwrap();
+    let rows = shards.train_tokens("text") / 41;
+    let settings = LoaderSettings { batch: 1, ..settings(4, 40, Packing::BestFit) };
+    let epoch = |first: u64| -> Vec<Vec<i32>> {
+        let positions: Vec<u64> = (first..first + rows - 1).collect();
+        batches(&shards, &settings, &positions).into_iter().map(|(inputs, _)| inputs).collect()
+    };
+    let first: std::collections::BTreeSet<Vec<i32>> = epoch(0).into_iter().collect();
+    let again = epoch(rows).iter().filter(|row| first.contains(*row)).count();
+    assert_eq!(again, 0, "of {rows} rows");
+}
+
 /// The share of rows that come from `right`, whose text is in capitals.
 fn share_of_right(prepared: &Prepared, mixture: &[(&str, f64)], num_batches: u64) -> f64 {
     let mixture = mixture.iter().map(|&(name, weight)| (name.to_owned(), weight)).collect();

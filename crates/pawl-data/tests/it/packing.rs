@@ -44,9 +44,13 @@ fn crop_packs_as_the_reference_does() {
     }
 }
 
+fn whole((document, len): (u64, usize)) -> Segment {
+    Segment { document, start: 0, len }
+}
+
 #[test]
 fn best_fit_takes_the_longest_that_fits_and_carries_on_what_it_cut() {
-    let documents = [(10, 4), (11, 7), (12, 12), (13, 3)];
+    let documents = [(10, 4), (11, 7), (12, 12), (13, 3)].map(whole);
     let piece = |document, start, len| Segment { document, start, len };
     let expected = vec![vec![piece(11, 0, 7), piece(13, 0, 3)], vec![piece(10, 0, 4), piece(12, 0, 6)]];
     let rows = best_fit(&documents, 10);
@@ -55,7 +59,7 @@ fn best_fit_takes_the_longest_that_fits_and_carries_on_what_it_cut() {
 
 #[test]
 fn best_fit_of_one_long_document_is_the_document_in_order() {
-    let rows = best_fit(&[(0, 95)], 10);
+    let rows = best_fit(&[whole((0, 95))], 10);
     let starts: Vec<usize> = rows.iter().map(|row| row[0].start).collect();
     assert_eq!(starts, [0, 10, 20, 30, 40, 50, 60, 70, 80]);
 }
@@ -63,7 +67,7 @@ fn best_fit_of_one_long_document_is_the_document_in_order() {
 proptest! {
     #[test]
     fn best_fit_uses_every_token_but_the_last_part_row(lens in prop::collection::vec(1_usize..90, 0..60), row_len in 1_usize..40) {
-        let documents: Vec<(u64, usize)> = lens.iter().enumerate().map(|(idx, &len)| (idx as u64, len)).collect();
+        let documents: Vec<Segment> = lens.iter().enumerate().map(|(idx, &len)| whole((idx as u64, len))).collect();
         let rows = best_fit(&documents, row_len);
         prop_assert_eq!(rows.len(), lens.iter().sum::<usize>() / row_len);
         let mut used = vec![0; lens.len()];
