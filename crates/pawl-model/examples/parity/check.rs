@@ -13,7 +13,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// Runs a graph on leaves and returns the outputs.
-pub type Machine<'a> = dyn FnMut(&Graph, &Leaves, &[ValueId]) -> Vec<Tensor> + 'a;
+pub(crate) type Machine<'a> = dyn FnMut(&Graph, &Leaves, &[ValueId]) -> Vec<Tensor> + 'a;
 
 /// Largest differences allowed; beside each the worst seen against nanochat in float32, of the reference in float64
 /// and of the engine.
@@ -27,29 +27,29 @@ const TRAJECTORY: f64 = 5e-5; // 4.3e-6, 2.6e-5
 const NORM_AFTER_STEPS: f64 = 5e-4;
 
 /// The outcome of one check.
-pub struct Line {
+pub(crate) struct Line {
     /// What was compared.
-    pub name: String,
+    pub(crate) name: String,
     /// Largest difference seen.
-    pub worst: f64,
+    pub(crate) worst: f64,
     /// Largest difference allowed.
-    pub tolerance: f64,
+    pub(crate) tolerance: f64,
 }
 
 impl Line {
     /// Whether the difference is within the tolerance; NaN is not.
-    pub fn holds(&self) -> bool {
+    pub(crate) fn holds(&self) -> bool {
         self.worst <= self.tolerance
     }
 }
 
 /// All checks of a file.
 #[derive(Default)]
-pub struct Report {
+pub(crate) struct Report {
     /// In order of the file's sections.
-    pub lines: Vec<Line>,
+    pub(crate) lines: Vec<Line>,
     /// Keys that the file lacks, or that nothing here compares.
-    pub skipped: Vec<String>,
+    pub(crate) skipped: Vec<String>,
 }
 
 impl Report {
@@ -58,7 +58,7 @@ impl Report {
     }
 
     /// Whether every check holds and there was at least one.
-    pub fn holds(&self) -> bool {
+    pub(crate) fn holds(&self) -> bool {
         !self.lines.is_empty() && self.lines.iter().all(Line::holds)
     }
 }
@@ -91,7 +91,7 @@ const ALONG: &[&str] = &[
 ];
 
 /// Runs every check whose key is in the file.
-pub fn run(file: &Value, machine: &mut Machine<'_>) -> Result<Report, RecipeError> {
+pub(crate) fn run(file: &Value, machine: &mut Machine<'_>) -> Result<Report, RecipeError> {
     let golden = Golden::new(file)?;
     let mut report = Report::default();
     let present: Vec<&str> =
@@ -228,15 +228,14 @@ fn costs(golden: &Golden<'_>, _: &mut Machine<'_>, report: &mut Report) {
     let mut flops = 0.0;
     let mut windows = Vec::new();
     for instr in &graph.instrs {
-        match &instr.op {
-            Op::Matmul { .. } => flops += 6.0 * graph.values[instr.inputs[1].idx()].len() as f64,
-            Op::Attention { mask: Mask::Causal { window }, .. } => {
-                let q = graph.shape(instr.inputs[0]);
-                let seen = (*window).min(golden.seq_len);
-                flops += (12 * q[2] * q[3] * seen) as f64;
-                windows.push(seen as f64);
-            }
-            _ => {}
+        if matches!(instr.op, Op::Matmul { .. }) {
+            flops += 6.0 * graph.values[instr.inputs[1].idx()].len() as f64;
+        }
+        if let Op::Attention { mask: Mask::Causal { window }, .. } = instr.op {
+            let q = graph.shape(instr.inputs[0]);
+            let seen = window.min(golden.seq_len);
+            flops += (12 * q[2] * q[3] * seen) as f64;
+            windows.push(seen as f64);
         }
     }
     let config = &golden.file["config"];

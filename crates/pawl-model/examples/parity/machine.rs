@@ -5,7 +5,7 @@ use pawl_engine::{Buffer, Engine, Output, Program};
 use pawl_graph::{DType, Graph, ValueId};
 
 /// Compiles and runs; leaves that the graph does not read are left alone.
-pub fn run(engine: &Engine, graph: &Graph, leaves: &Leaves, outputs: &[ValueId]) -> Vec<Tensor> {
+pub(crate) fn run(engine: &Engine, graph: &Graph, leaves: &Leaves, outputs: &[ValueId]) -> Vec<Tensor> {
     let len = |value: ValueId| graph.values[value.idx()].len();
     let mut buffers: Vec<Buffer> = Vec::new();
     for input in &graph.inputs {

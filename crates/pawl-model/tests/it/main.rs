@@ -1,3 +1,7 @@
 //! Tests that need a whole model.
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
+mod causality;
+#[path = "../../examples/parity/inputs.rs"]
+mod inputs;
 mod parity;

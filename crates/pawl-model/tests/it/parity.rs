@@ -3,8 +3,6 @@
 
 #[path = "../../examples/parity/check.rs"]
 mod check;
-#[path = "../../examples/parity/inputs.rs"]
-mod inputs;
 
 use check::Report;
 use pawl_engine::reference;

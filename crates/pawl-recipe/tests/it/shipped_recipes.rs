@@ -71,7 +71,7 @@ fn settings_of_tiny_combine_freely_at_any_depth() {
         for (k, setting) in settings.iter().enumerate() {
             let options = alternatives(setting);
             let draw = hash(trial, k as u32) as usize;
-            if draw % 2 == 0 && !options.is_empty() {
+            if draw.is_multiple_of(2) && !options.is_empty() {
                 values.insert(setting.name.clone(), options[draw / 2 % options.len()].clone());
             }
         }
