@@ -155,7 +155,7 @@ fn package_documents(package: &Package, refused: &mut Tally) -> Result<Vec<Docum
         };
         if is_rust {
             let parts = doc_comments::separate(&filter::tidy(&text));
-            let code = filter::tidy(filter::without_licence_header(&parts.code));
+            let code = filter::tidy(&filter::without_licence_header(&parts.code));
             documents.push(Document { domain: "code", path: relative.clone(), text: code });
             if !parts.prose.trim().is_empty() {
                 documents.push(prose(relative, &parts.prose));

@@ -57,19 +57,24 @@ pub(crate) fn tidy(text: &str) -> String {
     out
 }
 
-/// Removes the comment block at the top of a Rust file when it speaks of copyright or a licence.
-pub(crate) fn without_licence_header(code: &str) -> &str {
+/// Removes those of the comments at the top of a Rust file that speak of copyright or a licence.
+pub(crate) fn without_licence_header(code: &str) -> String {
     let mut rest = code.trim_start();
+    let mut kept = String::new();
     loop {
         let end = if rest.starts_with("/*") {
             rest.find("*/").map_or(rest.len(), |at| at + 2)
         } else {
             rest.split_inclusive('\n').take_while(|line| line.starts_with("//")).map(str::len).sum()
         };
-        if end == 0 || !speaks_of_licence(&rest[..end]) {
-            return rest;
+        if end == 0 {
+            return kept + rest;
         }
-        rest = rest[end..].trim_start();
+        let body = rest[end..].trim_start();
+        if !speaks_of_licence(&rest[..end]) {
+            kept.push_str(&rest[..rest.len() - body.len()]);
+        }
+        rest = body;
     }
 }
 

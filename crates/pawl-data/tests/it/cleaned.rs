@@ -81,11 +81,17 @@ fn licence_headers_go_and_other_comments_stay() {
         "// Copyright 2020 Somebody\n// Licensed under MIT\n\n",
         "/*\n * Copyright (c) X. All rights reserved.\n */\n\n",
         "// SPDX-License-Identifier: MIT\n\n",
+        "// Copyright 1993\n\n/* Permission is granted under the licence. */\n",
         "",
     ] {
         assert_eq!(filter::without_licence_header(&format!("{header}{body}")), body);
     }
     assert_eq!(filter::without_licence_header("// Copyright, and nothing else"), "");
+    let origin = "/* origin: elsewhere */\n";
+    assert_eq!(
+        filter::without_licence_header(&format!("{origin}/* Copyright */\n{body}")),
+        format!("{origin}{body}")
+    );
 }
 
 #[test]
