@@ -19,14 +19,13 @@ pub(crate) fn find(file: &str) -> Result<RecipeText, Failure> {
     let path = Path::new(file);
     let shipped_name = file.strip_suffix(".star").unwrap_or(file);
     if !path.exists() {
-        let is_recipe =
-            shipped_recipes().iter().any(|recipe| recipe.strip_suffix(".star") == Some(shipped_name));
+        let is_recipe = shipped_names().contains(&shipped_name);
         return match shipped(shipped_name) {
             Some(text) if is_recipe => Ok(RecipeText { name: shipped_name.into(), text: text.into() }),
             Some(_) | None => Err(Failure::misuse(format!("there is no recipe {file}"))
                 .because(format!(
                     "no file of that name, and the shipped recipes are {}",
-                    shipped_recipes().join(", ")
+                    shipped_names().join(", ")
                 ))
                 .hint("write a path, or the name of a shipped recipe")),
         };
@@ -40,6 +39,10 @@ pub(crate) fn find(file: &str) -> Result<RecipeText, Failure> {
     })?;
     let name = path.file_name().map_or_else(|| file.to_string(), |name| name.to_string_lossy().into_owned());
     Ok(RecipeText { name, text })
+}
+
+fn shipped_names() -> Vec<&'static str> {
+    shipped_recipes().into_iter().map(|recipe| recipe.trim_end_matches(".star")).collect()
 }
 
 /// Compiles a recipe. It can load the standard library and nothing else: its text is all of it, and

@@ -1,9 +1,9 @@
 //! `pawl sample RUN`: a run's last checkpoint continues a prompt. Text appears as it is drawn.
 
 use crate::args::Sample;
+use crate::commands::train::load_model;
 use crate::errors::Failure;
-use crate::lab::{data_folder, from_data, from_ledger, from_train, ledger};
-use crate::machine::cores;
+use crate::lab::{data_folder, from_data, from_ledger, ledger};
 use crate::output::Answer;
 use pawl_data::Tokenizer;
 use pawl_model::{Sampler, SamplerSettings};
@@ -13,8 +13,7 @@ use std::io::{self, Write};
 pub(crate) fn run(args: Sample) -> Result<Answer, Failure> {
     let lab = &args.place.lab;
     let manifest = ledger(lab)?.run(&args.run).map_err(from_ledger)?.manifest;
-    let threads = args.threads.map_or_else(cores, |threads| threads as usize);
-    let (model, _) = pawl_train::load_model(lab, &manifest.id, threads).map_err(from_train)?;
+    let model = load_model(lab, &manifest, args.threads, args.place.json)?;
     let folder = data_folder(lab, &manifest.data.name);
     let tokenizer = pawl_data::tokenizer(&folder, model.recipe().vocab_size(), &|_| {}).map_err(from_data)?;
     let settings = SamplerSettings { temperature: args.temperature as f32, top_k: 0, seed: args.seed };

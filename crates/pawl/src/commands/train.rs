@@ -11,11 +11,13 @@ use crate::output::{Answer, Status, bar, count, duration, narrate};
 use crate::prepare::prepare;
 use crate::recipes::{RecipeText, compile, find, from_recipe};
 use pawl_ledger::RunRecord;
+use pawl_model::Model;
 use pawl_recipe::Overrides;
 use pawl_record::{Budget, RunManifest};
-use pawl_train::{RunRequest, TrainOptions, TrainProgress, identify, pretrain};
+use pawl_train::{RunDir, RunRequest, TrainError, TrainOptions, TrainProgress, identify, pretrain};
 use serde_json::json;
 use std::cell::Cell;
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Training that a crash may cost.
@@ -24,13 +26,56 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
 const NUM_EVALS: u64 = 8;
 
 pub(crate) fn run(args: Train) -> Result<Answer, Failure> {
-    let stop = interrupt()?;
     let Precision::F32 = args.precision;
-    let asked = asked(&args)?;
+    let how = How { threads: args.threads, score_only: args.score_only, quiet: args.place.json };
+    let run = train(&args.place.lab, asked(&args)?, &how)?;
+    let mut text = run_block(&run);
+    if !args.score_only {
+        text.push_str(&format!("next: pawl sample {0} | pawl show {0}\n", run.manifest.id));
+    }
+    Ok(Answer::new(text, json!({ "run": run.manifest, "result": run.result })))
+}
+
+/// The model of a run at its last checkpoint. A run that was trained for its score alone, as the trials
+/// of a campaign are, is trained once more.
+pub(crate) fn load_model(
+    lab: &Path,
+    manifest: &RunManifest,
+    threads: Option<u64>,
+    quiet: bool,
+) -> Result<Model, Failure> {
+    let num_threads = num_threads(threads);
+    match pawl_train::load_model(lab, &manifest.id, num_threads) {
+        Ok((model, _)) => Ok(model),
+        Err(TrainError::NoCheckpoint { id }) => {
+            narrate(&format!(
+                "run {id} was trained for its score alone; training it again for its checkpoint"
+            ));
+            let text = ledger(lab)?.recipe_text(&id).map_err(from_ledger)?;
+            train(lab, again(manifest.clone(), text), &How { threads, score_only: false, quiet })?;
+            Ok(pawl_train::load_model(lab, &id, num_threads).map_err(from_train)?.0)
+        }
+        Err(error) => Err(from_train(error)),
+    }
+}
+
+/// How to run, as opposed to what.
+struct How {
+    threads: Option<u64>,
+    score_only: bool,
+    quiet: bool,
+}
+
+fn num_threads(threads: Option<u64>) -> usize {
+    threads.map_or_else(cores, |threads| threads as usize)
+}
+
+fn train(lab: &Path, asked: Asked, how: &How) -> Result<RunRecord, Failure> {
+    let stop = interrupt()?;
     let name = asked.recipe.name.clone();
     let recipe = compile(&asked.recipe, &asked.overrides).map_err(|error| from_recipe(&name, error))?;
     let summary = recipe.summary().map_err(|error| from_recipe(&name, error))?;
-    let data = prepare(&args.place.lab, &asked.data, recipe.vocab_size(), args.place.json)?;
+    let data = prepare(lab, &asked.data, recipe.vocab_size(), how.quiet)?;
     let manifest = identify(
         &recipe,
         summary.fingerprint,
@@ -43,25 +88,23 @@ pub(crate) fn run(args: Train) -> Result<Answer, Failure> {
             .because("this pawl, its standard library or the data differ from those it was started with")
             .hint("start it again: pawl train FILE"));
     }
-    let num_threads = args.threads.map_or_else(cores, |threads| threads as usize);
-    let progress = Progress::new(&args, &manifest);
+    let num_threads = num_threads(how.threads);
+    let progress = Progress::new(how.quiet, &manifest);
     let options = TrainOptions {
         num_threads,
         checkpoint_every: CHECKPOINT_EVERY,
-        eval_every_steps: (!args.score_only).then(|| (manifest.num_steps / NUM_EVALS).max(1)),
-        keep_checkpoints: !args.score_only,
+        eval_every_steps: (!how.score_only).then(|| (manifest.num_steps / NUM_EVALS).max(1)),
+        keep_checkpoints: !how.score_only,
         peak_flops: measured_flops(num_threads),
         stop: &stop,
         report: &|at| progress.show(at),
     };
-    let result = pretrain(&args.place.lab, recipe, &manifest, &data, &options);
+    let result = pretrain(lab, recipe, &manifest, &data, &options);
     drop(progress);
-    let run = RunRecord { manifest, result: Some(result.map_err(from_train)?) };
-    let mut text = run_block(&run);
-    if !args.score_only {
-        text.push_str(&format!("next: pawl sample {0} | pawl show {0}\n", run.manifest.id));
-    }
-    Ok(Answer::new(text, json!({ "run": run.manifest, "result": run.result })))
+    let result = result.map_err(from_train)?;
+    // As the process that began the run wrote it: when, and on which machine.
+    let manifest = RunDir::manifest(lab, &manifest.id)?;
+    Ok(RunRecord { manifest, result: Some(result) })
 }
 
 /// A run as the command line means it.
@@ -74,30 +117,13 @@ struct Asked {
 }
 
 fn asked(args: &Train) -> Result<Asked, Failure> {
-    let created_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let machine = describe();
     match (&args.resume, &args.file) {
         (Some(id), _) => {
             let run = ledger(&args.place.lab)?;
             let manifest = run.run(id).map_err(from_ledger)?.manifest;
             let text = run.recipe_text(&manifest.id).map_err(from_ledger)?;
             agree(args, &manifest, &text)?;
-            let mut values = manifest.settings.clone();
-            values.remove("depth");
-            Ok(Asked {
-                recipe: RecipeText { name: manifest.recipe, text },
-                overrides: Overrides { depth: (manifest.depth > 0).then_some(manifest.depth), values },
-                data: manifest.data.name,
-                request: RunRequest {
-                    budget: manifest.budget,
-                    seed: manifest.seed,
-                    init_seed: manifest.init_seed,
-                    seal: manifest.seal,
-                    machine,
-                    created_unix_s,
-                },
-                resumes: Some(manifest.id),
-            })
+            Ok(again(manifest, text))
         }
         (None, Some(file)) => {
             let seed = args.seed.unwrap_or(0);
@@ -110,14 +136,39 @@ fn asked(args: &Train) -> Result<Asked, Failure> {
                     seed,
                     init_seed: args.init_seed.unwrap_or(seed),
                     seal: args.seal,
-                    machine,
-                    created_unix_s,
+                    machine: describe(),
+                    created_unix_s: unix_s(),
                 },
                 resumes: None,
             })
         }
         (None, None) => unreachable!("the arguments require FILE or --resume"),
     }
+}
+
+/// A run as it was asked the first time.
+fn again(manifest: RunManifest, text: String) -> Asked {
+    let mut values = manifest.settings;
+    values.remove("depth");
+    Asked {
+        recipe: RecipeText { name: manifest.recipe, text },
+        overrides: Overrides { depth: (manifest.depth > 0).then_some(manifest.depth), values },
+        data: manifest.data.name,
+        request: RunRequest {
+            budget: manifest.budget,
+            seed: manifest.seed,
+            init_seed: manifest.init_seed,
+            seal: manifest.seal,
+            machine: describe(),
+            created_unix_s: unix_s(),
+        },
+        resumes: Some(manifest.id),
+    }
+}
+
+/// Wall clock, for the record.
+fn unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// What is said beside `--resume` must be what the run was started with.
@@ -160,9 +211,9 @@ struct Progress {
 }
 
 impl Progress {
-    fn new(args: &Train, manifest: &RunManifest) -> Progress {
+    fn new(quiet: bool, manifest: &RunManifest) -> Progress {
         let live = std::io::IsTerminal::is_terminal(&std::io::stderr());
-        if !args.place.json {
+        if !quiet {
             let steps = manifest.num_steps;
             let params = count(manifest.num_params as f64);
             narrate(&format!(
@@ -170,11 +221,7 @@ impl Progress {
                 manifest.id, manifest.tokens_per_step
             ));
         }
-        Progress {
-            status: Status::new(args.place.json),
-            lines: !live && !args.place.json,
-            tenth: Cell::new(0),
-        }
+        Progress { status: Status::new(quiet), lines: !live && !quiet, tenth: Cell::new(0) }
     }
 
     fn show(&self, at: &TrainProgress) {

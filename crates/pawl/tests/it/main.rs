@@ -1,7 +1,10 @@
 //! The built binary as a person or a script meets it: texts, exit codes, documents.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod check;
+mod data;
 mod lab;
 mod misuse;
 mod process;
 mod surface;
+mod train;

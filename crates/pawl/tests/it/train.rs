@@ -1,0 +1,155 @@
+//! The whole path on a text of some kilobytes: data, training, resuming, scoring, sampling.
+
+use crate::process::{Ended, command, pawl_in};
+use serde_json::Value;
+use std::fmt::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// A folder with a lab that has the data set `words`.
+fn lab() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let mut text = String::new();
+    for n in 0..4000 {
+        writeln!(text, "{} times {} is {}", n % 61, n % 37, (n % 61) * (n % 37)).unwrap();
+    }
+    std::fs::write(folder.path().join("words.txt"), text).unwrap();
+    ask(folder.path(), &["data", "add", "words", "words.txt"]);
+    folder
+}
+
+fn ask(folder: &Path, args: &[&str]) -> Ended {
+    let ended = pawl_in(folder, args);
+    assert_eq!(ended.code, 0, "{args:?}: {}", ended.stderr);
+    ended
+}
+
+/// A model of some thousand parameters, for `steps` updates.
+fn train<'a>(steps: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let mut args = vec!["train", "tiny", "--depth", "1", "--data", "words", "--steps", steps];
+    args.extend(["--set", "tokens_per_step=1024", "--set", "seq_len=128", "--threads", "1"]);
+    args.extend(more);
+    args
+}
+
+fn bpb(document: &Value) -> f64 {
+    document["result"]["val_bpb"].as_f64().unwrap_or_else(|| panic!("no score in {document}"))
+}
+
+#[test]
+fn a_run_is_trained_listed_scored_and_sampled() {
+    let lab = lab();
+    let trained = ask(lab.path(), &train("6", &["--json"]));
+    assert_eq!(trained.stderr, "", "a program reads the answer: nobody is told anything");
+    let document = trained.json();
+    assert_eq!(document["schema"], 1);
+    let id = document["run"]["id"].as_str().unwrap().to_string();
+    assert_eq!(
+        (document["result"]["steps"].as_u64(), document["result"]["status"].as_str()),
+        (Some(6), Some("finished"))
+    );
+
+    let score = ask(lab.path(), &["eval", &id, "--json"]).json();
+    assert_eq!(score["val_bpb"].as_f64(), Some(bpb(&document)), "the stored checkpoint scores as it did");
+    let sample = |args: &[&str]| {
+        let mut all = vec!["sample", id.as_str(), "--prompt", "3 times", "--tokens", "8"];
+        all.extend(args);
+        ask(lab.path(), &all).stdout
+    };
+    assert!(sample(&[]).starts_with("3 times"));
+    assert_eq!(sample(&["--seed", "4"]), sample(&["--seed", "4"]));
+    assert_eq!(
+        sample(&["--temperature", "0", "--seed", "1"]),
+        sample(&["--temperature", "0", "--seed", "2"])
+    );
+    assert!(ask(lab.path(), &["runs"]).stdout.contains(&id));
+    assert!(ask(lab.path(), &["show", &id]).stdout.contains("state: finished"));
+
+    let again = ask(lab.path(), &train("6", &["--json"])).json();
+    assert_eq!(again, document, "a finished run is not run again");
+}
+
+#[test]
+fn a_trial_without_a_checkpoint_is_trained_again_to_be_sampled() {
+    let lab = lab();
+    let trial = ask(
+        lab.path(),
+        &train("4", &["--seed", "3", "--init-seed", "4", "--seal", "--score-only", "--json"]),
+    )
+    .json();
+    assert_eq!(trial["result"]["checkpoint_hash"], Value::Null);
+    assert!(trial["result"]["sealed_bpb"].is_f64(), "{trial}");
+    assert_eq!((trial["run"]["seed"].as_u64(), trial["run"]["init_seed"].as_u64()), (Some(3), Some(4)));
+    let id = trial["run"]["id"].as_str().unwrap();
+    let score = ask(lab.path(), &["eval", id, "--json"]);
+    assert!(score.stderr.contains("training it again"), "{}", score.stderr);
+    assert_eq!(score.json()["val_bpb"].as_f64(), Some(bpb(&trial)));
+}
+
+#[test]
+fn a_killed_run_goes_on_to_the_same_bits() {
+    let (lab, other) = (lab(), lab());
+    let whole = ask(other.path(), &train("300", &["--json"])).json();
+    let mut child = command(lab.path(), &train("300", &[])).spawn().unwrap();
+    let runs = lab.path().join("lab/runs");
+    wait_for(|| {
+        std::fs::read_dir(&runs)
+            .is_ok_and(|runs| runs.flatten().any(|run| run.path().join("run.json").exists()))
+    });
+    std::thread::sleep(Duration::from_millis(100));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let id = whole["run"]["id"].as_str().unwrap();
+    let resumed = ask(lab.path(), &["train", "--resume", &id[..6], "--json"]).json();
+    assert_eq!(resumed["run"]["id"].as_str(), Some(id));
+    for key in ["val_bpb", "checkpoint_hash", "curve", "steps"] {
+        assert_eq!(resumed["result"][key], whole["result"][key], "{key}");
+    }
+}
+
+fn wait_for(mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(60), "it never came");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn what_cannot_be_trained_fails_with_a_reason() {
+    let lab = lab();
+    let cases: [(&[&str], i32, &str); 5] = [
+        (&["--set", "widht=3"], 1, "no setting `widht`"),
+        (&["--data", "nothing"], 1, "no data set"),
+        (&["--set", "seq_len=77"], 1, "cannot be 77"),
+        (&["--resume", "abc"], 1, "no run begins with"),
+        (&["--set", "depth=0"], 1, "depth"),
+    ];
+    for (more, code, said) in cases {
+        let mut args = vec!["train", "tiny", "--steps", "1"];
+        args.extend(more);
+        let ended = pawl_in(lab.path(), &args);
+        assert_eq!((ended.code, ended.stdout.as_str()), (code, ""), "{args:?}: {}", ended.stderr);
+        assert!(ended.stderr.contains(said), "{args:?}: {}", ended.stderr);
+    }
+}
+
+#[test]
+fn resuming_with_other_words_is_refused() {
+    let lab = lab();
+    let id = ask(lab.path(), &train("2", &["--json"])).json()["run"]["id"].as_str().unwrap().to_string();
+    for (args, what) in [
+        (["--steps", "3"].as_slice(), "budget"),
+        (&["--seed", "9"], "seed"),
+        (&["--depth", "2"], "depth"),
+        (&["--set", "seq_len=256"], "settings"),
+    ] {
+        let mut all = vec!["train", "tiny", "--resume", id.as_str()];
+        all.extend(args);
+        let ended = pawl_in(lab.path(), &all);
+        assert_eq!(ended.code, 2, "{args:?}: {}", ended.stderr);
+        assert!(ended.stderr.contains(&format!("another {what}")), "{args:?}: {}", ended.stderr);
+    }
+    ask(lab.path(), &["train", "tiny", "--resume", &id, "--steps", "2", "--set", "seq_len=128"]);
+}
