@@ -102,9 +102,7 @@ impl ChildWorld<'_> {
         if !trial.keep {
             command.arg("--score-only");
         }
-        command
-            .args(["--threads", "1", "--score-only", "--data", &self.data, "--json", "--lab"])
-            .arg(&self.lab);
+        command.args(["--threads", "1", "--data", &self.data, "--json", "--lab"]).arg(&self.lab);
         command
     }
 
