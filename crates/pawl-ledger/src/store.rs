@@ -44,8 +44,12 @@ impl Ledger {
     /// adds what is new. What was repaired is in [`Ledger::notices`].
     pub fn open(lab: &Path) -> Result<Ledger, LedgerError> {
         let mut ledger = Ledger::open_checked(lab, false)?;
-        ledger.refresh()?;
-        Ok(ledger)
+        match ledger.refresh() {
+            Ok(_) => Ok(ledger),
+            // The index is sound and the disk is full: what is new can still be told.
+            Err(error) if cannot_write(&error) => in_memory(lab, &error),
+            Err(error) => Err(error),
+        }
     }
 
     /// Builds the index afresh from the files of the lab and puts it in the place of the old one.
