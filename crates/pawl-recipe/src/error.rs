@@ -38,6 +38,10 @@ impl RecipeError {
         RecipeError { file: file.to_string(), line: None, column: None, message: message.into(), hint: None }
     }
 
+    pub(crate) fn refused(file: &str, refusal: Refusal) -> RecipeError {
+        RecipeError { hint: refusal.hint, ..RecipeError::new(file, refusal.because) }
+    }
+
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> RecipeError {
         self.hint = Some(hint.into());
         self
@@ -111,6 +115,7 @@ pub(crate) fn convert(error: &starlark::Error, ctx: &Context) -> RecipeError {
     RecipeError { file: place.filename().to_string(), line: Some(line), column: Some(column), message, hint }
 }
 
+#[allow(clippy::wildcard_enum_match_arm)] // the interpreter's kinds, not a set of ours
 fn message_of(kind: &ErrorKind) -> (String, Option<String>) {
     let (text, hint) = match kind {
         ErrorKind::Other(error) | ErrorKind::Native(error) => match error.downcast_ref::<Refusal>() {

@@ -11,6 +11,7 @@ mod builtins;
 mod context;
 mod declare;
 mod error;
+mod graphs;
 mod guarded;
 mod init;
 mod limits;
@@ -25,16 +26,16 @@ mod shaping;
 mod shipped;
 mod source;
 mod summary;
+mod tracer;
 mod values;
 mod words;
 
 pub use declare::Packing;
 pub use error::RecipeError;
+pub use graphs::{LogitsGraph, LossGraph, ParamDecl, ScheduleDecl, StateDecl, TrainGraph, UpdateGraph};
 pub use init::Init;
 pub use load::{Loader, Source};
-pub use recipe::{
-    LogitsGraph, LossGraph, Overrides, ParamDecl, Recipe, ScheduleDecl, StateDecl, TrainGraph, UpdateGraph,
-};
+pub use recipe::{Overrides, Recipe};
 pub use settings::{Setting, SettingKind};
 pub use shipped::{shipped, shipped_recipes, std_only, with_std};
 pub use summary::{ParamSummary, Summary};

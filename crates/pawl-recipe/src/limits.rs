@@ -1,4 +1,9 @@
-//! How much a recipe may use. Every operator and every builtin that can make something large asks here first.
+//! How much a recipe may use. Every operator and every builtin that can make or walk something large asks
+//! here first; between them the interpreter counts steps and, every thousand steps, memory.
+//!
+//! What this does not bound: slices (at most 1 MiB each, a thousand between two looks at the memory) and the
+//! hash of tuples that share parts sixty levels deep (as a key of a dict), which takes forever. A recipe that
+//! sets out to do this needs the limits of a process around it.
 
 use crate::context::context;
 use crate::error::{Refusal, refuse};

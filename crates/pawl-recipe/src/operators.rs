@@ -54,6 +54,11 @@ pub(crate) fn elementwise<'v>(
             describe(other)
         ));
     };
+    if let (Binary::Rem, Operand::Number(divisor)) = (binary, right)
+        && divisor < 1.0
+    {
+        return raise(format!("numbers modulo {divisor} are not defined: the divisor must be positive"));
+    }
     let tensor = with_trace(eval, binary.name(), |t| {
         let partner = |operand| dtype_of(operand).unwrap_or(DType::F32);
         let left_id = place(t, left, partner(right))?;

@@ -168,7 +168,7 @@ fn add_param(t: &mut Trace, name: &str, shape: Vec<usize>, init: Init) -> Refuse
     if t.param_elements > MAX_PARAM_ELEMENTS {
         return refuse(format!(
             "the parameters up to `{name}` take more than {} GiB",
-            MAX_PARAM_ELEMENTS * 4 >> 30
+            (MAX_PARAM_ELEMENTS * 4) >> 30
         ));
     }
     let value = t.graph.input(name, InputKind::Param, &shape, DType::F32);

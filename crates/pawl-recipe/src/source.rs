@@ -170,14 +170,15 @@ impl<'a> Edits<'a> {
         statement.visit_stmt(|inner| self.statement(inner));
     }
 
+    #[allow(clippy::wildcard_enum_match_arm)] // the interpreter's syntax tree, not a set of ours
     fn expression(&mut self, expr: &AstExpr) {
         let (begin, end) = bytes(expr.span);
         match &expr.node {
-            Expr::Minus(operand) if !matches!(operand.node, Expr::Literal(_)) => {
-                if self.text.as_bytes().get(begin) == Some(&b'-') {
-                    self.push(begin, 1, "__neg(".to_string());
-                    self.push(end, 0, ")".to_string());
-                }
+            Expr::Minus(operand)
+                if !matches!(operand.node, Expr::Literal(_)) && self.text[begin..].starts_with('-') =>
+            {
+                self.push(begin, 1, "__neg(".to_string());
+                self.push(end, 0, ")".to_string());
             }
             Expr::FString(parts) => self.format_string(begin, end, parts),
             Expr::Call(callee, _) => {
@@ -224,9 +225,10 @@ impl<'a> Edits<'a> {
         for part in &parts.expressions {
             let (from, to) = bytes(part.span);
             call.push_str(", ");
-            call.push_str(match &part.node {
-                Expr::Identifier(ident) => &ident.node.ident,
-                _ => &self.text[from..to],
+            call.push_str(if let Expr::Identifier(ident) = &part.node {
+                &ident.node.ident
+            } else {
+                &self.text[from..to]
             });
         }
         self.push(begin, end - begin, call);

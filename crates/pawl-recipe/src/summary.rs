@@ -3,8 +3,9 @@
 use crate::context::show;
 use crate::declare::Packing;
 use crate::error::RecipeError;
+use crate::graphs::{ParamDecl, UpdateGraph};
 use crate::init::{Init, InitValue};
-use crate::recipe::{Recipe, UpdateGraph};
+use crate::recipe::Recipe;
 use crate::settings::Setting;
 use pawl_graph::{Digest, Graph, InputKind, Op, ValueId};
 use std::collections::BTreeMap;
@@ -91,7 +92,7 @@ impl Recipe {
     }
 
     fn param_table(&self) -> Vec<ParamSummary> {
-        let line = |param: &crate::ParamDecl| ParamSummary {
+        let line = |param: &ParamDecl| ParamSummary {
             name: param.name.clone(),
             shape: param.shape.clone(),
             len: param.shape.iter().product(),

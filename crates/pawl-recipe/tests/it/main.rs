@@ -1,4 +1,5 @@
 //! Recipes in, graphs or one clear error out.
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 mod graphs;
 #[path = "../../../pawl-model/examples/parity/inputs.rs"]
