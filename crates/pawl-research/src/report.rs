@@ -277,7 +277,7 @@ impl Outcome {
         match self {
             Outcome::Kept => "shown to be better, now part of the champion",
             Outcome::Slower => "better at equal FLOPs, but not at equal seconds: not promoted",
-            Outcome::Undecided => "neither shown within the pair limit",
+            Outcome::Undecided => "neither a gain nor its absence was shown within the limits",
             Outcome::Rejected => "a gain worth having is unlikely",
             Outcome::Failed => "no score: diverged, crashed or did not fit",
             Outcome::Skipped => "not tried: refused by the compiler, or tried before",

@@ -145,12 +145,16 @@ fn progress_section(out: &mut String, report: &Report) {
     };
     out.push_str("<section>\n<h2>Progress of the champion</h2>\n");
     legend(out, report);
+    let diamond = match report.headline {
+        Headline::Measured(_) => "; the diamond is what fresh seeds say",
+        Headline::NothingKept | Headline::Unmeasured { .. } => "",
+    };
     let _ = write!(
         out,
         "<figure><p class=\"y-name\">val_bpb, bits per byte: lower is better</p>{trials}<figcaption>Each mark is a \
          proposal, at the level of the champion it met less its mean gain; marks at the upper edge have no score, \
          or with an arrow one far above. The line is the champion, its shade the 95 % interval of the last step. \
-         Steps are measured as they win, which flatters them; the diamond is what fresh seeds say.</figcaption></figure>\n\
+         Steps are measured as they win, which flatters them{diamond}.</figcaption></figure>\n\
          <figure class=\"second\"><p class=\"y-name\">The same against compute</p>{flops}</figure>\n</section>\n"
     );
 }
@@ -159,7 +163,7 @@ fn kept_section(out: &mut String, report: &Report) {
     let kept: Vec<&TrialRow> = report.trials.iter().filter(|trial| trial.outcome == Outcome::Kept).collect();
     out.push_str("<section>\n<h2>What was kept</h2>\n");
     if kept.is_empty() {
-        out.push_str("<p>Nothing yet.</p>\n</section>\n");
+        let _ = writeln!(out, "<p>{}</p>\n</section>", markdown::nothing(report));
         return;
     }
     out.push_str(
@@ -299,9 +303,10 @@ fn curves_section(out: &mut String, report: &Report) {
     if report.settings.iter().any(|change| change.name == "vocab_size") {
         note.push_str(" The vocabularies differ, so losses per token cannot be compared; bits per byte can.");
     }
+    let arms = if report.champion_curves.is_empty() { "start" } else { "start and champion" };
     let _ = write!(
         out,
-        "<section>\n<h2>Learning curves, start and champion</h2>\n<figure>\
+        "<section>\n<h2>Learning curves, {arms}</h2>\n<figure>\
          <p class=\"y-name\">training loss, nats per token</p>{drawing}<figcaption>{note}</figcaption></figure>\n</section>\n"
     );
 }

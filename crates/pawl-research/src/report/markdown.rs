@@ -185,11 +185,16 @@ pub(super) fn e_of(trial: &TrialRow) -> String {
     })
 }
 
+/// What stands in the place of an empty list of keeps.
+pub(super) fn nothing(report: &Report) -> &'static str {
+    if report.end.is_some() { "Nothing." } else { "Nothing yet." }
+}
+
 fn kept(out: &mut String, report: &Report) {
     out.push_str("\n## What was kept\n\n");
     let kept: Vec<&TrialRow> = report.trials.iter().filter(|trial| trial.outcome == Outcome::Kept).collect();
     if kept.is_empty() {
-        out.push_str("Nothing yet.\n");
+        let _ = writeln!(out, "{}", nothing(report));
         return;
     }
     out.push_str("| # | change | gain when it won | measured again | pairs | e (needed) | why it was tried |\n|--:|---|--:|--:|--:|--:|---|\n");
