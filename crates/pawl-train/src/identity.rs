@@ -78,10 +78,13 @@ pub fn identify(
     }
 }
 
-/// The manifest of a run of a built model.
+/// The model must cost what its recipe said, up to the few operations that average micro-batches.
 pub(crate) fn check_price(model: &Model, manifest: &RunManifest) {
-    let drift = (model.flops_per_step() / manifest.flops_per_step - 1.0).abs();
-    assert!(drift < 1e-9, "the model costs {}, its manifest says {}", model.flops_per_step(), manifest.flops_per_step);
+    let (built, said) = (model.flops_per_step(), manifest.flops_per_step);
+    assert!(
+        (built / said - 1.0).abs() < 1e-5,
+        "the model costs {built} FLOPs a step, its manifest says {said}"
+    );
 }
 
 #[cfg(test)]

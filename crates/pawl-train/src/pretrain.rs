@@ -127,7 +127,10 @@ pub fn pretrain(
         return Ok(result);
     }
     if recipe.vocab_size() != data.tokenizer.vocab_size() {
-        return Err(TrainError::Vocabulary { recipe: recipe.vocab_size(), data: data.tokenizer.vocab_size() });
+        return Err(TrainError::Vocabulary {
+            recipe: recipe.vocab_size(),
+            data: data.tokenizer.vocab_size(),
+        });
     }
     let mut dir = RunDir::open(lab, manifest, &recipe)?;
     let schedules = recipe.schedule_table(manifest.num_steps)?;

@@ -3,7 +3,9 @@
 use crate::pretrain::TrainError;
 use pawl_model::{Model, load_checkpoint};
 use pawl_recipe::{Overrides, Recipe, Source};
-use pawl_record::{CheckpointManifest, Event, FileError, RunManifest, RunResult, read_json, write_atomic, write_json};
+use pawl_record::{
+    CheckpointManifest, Event, FileError, RunManifest, RunResult, read_json, write_atomic, write_json,
+};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
@@ -80,7 +82,9 @@ impl RunDir {
     pub(crate) fn flush(&mut self) -> Result<(), FileError> {
         let path = self.folder.join("events.jsonl");
         match self.events.as_mut() {
-            Some(writer) => writer.flush().map_err(|source| FileError::Io { action: "append to", path, source }),
+            Some(writer) => {
+                writer.flush().map_err(|source| FileError::Io { action: "append to", path, source })
+            }
             None => Ok(()),
         }
     }
@@ -96,7 +100,11 @@ impl RunDir {
         for name in ["last", "best"] {
             let path = self.folder.join(name);
             if path.exists() {
-                fs::remove_dir_all(&path).map_err(|source| FileError::Io { action: "remove", path, source })?;
+                fs::remove_dir_all(&path).map_err(|source| FileError::Io {
+                    action: "remove",
+                    path,
+                    source,
+                })?;
             }
         }
         Ok(())
@@ -129,7 +137,11 @@ fn open_whole_lines(path: &Path) -> std::io::Result<File> {
 }
 
 /// The model of a run at its last checkpoint, on `num_threads` threads.
-pub fn load_model(lab: &Path, id: &str, num_threads: usize) -> Result<(Model, CheckpointManifest), TrainError> {
+pub fn load_model(
+    lab: &Path,
+    id: &str,
+    num_threads: usize,
+) -> Result<(Model, CheckpointManifest), TrainError> {
     let folder = RunDir::path(lab, id);
     let manifest = RunDir::manifest(lab, id)?;
     let mut model = Model::new(stored_recipe(&folder, &manifest)?, num_threads, manifest.init_seed)?;
@@ -147,6 +159,7 @@ pub(crate) fn stored_recipe(folder: &Path, manifest: &RunManifest) -> Result<Rec
     let mut values = manifest.settings.clone();
     values.remove("depth");
     let depth = (manifest.depth > 0).then_some(manifest.depth);
-    let load = |name: &str| texts.get(name).cloned().ok_or_else(|| format!("{name} is not stored with the run"));
+    let load =
+        |name: &str| texts.get(name).cloned().ok_or_else(|| format!("{name} is not stored with the run"));
     Ok(Recipe::load(&source, &Overrides { depth, values }, &load)?)
 }

@@ -4,4 +4,7 @@
 mod causality;
 #[path = "../../examples/parity/inputs.rs"]
 mod inputs;
+mod library;
+#[path = "../../examples/parity/machine.rs"]
+mod machine;
 mod parity;
