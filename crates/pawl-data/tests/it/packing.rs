@@ -44,6 +44,14 @@ fn crop_packs_as_the_reference_does() {
     }
 }
 
+#[test]
+fn crop_looks_at_a_full_buffer_before_its_first_placement() {
+    let lens = [2, 3, 9, 5, 4, 1, 1, 1, 1, 1];
+    let row = Crop::new(10, 3, 1).next_row(|place| (place, lens[place as usize]));
+    let found: Vec<(u64, usize)> = row.iter().map(|segment| (segment.document, segment.len)).collect();
+    assert_eq!(found, [(2, 9), (0, 1)], "one document at a time is pulled until there are three");
+}
+
 fn whole((document, len): (u64, usize)) -> Segment {
     Segment { document, start: 0, len }
 }
