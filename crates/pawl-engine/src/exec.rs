@@ -8,7 +8,7 @@ use crate::kernels::{self, Isa};
 use crate::plan::{Kernel, Loc, Output, Plan, Products, RopeTable, RowLoop, Step};
 use crate::pool::Pool;
 use crate::reference::binary_int;
-use pawl_graph::Graph;
+use pawl_graph::{Graph, Mask};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
@@ -464,7 +464,12 @@ fn row_kernel(engine: &Engine, tables: &[RopeTable], kernel: &Kernel, o: &Operan
             let (dy, ids) = (o.read(0, n * c), o.ints(1, n));
             kernels::embedding::embedding_backward(pool, isa, o.write(0, v * c), dy, ids, c);
         }
-        Kernel::Attention { .. } | Kernel::AttentionBackward { .. } => attention_kernel(engine, kernel, o),
+        Kernel::Attention { shape, kv, mask, scale } => {
+            attention_kernel(engine, o, false, shape, kv, mask, scale);
+        }
+        Kernel::AttentionBackward { shape, kv, mask, scale } => {
+            attention_kernel(engine, o, true, shape, kv, mask, scale);
+        }
         Kernel::CrossEntropy { n, v } => {
             let (logits, targets) = (o.read(0, n * v), o.ints(1, n));
             kernels::cross_entropy::cross_entropy_forward(
@@ -508,13 +513,16 @@ fn attention_dims(shape: [usize; 4], kv: usize) -> AttentionDims {
     AttentionDims { num_seqs, seq_len, num_heads, num_kv_heads: kv, head_dim }
 }
 
-fn attention_kernel(engine: &Engine, kernel: &Kernel, o: &Operands<'_>) {
+fn attention_kernel(
+    engine: &Engine,
+    o: &Operands<'_>,
+    backward: bool,
+    shape: [usize; 4],
+    kv: usize,
+    mask: Mask,
+    scale: f32,
+) {
     let Engine { pool, isa, .. } = engine;
-    let (shape, kv, mask, scale, backward) = match *kernel {
-        Kernel::Attention { shape, kv, mask, scale } => (shape, kv, mask, scale, false),
-        Kernel::AttentionBackward { shape, kv, mask, scale } => (shape, kv, mask, scale, true),
-        _ => unreachable!("called for attention alone"),
-    };
     let dims = attention_dims(shape, kv);
     let [b, t, h, d] = shape;
     let (q_len, kv_len, lse_len) = (b * t * h * d, b * t * kv * d, b * h * t);

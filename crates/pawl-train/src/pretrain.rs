@@ -186,26 +186,11 @@ pub fn pretrain(
         }
     }
     let score = search.score(&model);
-    drop(search);
-    let sealed_bpb = match manifest.seal {
-        true => Some(Evaluator::sealed(&model, &data.shards, &data.tokenizer)?.score(&model).all),
-        false => None,
-    };
+    let sealed_bpb = sealed_score(&model, manifest, data)?;
     dir.log(&Event::Eval { step: state.step, val_bpb: score.all, by_domain: score.by_domain.clone() })?;
     let is_best = state.best_val_bpb.is_none_or(|best| score.all <= best);
     state.best_val_bpb = Some(state.best_val_bpb.map_or(score.all, |best| best.min(score.all)));
-    let checkpoint_hash = match options.keep_checkpoints {
-        true => {
-            if is_best {
-                state.save(&mut dir, "best", &model, manifest, trained)?;
-            }
-            Some(state.save(&mut dir, "last", &model, manifest, trained)?)
-        }
-        false => {
-            dir.discard_checkpoints()?;
-            None
-        }
-    };
+    let checkpoint_hash = keep(&mut dir, &state, &model, manifest, trained, options, is_best)?;
     let mut result = outcome(manifest, &state, begun, trained, resumed_at, options);
     result.val_bpb = Some(score.all);
     result.val_bpb_by_domain = score.by_domain;
@@ -213,6 +198,37 @@ pub fn pretrain(
     result.checkpoint_hash = checkpoint_hash;
     dir.finish(&result)?;
     Ok(result)
+}
+
+fn sealed_score(
+    model: &Model,
+    manifest: &RunManifest,
+    data: &PreparedData,
+) -> Result<Option<f64>, TrainError> {
+    if !manifest.seal {
+        return Ok(None);
+    }
+    Ok(Some(Evaluator::sealed(model, &data.shards, &data.tokenizer)?.score(model).all))
+}
+
+/// Saves the end of a run, or removes what a run that is only wanted for its score has saved.
+fn keep(
+    dir: &mut RunDir,
+    state: &State,
+    model: &Model,
+    manifest: &RunManifest,
+    trained: Duration,
+    options: &TrainOptions<'_>,
+    is_best: bool,
+) -> Result<Option<String>, TrainError> {
+    if !options.keep_checkpoints {
+        dir.discard_checkpoints()?;
+        return Ok(None);
+    }
+    if is_best {
+        state.save(dir, "best", model, manifest, trained)?;
+    }
+    state.save(dir, "last", model, manifest, trained).map(Some)
 }
 
 fn loader(recipe: &Recipe, manifest: &RunManifest, data: &PreparedData) -> Result<Loader, DataError> {

@@ -13,7 +13,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("pawl-data", &["pawl-record"]),
     ("pawl-model", &["pawl-record", "pawl-graph", "pawl-engine", "pawl-recipe"]),
     ("pawl-eval", &["pawl-record", "pawl-data", "pawl-model"]),
-    ("pawl-train", &["pawl-record", "pawl-data", "pawl-model", "pawl-eval"]),
+    ("pawl-train", &["pawl-record", "pawl-recipe", "pawl-data", "pawl-model", "pawl-eval"]),
     ("pawl-ledger", &["pawl-record"]),
     ("pawl-research", &["pawl-record", "pawl-recipe", "pawl-ledger"]),
     (

@@ -18,7 +18,13 @@ pub(super) fn compile(graph: &Graph, inputs: &[usize], outputs: &[Output], num_t
 }
 
 /// The body of a loop over rows is not cut into rows again.
-fn compile_part(graph: &Graph, inputs: &[usize], outputs: &[Output], num_threads: usize, cut_rows: bool) -> Plan {
+fn compile_part(
+    graph: &Graph,
+    inputs: &[usize],
+    outputs: &[Output],
+    num_threads: usize,
+    cut_rows: bool,
+) -> Plan {
     assert_eq!(inputs.len(), graph.inputs.len(), "one buffer for each input of the graph");
     let wanted: Vec<ValueId> = outputs.iter().map(|o| o.value).collect();
     let (graph, to) = merge_equal(graph, &wanted);

@@ -66,7 +66,7 @@ impl<'a> Grower<'a> {
         let rows = graph.shape(logits)[0];
         let wide = graph.values[logits.idx()].len();
         let chunk = (CHUNK_BYTES / 4 * rows / wide).max(1);
-        let rows_per_round = (MIN_ROWS..=chunk.min(rows / 2)).rev().find(|r| rows % r == 0)?;
+        let rows_per_round = (MIN_ROWS..=chunk.min(rows / 2)).rev().find(|r| rows.is_multiple_of(*r))?;
         let mut grower =
             Grower { graph, readers, rows, instrs: BTreeSet::from([start]), summed: BTreeSet::new() };
         grower.back(logits)?;
