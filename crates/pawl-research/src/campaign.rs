@@ -257,7 +257,7 @@ impl<'a> Campaign<'a> {
         {
             Some(format!("the same program as #{}", other.number))
         } else if steps < MIN_STEPS {
-            Some(format!("the budget allows {steps:.0} steps, fewer than {MIN_STEPS}"))
+            Some(format!("the budget allows {} steps, fewer than {MIN_STEPS}", steps.floor()))
         } else {
             None
         };
@@ -410,7 +410,7 @@ impl<'a> Campaign<'a> {
 pub(crate) const SAME_PROGRAM: &str = "the same program as the champion";
 
 /// Training steps below which a score says nothing about a recipe.
-const MIN_STEPS: f64 = 10.0;
+pub const MIN_STEPS: f64 = 10.0;
 
 /// Proposals in a row that may be skipped as already tried before the researcher counts as exhausted.
 const MAX_REPEATS: usize = 100;

@@ -5,7 +5,7 @@ use crate::output::narrate;
 use crate::recipes::from_recipe;
 use pawl_data::DataError;
 use pawl_eval::EvalError;
-use pawl_ledger::{Ledger, LedgerError};
+use pawl_ledger::{Ledger, LedgerError, Notice};
 use pawl_train::TrainError;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,13 @@ use std::path::{Path, PathBuf};
 pub(crate) fn ledger(lab: &Path) -> Result<Ledger, Failure> {
     let ledger = Ledger::open(lab).map_err(from_ledger)?;
     for notice in ledger.notices() {
-        narrate(&format!("notice: {notice}"));
+        match notice {
+            // Nothing was lost: a lab has no index until it is first asked.
+            Notice::Missing { .. } => {}
+            Notice::Damaged { .. } | Notice::OtherVersion { .. } | Notice::InMemory { .. } => {
+                narrate(&format!("notice: {notice}"));
+            }
+        }
     }
     for problem in ledger.problems() {
         narrate(&format!("left out: {problem}"));

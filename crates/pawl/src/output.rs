@@ -14,10 +14,8 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn new(text: String, json: Value) -> Answer {
-        match json {
-            Value::Object(json) => Answer { text, json },
-            other => unreachable!("an answer is a JSON object, not {other}"),
-        }
+        let Value::Object(json) = json else { unreachable!("an answer is a JSON object, not {json}") };
+        Answer { text, json }
     }
 
     /// Prints the answer in the form asked for.

@@ -15,7 +15,7 @@ use crate::recipes::{RecipeText, compile, depth, find, from_recipe};
 use pawl_ledger::read_campaign;
 use pawl_recipe::{Overrides, Setting};
 use pawl_record::{CampaignBudget, CampaignManifest, Rung, Settings};
-use pawl_research::campaign::{CampaignError, CampaignEvent, existing};
+use pawl_research::campaign::{CampaignError, CampaignEvent, MIN_STEPS, existing};
 use pawl_research::child::ChildWorld;
 use pawl_research::options::{CampaignOptions, FINAL_SEEDS, judge_settings};
 use pawl_research::world::{Checked, SettingKind, SettingSpec};
@@ -77,12 +77,13 @@ fn options(
         Failure::new(format!("recipe {} has no dial `depth`", recipe.name))
             .hint("depth = dial(\"depth\", 4) makes one: it is what the scale of a trial is")
     })?;
-    let prepared = prepare::prepare(&args.place.lab, &args.data, compiled.vocab_size(), args.place.json)?;
     let rung = existing.map(|campaign| campaign.rung);
     let rung = Rung {
         depth: args.depth.or(rung.map(|rung| rung.depth)).unwrap_or(depth),
         flops: args.flops.or(rung.map(|rung| rung.flops)).unwrap_or(TRIAL_FLOPS),
     };
+    affordable(recipe, rung)?;
+    let prepared = prepare::prepare(&args.place.lab, &args.data, compiled.vocab_size(), args.place.json)?;
     let peak = flops(measured_flops(cores()));
     narrate(&format!("machine   {} cores  {}  {peak}/s float32", cores(), describe()));
     narrate(&format!("corpus    {}", prepare::describe(&args.place.lab, &prepared)?));
@@ -108,6 +109,19 @@ fn options(
         version: env!("CARGO_PKG_VERSION").to_string(),
         machine: describe(),
     })
+}
+
+/// A trial of a handful of steps says nothing about a recipe; better said before the first one.
+fn affordable(recipe: &RecipeText, rung: Rung) -> Result<(), Failure> {
+    let overrides = Overrides { depth: Some(rung.depth), ..Overrides::default() };
+    let summary = compile(recipe, &overrides).and_then(|recipe| recipe.summary());
+    let step = summary.map_err(|error| from_recipe(&recipe.name, error))?.flops_per_step;
+    if rung.flops >= MIN_STEPS * step {
+        return Ok(());
+    }
+    Err(Failure::misuse(format!("{} a trial is too little", flops(rung.flops)))
+        .because(format!("one step of {} at depth {} takes {}", recipe.name, rung.depth, flops(step)))
+        .hint(format!("give at least {MIN_STEPS} steps: --flops {:.0e}, or more", (1.0 + MIN_STEPS) * step)))
 }
 
 /// The compiler, as the campaign asks it.

@@ -6,5 +6,6 @@ mod data;
 mod lab;
 mod misuse;
 mod process;
+mod research;
 mod surface;
 mod train;

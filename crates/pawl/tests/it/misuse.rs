@@ -25,6 +25,8 @@ fn what_cannot_be_meant_is_refused() {
     check_misuse(&["train", "tiny", "--threads", "0"], "0 is not in 1..");
     check_misuse(&["research", "--minutes", "0"], "must be above 0");
     check_misuse(&["research", "--minutes", "1", "--trials", "1"], "cannot be used with");
+    check_misuse(&["research", "--flops", "1e6"], "1.00 MFLOP a trial is too little");
+    check_misuse(&["research", "--recipe", "nothing"], "there is no recipe nothing");
     check_misuse(&["research", "--researcher", "oracle"], "optimizer");
     check_misuse(&["sample"], "<RUN>");
     check_misuse(&["data", "add", "name"], "<PATH>");

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A folder with a lab that has the data set `words`.
-fn lab() -> TempDir {
+pub(crate) fn lab() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let mut text = String::new();
     for n in 0..4000 {

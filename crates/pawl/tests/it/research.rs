@@ -1,0 +1,78 @@
+//! Campaigns as a person starts, interrupts and resumes them, at the smallest size that is one.
+
+use crate::process::{Ended, command, pawl_in};
+use crate::train::lab;
+use rustix::process::{Pid, Signal, kill_process};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+/// The plain starting point, shrunk until a trial takes a tenth of a second.
+fn small_recipe(folder: &Path) {
+    let text = include_str!("../../../../recipes/tiny.star");
+    let small = text.replace("\"tokens_per_step\", [4096, 1024,", "\"tokens_per_step\", [1024, 4096,");
+    assert_ne!(small, text, "tiny.star says its tokens per step in other words now");
+    std::fs::write(folder.join("small.star"), small).unwrap();
+}
+
+const CAMPAIGN: [&str; 9] =
+    ["research", "--recipe", "small.star", "--data", "words", "--depth", "1", "--flops", "7e9"];
+
+fn research<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    CAMPAIGN.iter().chain(more).copied().collect()
+}
+
+fn start(folder: &Path, args: &[&str]) -> Child {
+    command(folder, args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn wait_for_file(path: &Path) {
+    let start = Instant::now();
+    while !path.exists() {
+        assert!(start.elapsed() < Duration::from_secs(120), "{} never came", path.display());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_campaign_is_told_interrupted_resumed_and_reported() {
+    let lab = lab();
+    small_recipe(lab.path());
+    let child = start(lab.path(), &research(&["--trials", "400"]));
+    wait_for_file(&lab.path().join("lab/campaign/campaign.json"));
+    let second = pawl_in(lab.path(), &research(&["--trials", "16"]));
+    assert_eq!((second.code, second.stdout.as_str()), (1, ""), "{}", second.stderr);
+    assert!(second.stderr.contains("another pawl process"), "{}", second.stderr);
+
+    wait_for_file(&lab.path().join("lab/campaign/verdicts"));
+    let pid = Pid::from_child(&child);
+    kill_process(pid, Signal::INT).unwrap();
+    let stopped = Ended::of(&child.wait_with_output().unwrap());
+    assert_eq!(stopped.code, 0, "{}", stopped.stderr);
+    assert!(stopped.stdout.contains("ended: interrupted"), "{}", stopped.stdout);
+    for line in ["machine   ", "corpus    words", "start     small", "noise     "] {
+        assert!(stopped.stderr.lines().any(|said| said.starts_with(line)), "{line} in {}", stopped.stderr);
+    }
+
+    let resumed = pawl_in(lab.path(), &research(&["--trials", "16", "--json"]));
+    assert_eq!(resumed.code, 0, "{}", resumed.stderr);
+    assert_eq!(resumed.json()["schema"], 1);
+    assert!(
+        resumed.json()["campaign"]["end"]["runs"].as_u64().is_some_and(|runs| runs >= 12),
+        "{}",
+        resumed.stdout
+    );
+    let report = pawl_in(lab.path(), &["report"]);
+    assert_eq!(report.code, 0, "{}", report.stderr);
+    assert!(report.stdout.lines().any(|line| line.starts_with("champion: ")), "{}", report.stdout);
+    assert!(lab.path().join("lab/report.html").exists() && lab.path().join("lab/report.md").exists());
+    let champion = pawl_in(lab.path(), &["sample", "champion", "--tokens", "3"]);
+    assert_eq!(champion.code, 0, "{}", champion.stderr);
+    let first = pawl_in(lab.path(), &["show", "1"]);
+    assert!(
+        first.stdout.lines().any(|line| line.starts_with("verdict: ")),
+        "{} {}",
+        first.stdout,
+        first.stderr
+    );
+}
