@@ -286,7 +286,7 @@ pub struct Evidence {
 /// Whether a keep still wins when the champion is given as many seconds as the challenger took.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EqualTime {
-    /// The challenger's seconds over the champion's at equal FLOPs.
+    /// The challenger's seconds over the champion's at equal FLOPs, the smallest over the pairs.
     pub seconds_ratio: f64,
     /// Champion runs with its budget multiplied by that ratio, on the pairs' seeds.
     pub champion_runs: Vec<String>,

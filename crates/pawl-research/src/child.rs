@@ -66,7 +66,7 @@ impl World for ChildWorld<'_> {
         if !ended?.success() {
             return Err(TrialError::Failed(last_lines(&stderr)));
         }
-        let printed: Printed = pawl_record::from_json(stdout.as_bytes())
+        let printed: Printed = from_json(stdout.as_bytes())
             .map_err(|error| TrialError::Failed(format!("the trial printed no result: {error}")))?;
         Ok(score(printed))
     }

@@ -88,7 +88,9 @@ impl Campaign<'_> {
             let ruling = match ruling {
                 Ruling::Continue if superseded => Ruling::Undecided("the champion changed".to_string()),
                 Ruling::Continue if !self.can_afford(1) => Ruling::Undecided("out of budget".to_string()),
-                other => other,
+                decided @ (Ruling::Keep | Ruling::Reject(_) | Ruling::Undecided(_) | Ruling::Continue) => {
+                    decided
+                }
             };
             if ruling != Ruling::Continue {
                 return self.close(candidate, ruling, evidence);
@@ -227,13 +229,15 @@ impl Campaign<'_> {
         self.trial(proposal.recipe.as_ref().unwrap_or(&champion.recipe), &proposal.settings, seed)
     }
 
-    /// For a keep that took longer: the champion again, with its budget multiplied by the ratio of seconds.
+    /// For a keep that took longer on every pair: the champion again, with its budget multiplied by the
+    /// smallest ratio of seconds. Champion and challenger did not run at the same moment, and a neighbour on
+    /// the machine slows some pairs; it takes a slow challenger to slow them all.
     fn equal_time(&mut self, candidate: &Candidate) -> Result<Option<EqualTime>, CampaignError> {
-        let ratio = candidate.seconds_ratio().expect("a keep has pairs");
+        let ratios = candidate.pairs.iter().map(|pair| pair.seconds_ratio);
+        let ratio = ratios.fold(f64::INFINITY, f64::min);
         if ratio <= SLOWER {
             return Ok(None);
         }
-        // The measured ratio wobbles from run to run; a coarse one makes an interrupted control repeatable.
         let ratio = (ratio * 20.0).round() / 20.0;
         let pairs =
             &candidate.pairs[..self.manifest.judge.min_pairs.min(candidate.pairs.len() as u64) as usize];

@@ -52,7 +52,7 @@ pub struct Observation {
 const CHOICE_SPREAD: f64 = 1.8;
 
 /// Prior spread of a knob's value function, pair sds.
-const KNOB_SPREAD: f64 = 2.2;
+const KNOB_SPREAD: f64 = 3.5;
 
 /// Prior mean gain of any move, pair sds. Sceptical: most changes hurt.
 const PRIOR_GAIN: f64 = -0.7;

@@ -53,6 +53,26 @@ fn ten_minutes_keep_what_is_real_and_measure_it_again() {
 }
 
 #[test]
+fn a_keep_that_loses_at_equal_seconds_is_reported_and_not_promoted() {
+    // Twice the compute is worth 0.069 bits per byte in this world.
+    for (gain, wins) in [(0.055, false), (0.15, true)] {
+        let mut fake = Fake::new(1, vec![choice("wide", &[0.0, gain])], Vec::new());
+        fake.slow = Some(("wide", 2.0));
+        fake.pair_sd = 0.01;
+        let lab = new_lab();
+        let budget = CampaignBudget::Trials(60);
+        let report = campaign::run(&asked(lab.path(), 1, budget), &fake, &mut |_| {}).unwrap();
+        assert_eq!(report.end.kept, 1);
+        assert_eq!(report.champions.len() - 1, usize::from(wins));
+        let verdict = &documents(lab.path())["verdicts/0001.json"];
+        assert_eq!(verdict["promoted"], wins);
+        assert_eq!(verdict["equal_time"]["seconds_ratio"], 2.0);
+        let mean = verdict["equal_time"]["mean"].as_f64().unwrap();
+        assert!((mean - (gain - 0.1 * 2f64.ln())).abs() < 0.03, "{mean}");
+    }
+}
+
+#[test]
 fn campaigns_of_nothing_keep_nothing() {
     let num_campaigns = 40;
     let keeps: u64 = (0..num_campaigns)

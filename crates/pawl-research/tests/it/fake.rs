@@ -38,6 +38,8 @@ pub(crate) struct Fake {
     pub(crate) seed: u64,
     pub(crate) trial_s: f64,
     pub(crate) workers: usize,
+    /// A setting that, turned, makes a trial take this many times as long.
+    pub(crate) slow: Option<(&'static str, f64)>,
     state: Mutex<State>,
 }
 
@@ -62,30 +64,33 @@ impl Fake {
             seed,
             trial_s: 10.0,
             workers: 2,
+            slow: None,
             state: Mutex::new(State::default()),
         }
     }
 
-    /// A space like the shipped starting recipe's: 12 choices, 10 knobs; a third of the options help, a third
-    /// hurt, a third do nothing, two choices are silent; half the knobs are off their optimum by a lot.
+    /// A space like the shipped starting recipe's: 12 choices, 10 knobs. A third of the options help, a third
+    /// hurt, a third do nothing; two choices are silent; half the knobs are off their optimum. As measured on
+    /// that recipe, a few settings (learning rates, the batch) are worth 5 to 20 pair sds, most about one.
     pub(crate) fn typical(seed: u64) -> Fake {
         let mut random = Random::new(&[seed, 77]);
         let sd = 0.025;
+        let size = |random: &mut Random| {
+            let common = sd * (0.3 + 2.0 * random.uniform());
+            if random.uniform() < 0.2 { 5.0 * common } else { common }
+        };
         let mut choices = Vec::new();
         for i in 0..12 {
             let num_options = 2 + random.below(2);
             let mut gains = vec![0.0];
             for _ in 1..num_options {
                 gains.push(match random.below(3) {
-                    0 => sd * (1.0 + 3.0 * random.uniform()),
-                    1 => -sd * (1.0 + 4.0 * random.uniform()),
+                    0 if i >= 2 => size(&mut random),
+                    1 if i >= 2 => -size(&mut random),
                     _ => 0.0,
                 });
             }
             choices.push(Choice { name: format!("choice{i:02}"), gains, silent: i < 2 });
-        }
-        for choice in choices.iter_mut().filter(|choice| choice.silent) {
-            choice.gains.iter_mut().for_each(|gain| *gain = 0.0);
         }
         let mut knobs = Vec::new();
         for i in 0..10 {
@@ -94,7 +99,7 @@ impl Fake {
                 name: format!("knob{i:02}"),
                 start: 0.02,
                 optimum: 0.02 * off.clamp(-2.2, 2.2).exp(),
-                curvature: sd * (0.3 + 1.5 * random.uniform()),
+                curvature: size(&mut random),
             });
         }
         Fake::new(seed, choices, knobs)
@@ -142,7 +147,9 @@ impl Fake {
     fn option(&self, settings: &Settings, name: &str) -> Option<usize> {
         match settings.get(name)? {
             SettingValue::Text(text) => Some(text[1..].parse().unwrap()),
-            other => panic!("{name} is {other}"),
+            other @ (SettingValue::Bool(_) | SettingValue::Int(_) | SettingValue::Float(_)) => {
+                panic!("{name} is {other}")
+            }
         }
     }
 
@@ -232,17 +239,20 @@ impl World for Fake {
         let noise = arm_sd * own + 0.03 * normal(&[self.seed, trial.seed, 3]);
         // More compute helps: 0.1 bits per byte a factor of e.
         let compute = 0.1 * (trial.flops / 1e12).ln();
+        let turned = |name: &str| self.option(&trial.settings, name).is_some_and(|option| option > 0);
+        let slower = self.slow.filter(|(name, _)| turned(name)).map_or(1.0, |(_, factor)| factor);
+        let seconds = self.trial_s * slower * trial.flops / 1e12;
         let score = Score {
             run: id.clone(),
             val_bpb: Some(3.0 - self.truth(&trial.settings) - compute + noise),
             sealed_bpb: trial.seal.then(|| 3.0 - self.truth(&trial.settings) - compute + noise),
             reason: None,
             flops: trial.flops,
-            train_seconds: self.trial_s,
-            total_seconds: self.trial_s,
-            tokens_per_sec: 1e5,
+            train_seconds: seconds,
+            total_seconds: seconds,
+            tokens_per_sec: 1e5 / slower,
         };
-        state.clock_s += self.trial_s / self.workers as f64;
+        state.clock_s += seconds / self.workers as f64;
         state.runs.insert(id, score.clone());
         Ok(score)
     }

@@ -1,5 +1,7 @@
 //! Behaviour of the judge, the researcher and whole campaigns, in simulation: no training, no clock.
 
+#![allow(clippy::unwrap_used)] // helpers of tests are tests too
+
 mod campaign;
 mod child;
 mod fake;
