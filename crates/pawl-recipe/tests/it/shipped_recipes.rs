@@ -42,6 +42,7 @@ fn context_of(setting: &str) -> Settings {
     let text = |name: &str, value: &str| (name.to_string(), SettingValue::Text(value.to_string()));
     Settings::from_iter(match setting {
         "muon_variant" | "muon_lr" | "muon_momentum" => vec![text("optimizer", "muon")],
+        "scalar_lr" => vec![text("residual", "x0_mix")],
         "rope_base" => vec![text("positions", "rope")],
         "warmdown_frac" => vec![text("schedule", "trapezoid")],
         "head_lr" => vec![("tied_head".to_string(), SettingValue::Bool(false))],
