@@ -49,12 +49,20 @@ pub struct Evaluator {
 
 impl Evaluator {
     /// The search split: the score that a researcher sees.
-    pub fn search(model: &Model, shards: &TokenShards, tokenizer: &Tokenizer) -> Result<Evaluator, EvalError> {
+    pub fn search(
+        model: &Model,
+        shards: &TokenShards,
+        tokenizer: &Tokenizer,
+    ) -> Result<Evaluator, EvalError> {
         Evaluator::new(model, shards, tokenizer, "search", search_validation)
     }
 
     /// The sealed split: read for reported numbers only, never shown to a researcher.
-    pub fn sealed(model: &Model, shards: &TokenShards, tokenizer: &Tokenizer) -> Result<Evaluator, EvalError> {
+    pub fn sealed(
+        model: &Model,
+        shards: &TokenShards,
+        tokenizer: &Tokenizer,
+    ) -> Result<Evaluator, EvalError> {
         Evaluator::new(model, shards, tokenizer, "sealed", sealed_validation)
     }
 

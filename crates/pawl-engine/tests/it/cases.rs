@@ -4,17 +4,17 @@ use pawl_engine::reference::{Leaves, Tensor, leaf};
 use pawl_graph::{Binary, DType, Graph, InputKind, Mask, Op, Reduction, Unary, ValueId};
 
 /// A scalar-valued program of float leaves (and maybe integer leaves).
-pub struct Case {
-    pub name: String,
-    pub graph: Graph,
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) graph: Graph,
     /// Leaves that are differentiated.
-    pub params: Vec<ValueId>,
-    pub loss: ValueId,
-    pub leaves: Leaves,
+    pub(crate) params: Vec<ValueId>,
+    pub(crate) loss: ValueId,
+    pub(crate) leaves: Leaves,
 }
 
-pub struct Maker {
-    pub graph: Graph,
+pub(crate) struct Maker {
+    pub(crate) graph: Graph,
     params: Vec<ValueId>,
     leaves: Leaves,
     seed: u64,
@@ -48,8 +48,8 @@ impl Maker {
         value
     }
 
-    pub fn op(&mut self, op: Op, inputs: &[ValueId]) -> ValueId {
-        self.graph.add(op, inputs).unwrap()
+    fn op(&mut self, op: Op, inputs: &[ValueId]) -> ValueId {
+        self.graph.add(op, inputs).expect("cases are well shaped")
     }
 
     /// A loss that weighs every element differently, so that no gradient cancels.
@@ -190,7 +190,7 @@ fn dropout() -> Case {
 }
 
 /// Every case.
-pub fn all() -> Vec<Case> {
+pub(crate) fn all() -> Vec<Case> {
     let mut cases = Vec::new();
     let positive = [Unary::Log, Unary::Sqrt, Unary::Rsqrt, Unary::Reciprocal];
     let anywhere = [

@@ -1,5 +1,6 @@
 //! Training from outside: the same bits at any number of threads, and through any number of deaths.
 #![allow(missing_docs)]
+#![allow(clippy::unwrap_used)] // a fixture that fails fails the test, with the reason
 
 use pawl_data::AddOptions;
 use pawl_recipe::{Overrides, Recipe, Source, std_only};
