@@ -36,10 +36,13 @@
 //! (futility, pair limit, budget) only removes crossings; `h E{crossed}` is the e-value that
 //! [`crate::levels`] spends.
 //!
-//! *When the assumption fails*. A challenger noisier than A/A pairs would be flattered by A. Two guards,
-//! both of which only lower E, so that validity above is untouched: A is scaled up to the challenger's own
-//! variance when that is larger, and no keep is possible before `min_pairs`, when that variance is known
-//! at all. What remains is measured in the tests: noise twice the A/A noise, and t-distributed noise.
+//! *When the assumption fails*. A challenger noisier than A/A pairs would be flattered by A, and such
+//! challengers exist: on a real recipe a change of initial values scattered four times as much as A/A
+//! pairs. Three guards, none of which can add a keep, so that validity above is untouched: no keep before
+//! `min_pairs`; A is scaled up to the challenger's own variance when that is larger; and the challenger's
+//! pairs alone, A set aside (n = 0, the t-test proper, valid for any `s_d`), must at some look give
+//! [`OWN_E`], so that a null of any noise is kept with probability at most `1 / OWN_E` even where the first
+//! two guards fail. What remains is measured in the tests: two to four times the A/A noise, and heavy tails.
 
 use pawl_record::{Evidence, JudgeSettings};
 use statrs::distribution::{ChiSquared, ContinuousCDF, Normal, StudentsT};
@@ -135,7 +138,8 @@ const DISPLAY_SDS: f64 = 3.0;
 fn ruling(settings: &JudgeSettings, noise: &NoiseScale, differences: &[f64], evidence: &Evidence) -> Ruling {
     let num_pairs = differences.len() as u64;
     let k = num_pairs as f64;
-    if num_pairs >= settings.min_pairs && evidence.e_value >= evidence.threshold {
+    let crossed = evidence.e_value >= evidence.threshold;
+    if num_pairs >= settings.min_pairs && crossed && own_e_value(settings, differences) >= OWN_E {
         return Ruling::Keep;
     }
     // Screening after one pair and futility after more are the same rule: the mean lies where an effect of
@@ -154,6 +158,15 @@ fn ruling(settings: &JudgeSettings, noise: &NoiseScale, differences: &[f64], evi
         return Ruling::Undecided("the pairs left cannot decide".to_string());
     }
     Ruling::Continue
+}
+
+/// What the challenger's own pairs must say without the A/A pairs' word on the noise.
+pub const OWN_E: f64 = 20.0;
+
+/// The e-process of the challenger's pairs alone: their own scatter is all that is known of the noise.
+fn own_e_value(settings: &JudgeSettings, differences: &[f64]) -> f64 {
+    let nothing = NoiseScale { num_pairs: 0, sum_squares: ROUNDING_BPB.powi(2) };
+    e_value(&nothing, differences, settings.min_effect_bpb, settings.mixture_sds)
 }
 
 /// Whether the threshold is reached at the pair limit if the pairs to come are as good as the present mean
