@@ -1,6 +1,6 @@
 //! One campaign, from the first A/A pair to the final measurement.
 //!
-//! The loop is [`Campaign::proceed`]. All it knows lies in the campaign's folder: it writes a proposal
+//! The loop is `Campaign::proceed`. All it knows lies in the campaign's folder: it writes a proposal
 //! before its first trial and a verdict after its last, so a campaign killed anywhere is continued by
 //! reading the folder, and trials that had finished are found rather than run. It does not print, does
 //! not know which researcher it talks to, and never shows a researcher the sealed split.

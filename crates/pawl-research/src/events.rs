@@ -109,7 +109,7 @@ pub enum CampaignError {
         /// The trial's last words.
         reason: String,
     },
-    /// Asked to stop; everything is on file. [`run`] turns it into a report.
+    /// Asked to stop; everything is on file. `campaign::run` turns it into a report.
     #[error("interrupted")]
     Interrupted,
 }

@@ -1,7 +1,7 @@
 //! The report of a campaign: one page for a director first, then the evidence.
 //!
 //! [`gather`] computes everything that is shown from the records of a lab, [`markdown`] and [`html`] turn it
-//! into text, [`write`] puts both beside the campaign. The report adds no judgement of its own: it repeats
+//! into text, [`write()`] puts both beside the campaign. The report adds no judgement of its own: it repeats
 //! what the judge decided, and refuses to call anything proven that the fresh seeds do not bear out. It
 //! reads no clock: the same records give the same bytes.
 
