@@ -84,7 +84,7 @@ pub struct UpdateGraph {
     pub updates: Vec<(String, ValueId)>,
     /// States and their new values.
     pub states: Vec<StateDecl>,
-    /// What drives each scalar, in the order of the rows of [`Recipe::schedule_table`].
+    /// What drives each scalar, in the order of the rows of [`crate::Recipe::schedule_table`].
     pub schedules: Vec<ScheduleDecl>,
 }
 

@@ -8,7 +8,7 @@ use super::math::{exp, log};
 use super::rows::{exp_sum, for_rows, num_rows, row_max};
 use crate::pool::{Pool, SharedMut};
 
-/// loss  = (N)      lse - logits[target] in nats, 0 where the target is -1
+/// loss  = (N)      lse - `logits[target]` in nats, 0 where the target is -1
 /// lse   = (N)      log of the sum of exponentials of a row
 /// logits  (N, V)   read
 /// targets (N)      read

@@ -113,7 +113,7 @@ pub fn gemm(
     unsafe { multiply(isa, (!serial).then_some(pool), aligned(scratch), product) };
 }
 
-/// `num` independent products: c[i] = or += a[i] * b[i], where matrix i starts `i * batch` elements into
+/// `num` independent products: `c[i]` = or += `a[i] * b[i]`, where matrix i starts `i * batch` elements into
 /// its slice.
 /// c  = or += (num, M, N)   rows `c_row` apart, matrices do not overlap
 /// a          (num, M, K)   read, any strides, `a_batch` may be 0
