@@ -121,7 +121,7 @@ pub enum Op {
         /// The output shape.
         shape: Vec<usize>,
     },
-    /// (s) -> axes reordered: output axis k is input axis perm[k]
+    /// (s) -> axes reordered: output axis k is input axis `perm[k]`
     Transpose {
         /// A permutation of 0..rank.
         perm: Vec<usize>,
