@@ -12,8 +12,8 @@ use pawl_graph::{Graph, Mask};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-/// Most buffers that one plan or one loop may bind.
-const MAX_LOOP_BUFFERS: usize = 32;
+/// Most operands of one loop over rows; the planner makes no larger ones.
+pub(crate) const MAX_LOOP_BUFFERS: usize = 32;
 
 /// The threads and the instruction set that programs run on.
 pub struct Engine {
@@ -59,6 +59,7 @@ impl Engine {
 pub struct Program {
     plan: Plan,
     arena: Buffer,
+    pointers: Vec<*mut f32>,
 }
 
 /// Everything a step needs to find its operands.
@@ -85,7 +86,7 @@ impl Program {
     pub fn new(graph: &Graph, inputs: &[usize], outputs: &[Output], num_threads: usize) -> Program {
         let plan = Plan::compile(graph, inputs, outputs, num_threads);
         let arena = Buffer::zeros(plan.arena_len);
-        Program { plan, arena }
+        Program { plan, arena, pointers: Vec::new() }
     }
 
     /// Bytes of memory beside the buffers.

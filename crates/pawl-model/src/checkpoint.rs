@@ -64,6 +64,10 @@ pub fn save_checkpoint(
     let name = folder.file_name().unwrap_or_default().to_string_lossy().to_string();
     let fresh = folder.with_file_name(format!(".{name}.new"));
     let stale = folder.with_file_name(format!(".{name}.old"));
+    if stale.exists() && !folder.exists() {
+        // A crash between the two renames below: what lies there is the only checkpoint.
+        fs::rename(&stale, folder).map_err(io("rename", &stale))?;
+    }
     for left_over in [&fresh, &stale] {
         if left_over.exists() {
             fs::remove_dir_all(left_over).map_err(io("remove", left_over))?;

@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 /// Points of the learning curve kept with the result.
 const CURVE_POINTS: u64 = 50;
+/// Steps of the longest run: every schedule is tabulated ahead, four bytes a step.
+const MAX_STEPS: u64 = 10_000_000;
 /// Documents buffered and refilled by nanochat's packing.
 const CROP: pawl_data::Packing = pawl_data::Packing::Crop { buffer: 1000, refill: 128 };
 
@@ -98,6 +100,12 @@ pub enum TrainError {
         /// Updates done.
         step: u64,
     },
+    /// The schedule of so many steps would not fit in memory.
+    #[error("the budget buys {num_steps} steps; a run has at most {MAX_STEPS}")]
+    TooLong {
+        /// Asked for.
+        num_steps: u64,
+    },
     /// Not a vocabulary this data has.
     #[error("the recipe's vocabulary of {recipe} does not fit the data's of {data}")]
     Vocabulary {
@@ -131,6 +139,9 @@ pub fn pretrain(
             recipe: recipe.vocab_size(),
             data: data.tokenizer.vocab_size(),
         });
+    }
+    if manifest.num_steps > MAX_STEPS {
+        return Err(TrainError::TooLong { num_steps: manifest.num_steps });
     }
     let mut dir = RunDir::open(lab, manifest, &recipe)?;
     let schedules = recipe.schedule_table(manifest.num_steps)?;

@@ -154,7 +154,8 @@ pub fn load_model(
 /// The recipe of a run as it was, with everything it loaded.
 pub(crate) fn stored_recipe(folder: &Path, manifest: &RunManifest) -> Result<Recipe, TrainError> {
     let texts: BTreeMap<String, String> = read_json(&folder.join("loads.json"))?;
-    let text = texts.get(&manifest.recipe).cloned().unwrap_or_default();
+    let path = folder.join("recipe.star");
+    let text = fs::read_to_string(&path).map_err(|source| FileError::Io { action: "read", path, source })?;
     let source = Source { name: manifest.recipe.clone(), text };
     let mut values = manifest.settings.clone();
     values.remove("depth");

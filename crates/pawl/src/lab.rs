@@ -71,6 +71,7 @@ pub(crate) fn from_train(error: TrainError) -> Failure {
         TrainError::Model(_)
         | TrainError::File(_)
         | TrainError::Checkpoint(_)
+        | TrainError::TooLong { .. }
         | TrainError::Vocabulary { .. } => Failure::from(error),
     }
 }

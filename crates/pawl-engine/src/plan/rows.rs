@@ -3,6 +3,7 @@
 //! positions never exist at once.
 
 use super::fuse::root;
+use crate::exec::MAX_LOOP_BUFFERS;
 use pawl_graph::{DType, Graph, InputKind, Op, Reduction, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -241,7 +242,8 @@ impl<'a> Grower<'a> {
                 }
             }
         }
-        self.is_acyclic(&region).then_some(region)
+        let small = region.reads.len() + region.writes.len() <= MAX_LOOP_BUFFERS;
+        (small && self.is_acyclic(&region)).then_some(region)
     }
 
     /// Whether operand k of an instruction is one chunk of rows.

@@ -187,3 +187,23 @@ fn a_finished_run_is_not_run_again() {
     let second = train(lab.path(), 1, 0.01, &AtomicBool::new(true)).unwrap();
     assert_eq!(first, second);
 }
+
+#[test]
+fn a_budget_of_endless_steps_is_refused_before_anything_is_written() {
+    let lab = lab();
+    let (recipe, mut manifest, data) = ask(lab.path(), 0.01);
+    manifest.num_steps = u64::MAX;
+    let stop = AtomicBool::new(false);
+    let options = TrainOptions {
+        num_threads: 1,
+        checkpoint_every: Duration::ZERO,
+        eval_every_steps: None,
+        keep_checkpoints: false,
+        peak_flops: 1e11,
+        stop: &stop,
+        report: &|_| (),
+    };
+    let error = pretrain(lab.path(), recipe, &manifest, &data, &options).unwrap_err();
+    assert!(matches!(error, TrainError::TooLong { .. }), "{error}");
+    assert!(!RunDir::path(lab.path(), &manifest.id).exists());
+}
