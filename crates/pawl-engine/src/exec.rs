@@ -99,14 +99,10 @@ impl Program {
         for (buffer, len) in &self.plan.buffer_lens {
             assert_eq!(buffers[*buffer].len(), *len, "buffer {buffer} has another length than planned");
         }
-        // The one list of pointers is allocated by the caller's stack frame below, not per step.
-        let mut pointers = [std::ptr::null_mut::<f32>(); 1024];
-        assert!(buffers.len() <= pointers.len(), "{} buffers are more than a program binds", buffers.len());
-        for (pointer, buffer) in pointers.iter_mut().zip(buffers.iter_mut()) {
-            *pointer = buffer.floats_mut().as_mut_ptr();
-        }
-        let memory =
-            Memory { arena: self.arena.floats_mut().as_mut_ptr(), buffers: &pointers[..buffers.len()] };
+        // Grows in the first run and is refilled in later ones.
+        self.pointers.clear();
+        self.pointers.extend(buffers.iter_mut().map(|buffer| buffer.floats_mut().as_mut_ptr()));
+        let memory = Memory { arena: self.arena.floats_mut().as_mut_ptr(), buffers: &self.pointers };
         run_plan(engine, &self.plan, memory, round);
     }
 }
