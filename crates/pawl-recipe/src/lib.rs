@@ -38,4 +38,5 @@ pub use load::{Loader, Source};
 pub use recipe::{Overrides, Recipe};
 pub use settings::{Setting, SettingKind};
 pub use shipped::{shipped, shipped_recipes, std_only, with_std};
+pub use source::MAX_TEXT;
 pub use summary::{ParamSummary, Summary};

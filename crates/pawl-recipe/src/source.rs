@@ -13,7 +13,7 @@ use starlark::syntax::{AstModule, Dialect, DialectTypes};
 use std::collections::HashMap;
 
 /// Longest text of a module, bytes.
-pub(crate) const MAX_TEXT: usize = 1 << 19;
+pub const MAX_TEXT: usize = 1 << 19;
 
 /// A module's text as run, and the way back to the text as written.
 pub(crate) struct Rewritten {
@@ -121,10 +121,7 @@ fn check_text(file: &str, text: &str) -> Result<(), RecipeError> {
             .hint("start from a shipped recipe such as tiny.star"));
     }
     if text.len() > MAX_TEXT {
-        return Err(RecipeError::new(
-            file,
-            format!("the text has {} bytes, more than {MAX_TEXT}", text.len()),
-        ));
+        return Err(RecipeError::new(file, format!("the text has more than {MAX_TEXT} bytes")));
     }
     if let Some(at) = text.bytes().position(|b| b == 0) {
         let line = text[..at].matches('\n').count() as u32 + 1;

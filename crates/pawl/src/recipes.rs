@@ -2,8 +2,10 @@
 
 use crate::args::Turned;
 use crate::errors::Failure;
-use pawl_recipe::{Overrides, Recipe, RecipeError, Source, shipped, shipped_recipes, std_only};
+use pawl_recipe::{MAX_TEXT, Overrides, Recipe, RecipeError, Source, shipped, shipped_recipes, std_only};
 use pawl_record::SettingValue;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 /// A recipe's text and the name that runs and messages call it by.
@@ -30,15 +32,25 @@ pub(crate) fn find(file: &str) -> Result<RecipeText, Failure> {
                 .hint("write a path, or the name of a shipped recipe")),
         };
     }
-    let cannot = |why: &std::io::Error| Failure::new(format!("recipe {file} cannot be read")).caused_by(why);
-    let bytes = std::fs::read(path).map_err(|why| cannot(&why))?;
+    let cannot = || Failure::new(format!("recipe {file} cannot be read"));
+    let bytes = read_bounded(path).map_err(|why| cannot().caused_by(&why))?;
+    if bytes.len() > MAX_TEXT {
+        return Err(cannot().because(format!("it has more than {} KiB", MAX_TEXT >> 10)));
+    }
     let text = String::from_utf8(bytes).map_err(|why| {
-        Failure::new(format!("recipe {file} cannot be read"))
+        cannot()
             .because(format!("it is not UTF-8 text, from byte {} on", why.utf8_error().valid_up_to()))
             .hint("a recipe is a text file in Starlark")
     })?;
     let name = path.file_name().map_or_else(|| file.to_string(), |name| name.to_string_lossy().into_owned());
     Ok(RecipeText { name, text })
+}
+
+/// A byte more than a recipe may have at most: the file may be endless.
+fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_TEXT as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn shipped_names() -> Vec<&'static str> {

@@ -24,6 +24,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
 /// Points of the learning curve on the search split.
 const NUM_EVALS: u64 = 8;
+/// Training tokens between two of them at least: scoring takes as long as training on about 30,000 tokens.
+const EVAL_EVERY_TOKENS: u64 = 1 << 18;
 
 pub(crate) fn run(args: Train) -> Result<Answer, Failure> {
     let Precision::F32 = args.precision;
@@ -93,7 +95,7 @@ fn train(lab: &Path, asked: Asked, how: &How) -> Result<RunRecord, Failure> {
     let options = TrainOptions {
         num_threads,
         checkpoint_every: CHECKPOINT_EVERY,
-        eval_every_steps: (!how.score_only).then(|| (manifest.num_steps / NUM_EVALS).max(1)),
+        eval_every_steps: (!how.score_only).then(|| eval_every(&manifest)),
         keep_checkpoints: !how.score_only,
         peak_flops: measured_flops(num_threads),
         stop: &stop,
@@ -105,6 +107,11 @@ fn train(lab: &Path, asked: Asked, how: &How) -> Result<RunRecord, Failure> {
     // As the process that began the run wrote it: when, and on which machine.
     let manifest = RunDir::manifest(lab, &manifest.id)?;
     Ok(RunRecord { manifest, result: Some(result) })
+}
+
+/// Updates between two scores on the search split.
+fn eval_every(manifest: &RunManifest) -> u64 {
+    (manifest.num_steps / NUM_EVALS).max(EVAL_EVERY_TOKENS.div_ceil(manifest.tokens_per_step))
 }
 
 /// A run as the command line means it.

@@ -43,6 +43,8 @@ fn what_is_not_a_recipe_gets_one_error() {
     write("nothing.star", b"x = 1\n");
     std::fs::create_dir(folder.path().join("folder.star")).unwrap();
     for (file, code, said) in [
+        ("/dev/zero", 1, "more than 512 KiB"),
+        ("/proc/self/mem", 1, "Input/output error"),
         ("empty.star", 1, "empty"),
         ("binary.star", 1, "not UTF-8"),
         ("syntax.star", 1, "syntax.star:1"),

@@ -76,3 +76,36 @@ fn a_campaign_is_told_interrupted_resumed_and_reported() {
         first.stderr
     );
 }
+
+/// What a proposal of `campaign` would change, by its number.
+fn changed(campaign: &serde_json::Value, number: &serde_json::Value) -> String {
+    let proposals = campaign["proposals"].as_array().unwrap();
+    let proposal = proposals.iter().find(|proposal| proposal["number"] == *number).unwrap();
+    proposal["changes"][0]["setting"].as_str().unwrap().to_string()
+}
+
+#[test]
+fn the_real_gain_is_kept_and_no_planted_no_op() {
+    let lab = lab();
+    std::fs::write(lab.path().join("no_ops.star"), include_str!("no_ops.star")).unwrap();
+    let mut args = vec!["research", "--recipe", "no_ops.star", "--data", "words", "--flops", "4e9"];
+    args.extend(["--trials", "60", "--json"]);
+    let ended = pawl_in(lab.path(), &args);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let document = ended.json();
+    let campaign = &document["campaign"];
+    let verdicts = campaign["verdicts"].as_array().unwrap();
+    let of = |word: &str| -> Vec<String> {
+        let such = verdicts.iter().filter(|verdict| verdict["decision"]["verdict"] == word);
+        such.map(|verdict| changed(campaign, &verdict["proposal"])).collect()
+    };
+    assert_eq!(of("keep"), ["rate"], "{}", ended.stderr);
+    let rejected = of("reject");
+    for no_op in ["mixer", "hidden", "table", "scale", "shift"] {
+        assert!(rejected.iter().any(|setting| setting == no_op), "{no_op} was not tried: {}", ended.stderr);
+    }
+    assert!(of("skip").iter().all(|setting| setting == "unused"), "{}", ended.stderr);
+    // The one that keeps what scored lower once would have been fooled many times.
+    let lower_once = verdicts.iter().filter(|verdict| verdict["pairs"][0]["difference"].as_f64() > Some(0.0));
+    assert!(lower_once.count() > 3, "{}", ended.stderr);
+}

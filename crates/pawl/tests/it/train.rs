@@ -4,6 +4,7 @@ use crate::process::{Ended, command, pawl_in};
 use serde_json::Value;
 use std::fmt::Write;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -114,6 +115,32 @@ fn wait_for(mut done: impl FnMut() -> bool) {
         assert!(start.elapsed() < Duration::from_secs(60), "it never came");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// As on a full disk: no file can grow past `blocks` of 512 bytes.
+fn with_little_space(folder: &Path, blocks: u64, args: &[&str]) -> Ended {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$@\""), "sh"]);
+    command.arg(env!("CARGO_BIN_EXE_pawl")).args(args).current_dir(folder);
+    Ended::of(&command.output().unwrap())
+}
+
+#[test]
+fn a_full_disk_is_named_and_costs_nothing_that_was_there() {
+    let (lab, other) = (lab(), lab());
+    let full = with_little_space(lab.path(), 8, &["data", "add", "more", "words.txt"]);
+    assert_eq!((full.code, full.stdout.as_str()), (1, ""), "{}", full.stderr);
+    assert!(full.stderr.contains("cannot write lab/data/"), "{}", full.stderr);
+    ask(lab.path(), &["data", "add", "more", "words.txt"]);
+
+    let whole = ask(other.path(), &train("6", &["--json"])).json();
+    // Room for records, none for a checkpoint.
+    let full = with_little_space(lab.path(), 400, &train("6", &[]));
+    assert_eq!((full.code, full.stdout.as_str()), (1, ""), "{}", full.stderr);
+    assert!(full.stderr.contains("tensors.safetensors"), "{}", full.stderr);
+    assert!(full.stderr.contains("File too large"), "{}", full.stderr);
+    let resumed = ask(lab.path(), &train("6", &["--json"])).json();
+    assert_eq!(resumed["result"]["checkpoint_hash"], whole["result"]["checkpoint_hash"]);
 }
 
 #[test]
