@@ -7,7 +7,7 @@ use pawl_engine::kernels::attention::{
     AttentionDims, attention_backward, attention_backward_scratch_len, attention_forward,
 };
 use pawl_engine::kernels::gemm::{Dims, Store, Strided, gemm, gemm_scratch_len};
-use pawl_engine::kernels::{Isa, cross_entropy, dropout, embedding, math, rows, sequence};
+use pawl_engine::kernels::{Isa, Precision, cross_entropy, dropout, embedding, math, rows, sequence};
 use pawl_engine::pool::Pool;
 use pawl_graph::{Binary, Mask, Unary};
 use std::hint::black_box;
@@ -19,7 +19,8 @@ fn main() {
     println!("{isa:?}");
     for num_threads in [1, 2] {
         let pool = Pool::new(num_threads);
-        bench_gemm(&pool, isa, &filter);
+        bench_gemm(&pool, isa, Precision::F32, &filter);
+        bench_gemm(&pool, isa, Precision::Bf16, &filter);
         bench_attention(&pool, isa, &filter);
         bench_rows(&pool, isa, &filter);
     }
@@ -44,7 +45,7 @@ fn best(num_calls: usize, pool: &Pool, flops: f64, mut call: impl FnMut()) -> (f
     (flops / seconds / 1e9, peak)
 }
 
-fn bench_gemm(pool: &Pool, isa: Isa, filter: &str) {
+fn bench_gemm(pool: &Pool, isa: Isa, precision: Precision, filter: &str) {
     let mut total = [0.0_f64; 2];
     for (rows, k, out) in [
         (8192, 256, 256),
@@ -75,7 +76,7 @@ fn bench_gemm(pool: &Pool, isa: Isa, filter: &str) {
             ("dw = dy^T x", flip(leak(ys)), xs, Dims { m: out, n: k, k: rows }),
         ];
         for (name, a, b, dims) in cases {
-            let label = format!("gemm {name:12} {rows:5} rows {k:4} -> {out:4}");
+            let label = format!("{precision:?} gemm {name:12} {rows:5} rows {k:4} -> {out:4}");
             if !label.contains(filter) {
                 continue;
             }
@@ -85,7 +86,7 @@ fn bench_gemm(pool: &Pool, isa: Isa, filter: &str) {
             let repeat = (2e7 / flops).ceil().max(1.0);
             let (gflops, peak) = best(9, pool, flops * repeat, || {
                 for _ in 0..repeat as usize {
-                    gemm(pool, isa, &mut scratch, &mut c, dims.n, a, b, dims, Store::Set);
+                    gemm(pool, isa, precision, &mut scratch, &mut c, dims.n, a, b, dims, Store::Set);
                 }
                 black_box(&mut c);
             });
@@ -98,7 +99,7 @@ fn bench_gemm(pool: &Pool, isa: Isa, filter: &str) {
     }
     if total[0] > 0.0 {
         println!(
-            "{} threads: large products {:.1} % of peak",
+            "{} threads {precision:?}: large products {:.1} % of the float32 peak",
             pool.num_threads(),
             100.0 * total[1] / total[0]
         );

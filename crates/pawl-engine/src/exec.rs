@@ -4,13 +4,12 @@ use crate::buffer::Buffer;
 use crate::kernels::attention::AttentionDims;
 use crate::kernels::gemm::{self, Dims, Strided};
 use crate::kernels::map;
-use crate::kernels::{self, Isa};
+use crate::kernels::{self, Isa, Precision};
 use crate::plan::{Kernel, Loc, Output, Plan, Products, RopeTable, RowLoop, Step};
 use crate::pool::Pool;
+use crate::profile::Profile;
 use crate::reference::binary_int;
 use pawl_graph::{Graph, Mask};
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 
 /// Most operands of one loop over rows; the planner makes no larger ones.
 pub(crate) const MAX_LOOP_BUFFERS: usize = 32;
@@ -34,9 +33,9 @@ impl Engine {
         Engine { pool: Pool::new(num_threads), isa, profile: None }
     }
 
-    /// Counts from now on what each kernel costs. Meant for one thread: others' work is not seen.
+    /// Counts from now on what each kernel costs.
     pub fn start_profile(&mut self) {
-        self.profile = Some(Profile::default());
+        self.profile = Some(Profile::new(self.num_threads()));
     }
 
     /// What [`Engine::start_profile`] has counted.
@@ -82,9 +81,20 @@ impl Memory<'_> {
 }
 
 impl Program {
-    /// Compiles what `outputs` need; see [`Plan::compile`].
+    /// Compiles what `outputs` need, in float32; see [`Plan::compile`].
     pub fn new(graph: &Graph, inputs: &[usize], outputs: &[Output], num_threads: usize) -> Program {
-        let plan = Plan::compile(graph, inputs, outputs, num_threads);
+        Program::with_precision(graph, inputs, outputs, num_threads, Precision::F32)
+    }
+
+    /// The same with products and attention in `precision`.
+    pub fn with_precision(
+        graph: &Graph,
+        inputs: &[usize],
+        outputs: &[Output],
+        num_threads: usize,
+        precision: Precision,
+    ) -> Program {
+        let plan = Plan::compile(graph, inputs, outputs, num_threads, precision);
         let arena = Buffer::zeros(plan.arena_len);
         Program { plan, arena, pointers: Vec::new() }
     }
@@ -109,44 +119,11 @@ impl Program {
 
 fn run_plan(engine: &Engine, plan: &Plan, memory: Memory<'_>, round: usize) {
     for step in &plan.steps {
-        let started = engine.profile.as_ref().map(|_| thread_seconds());
+        let started = engine.profile.as_ref().map(Profile::now);
         run_step(engine, plan, step, memory, round);
         if let (Some(profile), Some(started)) = (&engine.profile, started) {
-            profile.add(&step.kernel, thread_seconds() - started);
+            profile.add(&step.kernel, profile.now() - started);
         }
-    }
-}
-
-/// Processor time of the calling thread, seconds: what other processes do does not count.
-fn thread_seconds() -> f64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the clock exists on Linux and the pointer is to a timespec.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
-}
-
-/// Processor time by kernel of the calling thread; a loop over rows counts in its parts.
-#[derive(Default)]
-pub struct Profile {
-    rows: Mutex<BTreeMap<String, (u64, f64)>>,
-}
-
-impl Profile {
-    fn add(&self, kernel: &Kernel, seconds: f64) {
-        if matches!(kernel, Kernel::Loop(_)) {
-            return;
-        }
-        let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
-        let row = rows.entry(kernel.label()).or_default();
-        *row = (row.0 + 1, row.1 + seconds);
-    }
-
-    /// (kernel, calls, seconds), the longest first; starts again from nothing.
-    pub fn take(&self) -> Vec<(String, u64, f64)> {
-        let rows = std::mem::take(&mut *self.rows.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut rows: Vec<(String, u64, f64)> = rows.into_iter().map(|(k, (n, s))| (k, n, s)).collect();
-        rows.sort_by(|a, b| b.2.total_cmp(&a.2));
-        rows
     }
 }
 
@@ -190,6 +167,7 @@ pub(crate) fn scratch_len(kernel: &Kernel, num_threads: usize) -> usize {
 struct Operands<'a> {
     step: &'a Step,
     memory: Memory<'a>,
+    precision: Precision,
 }
 
 impl Operands<'_> {
@@ -228,7 +206,7 @@ impl Operands<'_> {
 fn run_step(engine: &Engine, plan: &Plan, step: &Step, memory: Memory<'_>, round: usize) {
     let Engine { pool, isa, .. } = engine;
     let isa = *isa;
-    let o = Operands { step, memory };
+    let o = Operands { step, memory, precision: plan.precision };
     match &step.kernel {
         Kernel::Map { program, len } => {
             let reads: Pointers = pointers(&step.reads, memory);
@@ -352,10 +330,23 @@ fn product(engine: &Engine, o: &Operands<'_>, products: &Products, round: usize)
     let b = strided(o.read(1, batch * k * n), k, n, tb);
     let c = o.write(0, batch * m * n);
     if batch == 1 {
-        gemm::gemm(&engine.pool, engine.isa, o.scratch(), c, n, a, b, dims, store);
+        gemm::gemm(&engine.pool, engine.isa, o.precision, o.scratch(), c, n, a, b, dims, store);
     } else {
         let strides = gemm::BatchStrides { a: m * k, b: k * n, c: m * n };
-        gemm::gemm_batch(&engine.pool, engine.isa, o.scratch(), c, n, a, b, dims, store, batch, strides);
+        gemm::gemm_batch(
+            &engine.pool,
+            engine.isa,
+            o.precision,
+            o.scratch(),
+            c,
+            n,
+            a,
+            b,
+            dims,
+            store,
+            batch,
+            strides,
+        );
     }
 }
 

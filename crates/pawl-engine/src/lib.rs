@@ -10,9 +10,11 @@ pub mod kernels;
 pub mod philox;
 mod plan;
 pub mod pool;
+mod profile;
 pub mod reference;
 
 pub use buffer::Buffer;
-pub use exec::{Engine, Profile, Program};
-pub use kernels::Isa;
+pub use exec::{Engine, Program};
+pub use kernels::{Isa, Precision};
 pub use plan::{Output, Plan};
+pub use profile::{Group, KernelCost, Profile};

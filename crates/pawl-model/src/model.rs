@@ -1,7 +1,7 @@
 //! The buffers of a model and the programs that run on them.
 
 use crate::init::draw;
-use pawl_engine::{Buffer, Engine, Output, Program};
+use pawl_engine::{Buffer, Engine, Output, Precision, Program};
 use pawl_graph::{Graph, InputKind};
 use pawl_recipe::{Recipe, RecipeError};
 use std::collections::BTreeMap;
@@ -25,6 +25,9 @@ pub enum ModelError {
         seq_len: usize,
     },
 }
+
+/// Section of a profile that holds the optimizer; all before it is section 0.
+pub const UPDATE_SECTION: usize = 1;
 
 /// Where each leaf lies among the buffers.
 #[derive(Clone, Debug, Default)]
@@ -67,6 +70,16 @@ pub struct Model {
 impl Model {
     /// Builds the model of a recipe with parameters drawn from `init_seed`, to run on `num_threads` threads.
     pub fn new(recipe: Recipe, num_threads: usize, init_seed: u64) -> Result<Model, ModelError> {
+        Model::with_precision(recipe, num_threads, init_seed, Precision::F32)
+    }
+
+    /// The same with the products and attention of training in `precision`. Updates and scores are float32.
+    pub fn with_precision(
+        recipe: Recipe,
+        num_threads: usize,
+        init_seed: u64,
+        precision: Precision,
+    ) -> Result<Model, ModelError> {
         let (micro_batch, seq_len) = (recipe.micro_batch(), recipe.seq_len());
         let micro_tokens = micro_batch * seq_len;
         let num_micro = recipe.tokens_per_step() / micro_tokens;
@@ -99,7 +112,7 @@ impl Model {
         outputs.push(Output { value: loss, buffer: loss_buffer, accumulate });
         let wanted: Vec<_> = outputs.iter().map(|o| o.value).collect();
         let micro_flops = train.graph.cost(&wanted).flops;
-        let gradients = Program::new(&train.graph, &inputs, &outputs, num_threads);
+        let gradients = Program::with_precision(&train.graph, &inputs, &outputs, num_threads, precision);
 
         let (update, update_flops) = layout.update_program(&recipe, &mut buffers, num_threads);
         let scalars = recipe
@@ -186,8 +199,17 @@ impl Model {
         for (buffer, scalar) in self.scalars.iter().zip(scalars) {
             self.buffers[*buffer].floats_mut()[0] = *scalar;
         }
+        self.enter(UPDATE_SECTION);
         self.update.run(&self.engine, &mut self.buffers, 0);
+        self.enter(0);
         Ok(self.buffers[self.loss].floats()[0])
+    }
+
+    /// Divides the profile, if one is being made.
+    fn enter(&self, section: usize) {
+        if let Some(profile) = self.engine.profile() {
+            profile.enter(section);
+        }
     }
 
     /// Parameters and optimizer state by name: `path` and `path#state`, in name order.

@@ -15,6 +15,25 @@ pub mod math;
 pub mod rows;
 pub mod sequence;
 
+/// Number format of the operands of products; sums are float32 in both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Precision {
+    /// 32-bit floating point throughout.
+    #[default]
+    F32,
+    /// Operands of products rounded to bfloat16 (8 bits of mantissa), everything else 32-bit.
+    Bf16,
+}
+
+/// Whether this machine multiplies bfloat16 in hardware (AVX-512-BF16).
+pub fn has_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    let has = is_x86_feature_detected!("avx512bf16");
+    #[cfg(not(target_arch = "x86_64"))]
+    let has = false;
+    has
+}
+
 /// Instruction sets the kernels are compiled for; chosen once, at run time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {

@@ -7,14 +7,21 @@ use super::rows::{self, Region};
 use super::simplify::merge_equal;
 use super::{Kernel, Loc, Output, Plan, Products, RopeTable, RowLoop, Step};
 use crate::exec::scratch_len;
+use crate::kernels::Precision;
 use crate::kernels::gemm::Dims;
 use crate::kernels::map::{Axis, Operand, Pattern};
 use crate::kernels::sequence::rope_table;
 use pawl_graph::{DType, Graph, Instr, Op, Unary, ValueId};
 use std::collections::BinaryHeap;
 
-pub(super) fn compile(graph: &Graph, inputs: &[usize], outputs: &[Output], num_threads: usize) -> Plan {
-    compile_part(graph, inputs, outputs, num_threads, true)
+pub(super) fn compile(
+    graph: &Graph,
+    inputs: &[usize],
+    outputs: &[Output],
+    num_threads: usize,
+    precision: Precision,
+) -> Plan {
+    compile_part(graph, inputs, outputs, num_threads, precision, true)
 }
 
 /// The body of a loop over rows is not cut into rows again.
@@ -23,6 +30,7 @@ fn compile_part(
     inputs: &[usize],
     outputs: &[Output],
     num_threads: usize,
+    precision: Precision,
     cut_rows: bool,
 ) -> Plan {
     assert_eq!(inputs.len(), graph.inputs.len(), "one buffer for each input of the graph");
@@ -46,6 +54,7 @@ fn compile_part(
         steps: Vec::new(),
         tables: Vec::new(),
         num_threads,
+        precision,
     };
     for (input, buffer) in graph.inputs.iter().zip(inputs) {
         builder.places[input.value.idx()] = Some(Loc::Buffer { buffer: *buffer, offset: 0 });
@@ -119,6 +128,7 @@ struct Builder<'a> {
     steps: Vec<Step>,
     tables: Vec<RopeTable>,
     num_threads: usize,
+    precision: Precision,
 }
 
 impl Builder<'_> {
@@ -400,7 +410,7 @@ impl Builder<'_> {
             })
             .collect();
         let inputs: Vec<usize> = (0..num_reads).collect();
-        let body = compile_part(&region.body, &inputs, &outputs, self.num_threads, false);
+        let body = compile_part(&region.body, &inputs, &outputs, self.num_threads, self.precision, false);
         let stride = |len: usize, moves: bool| if moves { len / region.rounds } else { 0 };
         let read_strides = region.reads.iter().map(|(v, cut)| stride(self.len(*v), *cut)).collect();
         let write_strides =
@@ -432,7 +442,7 @@ impl Builder<'_> {
             self.write_directly(idx);
         }
         let arena_len = memory::assign(&mut self.steps, &self.lens);
-        Plan { steps: self.steps, arena_len, tables: self.tables, buffer_lens }
+        Plan { precision: self.precision, steps: self.steps, arena_len, tables: self.tables, buffer_lens }
     }
 
     /// Drops a final copy of a whole block into a buffer by letting the block be that buffer, where no step

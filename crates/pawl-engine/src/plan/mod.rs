@@ -12,6 +12,7 @@ mod memory;
 mod rows;
 mod simplify;
 
+use crate::kernels::Precision;
 use crate::kernels::gemm::Dims;
 use crate::kernels::map::{Axis, MapProgram};
 use pawl_graph::{Binary, Graph, Mask, Reduction, ValueId};
@@ -239,6 +240,7 @@ pub struct Output {
 /// A compiled program.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    pub(crate) precision: Precision,
     pub(crate) steps: Vec<Step>,
     pub(crate) arena_len: usize,
     pub(crate) tables: Vec<RopeTable>,
@@ -250,8 +252,14 @@ impl Plan {
     /// Compiles what `outputs` need. `inputs[k]` is the buffer of the graph's input k; an output may share
     /// the buffer of an input (an update in place). Work is laid out for at most `num_threads` workers;
     /// results do not depend on it.
-    pub fn compile(graph: &Graph, inputs: &[usize], outputs: &[Output], num_threads: usize) -> Plan {
-        build::compile(graph, inputs, outputs, num_threads)
+    pub fn compile(
+        graph: &Graph,
+        inputs: &[usize],
+        outputs: &[Output],
+        num_threads: usize,
+        precision: Precision,
+    ) -> Plan {
+        build::compile(graph, inputs, outputs, num_threads, precision)
     }
 
     /// Bytes of the arena: everything but the caller's buffers.

@@ -5,12 +5,14 @@
 //! number of threads, the other dimensions, or where the element lies (up to four rows against a
 //! transposed matrix excepted: `few.rs`). It refuses k = 0 and to allocate.
 
+pub(crate) mod bf16;
 mod few;
 pub(crate) mod pack;
 pub(crate) mod tile;
 
-use super::Isa;
+use super::{Isa, Precision};
 use crate::pool::{Pool, SharedMut};
+use bf16::Rounded;
 use pack::{pack_a, pack_b};
 use tile::{Portable, Tile, TileArgs};
 
@@ -84,6 +86,7 @@ pub fn gemm_batch_scratch_len(num_threads: usize, dims: Dims) -> usize {
 pub fn gemm(
     pool: &Pool,
     isa: Isa,
+    precision: Precision,
     scratch: &mut [f32],
     c: &mut [f32],
     c_row: usize,
@@ -110,7 +113,7 @@ pub fn gemm(
     // Few rows are bound by reading B, so a pool helps them earlier.
     let serial = dims.m.max(8) * dims.n * dims.k <= SERIAL_WORK;
     // SAFETY: `check` proved the bounds and the instruction set; the scratch is long enough.
-    unsafe { multiply(isa, (!serial).then_some(pool), aligned(scratch), product) };
+    unsafe { multiply(isa, precision, (!serial).then_some(pool), aligned(scratch), product) };
 }
 
 /// `num` independent products: `c[i]` = or += `a[i] * b[i]`, where matrix i starts `i * batch` elements into
@@ -122,6 +125,7 @@ pub fn gemm(
 pub fn gemm_batch(
     pool: &Pool,
     isa: Isa,
+    precision: Precision,
     scratch: &mut [f32],
     c: &mut [f32],
     c_row: usize,
@@ -166,7 +170,7 @@ pub fn gemm_batch(
     if num < NUM_TASKS && dims.m * dims.n * dims.k > SERIAL_WORK {
         for i in 0..num {
             // SAFETY: as in `gemm`: checked bounds and set, and one product at a time owns the scratch.
-            unsafe { multiply(isa, Some(pool), scratch.part(0, scratch.len()), product(i)) };
+            unsafe { multiply(isa, precision, Some(pool), scratch.part(0, scratch.len()), product(i)) };
         }
         return;
     }
@@ -176,7 +180,7 @@ pub fn gemm_batch(
     pool.run(num.div_ceil(group), &|task, worker| {
         for i in task * group..num.min((task + 1) * group) {
             // SAFETY: checked bounds and set; matrices of c are disjoint; a worker owns its scratch.
-            unsafe { multiply(isa, None, scratch.part(worker * len, len), product(i)) };
+            unsafe { multiply(isa, precision, None, scratch.part(worker * len, len), product(i)) };
         }
     });
 }
@@ -217,7 +221,7 @@ fn packed_b_len(dims: Dims) -> usize {
 /// Floats of packed A of one worker; of all workers together when `shares_packed_a`.
 fn packed_a_len(dims: Dims) -> usize {
     let rows = if shares_packed_a(dims) { dims.m.next_multiple_of(ROW_BLOCK) } else { ROW_BLOCK };
-    dims.k.min(K_BLOCK_MAX) * rows
+    (dims.k.min(K_BLOCK_MAX) + 2 * ALIGN) * rows
 }
 
 /// Few blocks of rows are packed once for all tasks, since several tasks read each; many are packed by the
@@ -244,27 +248,44 @@ struct Product {
 // SAFETY: the pointers stand for slices borrowed by the caller of `multiply`; tasks write disjoint tiles.
 unsafe impl Sync for Product {}
 
-unsafe fn multiply(isa: Isa, pool: Option<&Pool>, scratch: &mut [f32], product: Product) {
+unsafe fn multiply(
+    isa: Isa,
+    precision: Precision,
+    pool: Option<&Pool>,
+    scratch: &mut [f32],
+    product: Product,
+) {
     // SAFETY: the promise of the caller.
     unsafe {
         if few::is_few(&product) {
             return few::multiply_few(isa, pool, product);
         }
-        match isa {
+        match (isa, precision) {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => multiply_with::<tile::Avx512>(pool, scratch, product),
+            (Isa::Avx512, Precision::F32) => multiply_with::<tile::Avx512>(pool, scratch, product),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => multiply_with::<tile::Avx2>(pool, scratch, product),
+            (Isa::Avx512, Precision::Bf16) if super::has_bf16() => {
+                multiply_with::<bf16::Avx512Bf16>(pool, scratch, product);
+            }
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx512, Precision::Bf16) => {
+                multiply_with::<Rounded<tile::Avx512>>(pool, scratch, product);
+            }
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx2, Precision::F32) => multiply_with::<tile::Avx2>(pool, scratch, product),
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx2, Precision::Bf16) => multiply_with::<Rounded<tile::Avx2>>(pool, scratch, product),
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx512 | Isa::Avx2 => unreachable!("asserted to be available"),
-            Isa::Portable => multiply_with::<Portable>(pool, scratch, product),
+            (Isa::Avx512 | Isa::Avx2, _) => unreachable!("asserted to be available"),
+            (Isa::Portable, Precision::F32) => multiply_with::<Portable>(pool, scratch, product),
+            (Isa::Portable, Precision::Bf16) => multiply_with::<Rounded<Portable>>(pool, scratch, product),
         }
     }
 }
 
 /// The length of the block of k that starts at `k0`.
-fn k_block(k: usize, k0: usize) -> usize {
-    if k - k0 <= K_BLOCK_MAX { k - k0 } else { K_BLOCK }
+fn k_block<T: Tile>(k: usize, k0: usize) -> usize {
+    if k - k0 <= K_BLOCK_MAX * T::PER_SLOT { k - k0 } else { K_BLOCK * T::PER_SLOT }
 }
 
 /// Rows this far apart fall into so few cache sets that a tile evicts its own operands.
@@ -281,17 +302,17 @@ fn each(pool: Option<&Pool>, num_tasks: usize, task: &(dyn Fn(usize, usize) + Sy
 
 unsafe fn multiply_with<T: Tile>(pool: Option<&Pool>, scratch: &mut [f32], product: Product) {
     let Dims { m, n, k } = product.dims;
-    let reads_a = product.a_col == 1 && !is_aliasing(product.a_row) || m == 1;
+    let reads_a = !T::CONVERTS && (product.a_col == 1 && !is_aliasing(product.a_row) || m == 1);
     let reads_b_once = m <= T::ROWS;
     let reads_b_twice = m <= UNPACKED_ROWS && !is_aliasing(product.b_row);
-    let reads_b = product.b_col == 1 && (reads_b_once || reads_b_twice);
+    let reads_b = !T::CONVERTS && product.b_col == 1 && (reads_b_once || reads_b_twice);
     let (packed_b, packed_a) = scratch.split_at_mut(packed_b_len(product.dims));
     let (packed_b, packed_a) = (packed_b.as_mut_ptr(), SharedMut::new(packed_a));
     for n0 in (0..n).step_by(COL_BLOCK) {
         let cols = COL_BLOCK.min(n - n0);
         let mut k0 = 0;
         while k0 < k {
-            let block = Block { product, n0, cols, k0, k: k_block(k, k0), reads_a, reads_b, packed_b };
+            let block = Block { product, n0, cols, k0, k: k_block::<T>(k, k0), reads_a, reads_b, packed_b };
             // SAFETY: the promise of the caller; every part of the scratch has one writer at a time.
             unsafe { block.multiply::<T>(pool, &packed_a) };
             k0 += block.k;
@@ -322,7 +343,7 @@ impl Block {
         let num_panels = self.cols.div_ceil(T::COLS);
         let num_row_blocks = dims.m.div_ceil(ROW_BLOCK);
         let a_len = packed_a_len(dims);
-        let block_len = self.k * ROW_BLOCK;
+        let block_len = self.a_stride::<T>() * ROW_BLOCK;
         let shares_a = !self.reads_a && shares_packed_a(dims);
         let num_a_tasks = if shares_a { num_row_blocks } else { 0 };
         let num_b_tasks = if self.reads_b { 0 } else { self.num_pack_b_tasks::<T>() };
@@ -358,6 +379,26 @@ impl Block {
         });
     }
 
+    /// Lines of a packed panel.
+    fn slots<T: Tile>(&self) -> usize {
+        self.k.div_ceil(T::PER_SLOT)
+    }
+
+    /// Whether A is packed row by row: a conversion alone, where its terms of k lie together.
+    fn packs_a_rows<T: Tile>(&self) -> bool {
+        T::PER_SLOT > 1 && self.product.a_col == 1
+    }
+
+    /// Slots of packed A for each of its rows; rows that are packed as such start on cache lines that
+    /// do not share a set.
+    fn a_stride<T: Tile>(&self) -> usize {
+        if self.packs_a_rows::<T>() {
+            self.slots::<T>().next_multiple_of(ALIGN) + ALIGN
+        } else {
+            self.slots::<T>()
+        }
+    }
+
     /// Where element (k0, n0 + panel * COLS) of B is.
     fn b_at<T: Tile>(&self, panel: usize) -> *const f32 {
         let Product { b, b_row, b_col, .. } = self.product;
@@ -384,7 +425,8 @@ impl Block {
         };
         for panel in panels {
             let src = self.b_at::<T>(panel).wrapping_add(steps.start * b_row);
-            let dst = self.packed_b.wrapping_add((panel * self.k + steps.start) * T::COLS);
+            let dst =
+                self.packed_b.wrapping_add((panel * self.slots::<T>() + steps.start / T::PER_SLOT) * T::COLS);
             // SAFETY: these steps of the panel lie inside B, and in the scratch they are this task's.
             unsafe { pack_b::<T>(dst, src, b_row, b_col, steps.len(), self.panel_cols::<T>(panel)) };
         }
@@ -394,28 +436,40 @@ impl Block {
     unsafe fn pack_rows<T: Tile>(&self, dst: &mut [f32], m0: usize) {
         let Product { a, a_row, a_col, dims, .. } = self.product;
         let a = a.wrapping_add(m0 * a_row + self.k0 * a_col);
+        let rows = ROW_BLOCK.min(dims.m - m0);
+        if self.packs_a_rows::<T>() {
+            for (i, row) in dst.chunks_exact_mut(self.a_stride::<T>()).take(rows).enumerate() {
+                // SAFETY: the row lies inside A, and has room for its slots.
+                unsafe { T::pack_row(row.as_mut_ptr(), a.wrapping_add(i * a_row), self.k) };
+            }
+            return;
+        }
         // SAFETY: the rows lie inside A.
-        unsafe { pack_a::<T>(dst, a, a_row, a_col, ROW_BLOCK.min(dims.m - m0), self.k) };
+        unsafe { pack_a::<T>(dst, a, a_row, a_col, rows, self.k) };
     }
 
     /// Rows `m0 .. m0 + ROW_BLOCK` of C, the columns of `panels`.
     unsafe fn multiply_rows<T: Tile>(&self, packed_a: *const f32, m0: usize, panels: std::ops::Range<usize>) {
         let Product { a, a_row, a_col, b_row, c, c_row, dims, store, .. } = self.product;
         let rows = ROW_BLOCK.min(dims.m - m0);
+        let slots = self.slots::<T>();
         for panel in panels {
             let (b, b_row) = if self.reads_b {
                 (self.b_at::<T>(panel), b_row)
             } else {
-                (self.packed_b.wrapping_add(panel * self.k * T::COLS).cast_const(), T::COLS)
+                (self.packed_b.wrapping_add(panel * slots * T::COLS).cast_const(), T::COLS)
             };
             for i in (0..rows).step_by(T::ROWS) {
                 let (a, a_row, a_col) = if self.reads_a {
                     (a.wrapping_add((m0 + i) * a_row + self.k0 * a_col), a_row, a_col)
+                } else if self.packs_a_rows::<T>() {
+                    let stride = self.a_stride::<T>();
+                    (packed_a.wrapping_add(i * stride), stride, 1)
                 } else {
-                    (packed_a.wrapping_add(i * self.k), 1, T::ROWS)
+                    (packed_a.wrapping_add(i * slots), 1, T::ROWS)
                 };
                 let args = TileArgs {
-                    k: self.k,
+                    k: slots,
                     a,
                     a_row,
                     a_col,

@@ -1,6 +1,7 @@
 //! Copies operands into the order in which tiles read them.
 //!
-//! A panel of B is (k, COLS), one of A is (k, ROWS): each step of k reads one line. Lanes past the edge
+//! A panel of B is (k, COLS), one of A is (k, ROWS): each step of k reads one line. Where two terms of k
+//! share a slot there are half as many lines. Lanes past the edge
 //! of the matrix are left as they are, since tiles never load them.
 
 use super::tile::Tile;
@@ -16,7 +17,7 @@ pub(crate) unsafe fn pack_b<T: Tile>(
     cols: usize,
 ) {
     // SAFETY: the promise of the caller.
-    unsafe { pack::<T>(dst, T::COLS, b, b_row, b_col, k, cols) };
+    unsafe { T::pack(dst, T::COLS, b, b_row, b_col, k, cols) };
 }
 
 /// dst = panels of (K, ROWS), of which the last is written in part
@@ -29,47 +30,16 @@ pub(super) unsafe fn pack_a<T: Tile>(
     rows: usize,
     k: usize,
 ) {
-    assert!(dst.len() >= rows.next_multiple_of(T::ROWS) * k);
+    let slots = k.div_ceil(T::PER_SLOT);
+    assert!(dst.len() >= rows.next_multiple_of(T::ROWS) * slots);
     // Steps of k that lie apart are taken a few at a time, so that a line of A serves every panel.
     let step = if a_col == 1 { k } else { 16 };
     for p in (0..k).step_by(step) {
         for i in (0..rows).step_by(T::ROWS) {
             let a = a.wrapping_add(i * a_row + p * a_col);
-            let panel = dst[i * k + p * T::ROWS..].as_mut_ptr();
+            let panel = dst[i * slots + p / T::PER_SLOT * T::ROWS..].as_mut_ptr();
             // SAFETY: the caller promises a, the assertion dst.
-            unsafe { pack::<T>(panel, T::ROWS, a, a_col, a_row, step.min(k - p), T::ROWS.min(rows - i)) };
-        }
-    }
-}
-
-/// dst[p * width + j] = src[p * step + j * lane] for p < k, j < lanes
-unsafe fn pack<T: Tile>(
-    dst: *mut f32,
-    width: usize,
-    src: *const f32,
-    step: usize,
-    lane: usize,
-    k: usize,
-    lanes: usize,
-) {
-    // SAFETY: the promise of the callers.
-    unsafe {
-        if step == 1 {
-            T::transpose(lanes, k, src, lane, dst, width);
-            return;
-        }
-        for p in 0..k {
-            let (src, dst) = (src.add(p * step), dst.add(p * width));
-            if lane == 1 && lanes == T::COLS {
-                // A constant length compiles to vector moves.
-                std::ptr::copy_nonoverlapping(src, dst, T::COLS);
-            } else if lane == 1 && lanes == T::ROWS {
-                std::ptr::copy_nonoverlapping(src, dst, T::ROWS);
-            } else {
-                for j in 0..lanes {
-                    *dst.add(j) = *src.add(j * lane);
-                }
-            }
+            unsafe { T::pack(panel, T::ROWS, a, a_col, a_row, step.min(k - p), T::ROWS.min(rows - i)) };
         }
     }
 }

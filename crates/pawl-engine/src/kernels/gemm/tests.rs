@@ -30,19 +30,28 @@ fn strided(data: &[f32], rows: usize, cols: usize, transposed: bool, extra: usiz
 }
 
 fn check_gemm(dims: Dims, ta: bool, tb: bool, extra: usize, store: Store) {
+    check_gemm_in(Precision::F32, dims, ta, tb, extra, store);
+    // Operands that bfloat16 holds exactly: then both precisions have one truth.
+    check_gemm_in(Precision::Bf16, dims, ta, tb, extra, store);
+}
+
+fn check_gemm_in(precision: Precision, dims: Dims, ta: bool, tb: bool, extra: usize, store: Store) {
     let Dims { m, n, k } = dims;
-    let (a, b) = (numbers((m + extra) * (k + extra), 1), numbers((k + extra) * (n + extra), 2));
+    let (mut a, mut b) = (numbers((m + extra) * (k + extra), 1), numbers((k + extra) * (n + extra), 2));
+    if precision == Precision::Bf16 {
+        a.iter_mut().chain(&mut b).for_each(|x| *x = bf16::round(*x));
+    }
     let (a, b) = (strided(&a, m, k, ta, extra), strided(&b, k, n, tb, extra));
     let c_row = n + extra;
     let before = numbers(m * c_row, 3);
     let mut want = before.clone();
     reference(&mut want, c_row, a, b, dims, store);
     for isa in isas() {
-        let what = format!("{isa:?} {dims:?} ta {ta} tb {tb} extra {extra} {store:?}");
+        let what = format!("{isa:?} {precision:?} {dims:?} ta {ta} tb {tb} extra {extra} {store:?}");
         let got = same_bits(&what, |pool| {
             let mut c = before.clone();
             let mut scratch = vec![f32::NAN; gemm_scratch_len(pool.num_threads(), dims)];
-            gemm(pool, isa, &mut scratch, &mut c, c_row, a, b, dims, store);
+            gemm(pool, isa, precision, &mut scratch, &mut c, c_row, a, b, dims, store);
             c
         });
         check_close(&got, &want, TOLERANCE, &what);
@@ -92,7 +101,7 @@ fn general_strides_are_read_right() {
     for isa in isas() {
         let mut got = vec![f32::NAN; 14 * 35];
         let mut scratch = vec![0.0; gemm_scratch_len(1, dims)];
-        gemm(&Pool::new(1), isa, &mut scratch, &mut got, 35, a, b, dims, Store::Set);
+        gemm(&Pool::new(1), isa, Precision::F32, &mut scratch, &mut got, 35, a, b, dims, Store::Set);
         check_close(&got, &want, TOLERANCE, "general strides");
     }
 }
@@ -107,7 +116,7 @@ fn an_element_has_the_same_bits_in_any_matrix() {
             let mut c = vec![0.0; m * n];
             let mut scratch = vec![0.0; gemm_scratch_len(2, dims)];
             let (a, b) = (strided(&a, m, 600, false, 0), Strided { data: &b, row: 100, col: 1 });
-            gemm(&pool, isa, &mut scratch, &mut c, n, a, b, dims, Store::Set);
+            gemm(&pool, isa, Precision::F32, &mut scratch, &mut c, n, a, b, dims, Store::Set);
             c
         };
         let (all, some) = (run(50, 100), run(5, 7));
@@ -137,11 +146,47 @@ fn a_batch_is_its_products_one_by_one() {
                     let mut c = before.clone();
                     let mut scratch = vec![f32::NAN; gemm_batch_scratch_len(pool.num_threads(), dims)];
                     let (a, b) = (strided(&a, m, k, true, 0), strided(&b, k, n, false, 0));
-                    gemm_batch(pool, isa, &mut scratch, &mut c, n, a, b, dims, Store::Add, num, batch);
+                    gemm_batch(
+                        pool,
+                        isa,
+                        Precision::F32,
+                        &mut scratch,
+                        &mut c,
+                        n,
+                        a,
+                        b,
+                        dims,
+                        Store::Add,
+                        num,
+                        batch,
+                    );
                     c
                 });
                 check_close(&got, &want, TOLERANCE, &what);
             }
         }
+    }
+}
+
+#[test]
+fn bfloat16_rounds_to_nearest_even() {
+    for (x, want) in [(1.0, 1.0), (1.003_906_2, 1.0), (1.011_718_8, 1.015_625), (-3.14159, -3.140_625)] {
+        assert_eq!(bf16::round(x), want, "{x}");
+    }
+    assert!(bf16::round(f32::NAN).is_nan());
+    assert_eq!(bf16::round(f32::INFINITY), f32::INFINITY);
+    // Operands that are not exact: the hardware rounds as we do, so an unrounded product agrees with a rounded one.
+    let dims = Dims { m: 14, n: 33, k: 37 };
+    let (a, b) = (numbers(14 * 37, 5), numbers(37 * 33, 6));
+    let rounded: Vec<Vec<f32>> = [&a, &b].map(|x| x.iter().map(|x| bf16::round(*x)).collect()).into();
+    for isa in isas() {
+        let product = |a: &[f32], b: &[f32]| {
+            let mut c = vec![0.0; 14 * 33];
+            let mut scratch = vec![0.0; gemm_scratch_len(1, dims)];
+            let (a, b) = (strided(a, 14, 37, false, 0), strided(b, 37, 33, false, 0));
+            gemm(&Pool::new(1), isa, Precision::Bf16, &mut scratch, &mut c, 33, a, b, dims, Store::Set);
+            c
+        };
+        assert_eq!(product(&a, &b), product(&rounded[0], &rounded[1]), "{isa:?}");
     }
 }

@@ -25,11 +25,60 @@ pub(crate) trait Tile {
     /// Columns of a full tile, the width of a packed panel of B.
     const COLS: usize;
 
+    /// Terms of k that a packed slot of four bytes holds.
+    const PER_SLOT: usize = 1;
+    /// Whether operands are changed by packing, so that none can be read where it lies.
+    const CONVERTS: bool = false;
+
     /// One tile of `rows <= ROWS` by `cols <= COLS`, both at least 1.
     ///
     /// # Safety
     /// The instruction set is available and every element the arguments describe is in bounds.
     unsafe fn run(rows: usize, cols: usize, args: TileArgs);
+
+    /// dst[p * width + j] = src[p * step + j * lane] for p < k, j < lanes; `PER_SLOT` terms of k to a slot.
+    ///
+    /// # Safety
+    /// The instruction set is available and both blocks are in bounds.
+    unsafe fn pack(
+        dst: *mut f32,
+        width: usize,
+        src: *const f32,
+        step: usize,
+        lane: usize,
+        k: usize,
+        lanes: usize,
+    ) {
+        // SAFETY: the promise of the caller.
+        unsafe {
+            if step == 1 {
+                Self::transpose(lanes, k, src, lane, dst, width);
+                return;
+            }
+            for p in 0..k {
+                let (src, dst) = (src.add(p * step), dst.add(p * width));
+                if lane == 1 && lanes == Self::COLS {
+                    // A constant length compiles to vector moves.
+                    std::ptr::copy_nonoverlapping(src, dst, Self::COLS);
+                } else if lane == 1 && lanes == Self::ROWS {
+                    std::ptr::copy_nonoverlapping(src, dst, Self::ROWS);
+                } else {
+                    for j in 0..lanes {
+                        *dst.add(j) = *src.add(j * lane);
+                    }
+                }
+            }
+        }
+    }
+
+    /// dst (slots) = src (k), one row as it lies.
+    ///
+    /// # Safety
+    /// As for [`Tile::pack`].
+    unsafe fn pack_row(dst: *mut f32, src: *const f32, k: usize) {
+        // SAFETY: the promise of the caller.
+        unsafe { Self::pack(dst, 1, src, 1, 0, k, 1) };
+    }
 
     /// dst (cols, rows) = transpose of src (rows, cols), rows `src_row` and `dst_row` apart.
     ///
@@ -100,7 +149,7 @@ unsafe fn portable<const R: usize>(cols: usize, args: TileArgs) {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86::{Avx2, Avx512};
+pub(crate) use x86::{Avx2, Avx512, lanes, transpose_16};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
@@ -146,7 +195,7 @@ mod x86 {
     }
 
     /// The mask of the first `count` of 16 lanes.
-    fn lanes(count: usize) -> __mmask16 {
+    pub(crate) fn lanes(count: usize) -> __mmask16 {
         u16::MAX >> (16 - count)
     }
 
@@ -219,7 +268,7 @@ mod x86 {
 
     /// dst (cols, rows) = transpose of src (rows, cols), both at most 16.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
-    unsafe fn transpose_16(
+    pub(crate) unsafe fn transpose_16(
         rows: usize,
         cols: usize,
         src: *const f32,
