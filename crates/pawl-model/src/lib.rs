@@ -9,5 +9,5 @@ mod sample;
 
 pub use checkpoint::{CheckpointError, load_checkpoint, save_checkpoint};
 pub use init::draw;
-pub use model::{Model, ModelError, Scorer};
+pub use model::{Model, ModelError, Scorer, UPDATE_SECTION};
 pub use sample::{Sampler, SamplerSettings};

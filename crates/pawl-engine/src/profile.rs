@@ -1,0 +1,262 @@
+//! What each kernel of a program costs, beside the least work that its shapes ask for: the two sides of a
+//! roofline. It refuses to know what a program is for: its user divides a step into sections.
+
+use crate::kernels::map::{Axis, MapProgram, Pattern};
+use crate::plan::Kernel;
+use pawl_graph::visible_pairs;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+/// Kinds of kernels that are limited in the same way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Group {
+    /// Matrix products.
+    Products,
+    /// Attention, forward and backward.
+    Attention,
+    /// Root mean square norms.
+    Norms,
+    /// Fused maps and reductions.
+    Elementwise,
+    /// The loss over the vocabulary.
+    CrossEntropy,
+    /// Tables, copies, rotations, scans and the rest.
+    Other,
+}
+
+/// What the calls of one kernel of one size took.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KernelCost {
+    /// As told by [`Profile::enter`].
+    pub section: usize,
+    /// Kind.
+    pub group: Group,
+    /// Name and sizes.
+    pub label: String,
+    /// Number of calls.
+    pub calls: u64,
+    /// Seconds of all calls.
+    pub seconds: f64,
+    /// Floating-point operations of all calls.
+    pub flops: f64,
+    /// Bytes of the operands of all calls, each read or written once.
+    pub bytes: f64,
+}
+
+/// Time by kernel; a loop over rows counts in its parts. One thread is counted in its processor time, which
+/// other processes do not change; several in the time that passes.
+pub struct Profile {
+    one_thread: bool,
+    begun: Instant,
+    section: AtomicUsize,
+    /// By section and address: a label for every call would be a cost of its own.
+    rows: Mutex<BTreeMap<(usize, usize), KernelCost>>,
+}
+
+impl Profile {
+    pub(crate) fn new(num_threads: usize) -> Profile {
+        Profile {
+            one_thread: num_threads == 1,
+            begun: Instant::now(),
+            section: AtomicUsize::new(0),
+            rows: Mutex::default(),
+        }
+    }
+
+    /// Counts what follows under this section.
+    pub fn enter(&self, section: usize) {
+        self.section.store(section, Relaxed);
+    }
+
+    /// Seconds on the clock of this profile.
+    pub(crate) fn now(&self) -> f64 {
+        if self.one_thread { thread_seconds() } else { self.begun.elapsed().as_secs_f64() }
+    }
+
+    pub(crate) fn add(&self, kernel: &Kernel, seconds: f64) {
+        if matches!(kernel, Kernel::Loop(_)) {
+            return;
+        }
+        let section = self.section.load(Relaxed);
+        let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        let row = rows.entry((section, std::ptr::from_ref(kernel).addr())).or_insert_with(|| {
+            let group = group(kernel);
+            KernelCost {
+                section,
+                group,
+                label: kernel.label(),
+                calls: 0,
+                seconds: 0.0,
+                flops: 0.0,
+                bytes: 0.0,
+            }
+        });
+        let (flops, bytes) = work(kernel);
+        (row.calls, row.seconds) = (row.calls + 1, row.seconds + seconds);
+        (row.flops, row.bytes) = (row.flops + flops, row.bytes + bytes);
+    }
+
+    /// What was counted since the last call, the longest first. To be called before a program that was run
+    /// meanwhile is dropped: kernels are told apart by where they lie.
+    pub fn take(&self) -> Vec<KernelCost> {
+        let rows = std::mem::take(&mut *self.rows.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut merged: BTreeMap<(usize, String), KernelCost> = BTreeMap::new();
+        for row in rows.into_values() {
+            match merged.get_mut(&(row.section, row.label.clone())) {
+                Some(known) => {
+                    known.calls += row.calls;
+                    known.seconds += row.seconds;
+                    known.flops += row.flops;
+                    known.bytes += row.bytes;
+                }
+                None => drop(merged.insert((row.section, row.label.clone()), row)),
+            }
+        }
+        let mut rows: Vec<KernelCost> = merged.into_values().collect();
+        rows.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+        rows
+    }
+}
+
+/// Processor time of the calling thread, seconds.
+fn thread_seconds() -> f64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the clock exists on Linux and the pointer is to a timespec.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
+}
+
+fn group(kernel: &Kernel) -> Group {
+    match kernel {
+        Kernel::Gemm(_) => Group::Products,
+        Kernel::Attention { .. } | Kernel::AttentionBackward { .. } => Group::Attention,
+        Kernel::RmsNorm { .. } | Kernel::RmsNormBackward { .. } => Group::Norms,
+        Kernel::Map { .. } | Kernel::MapReduce { .. } | Kernel::Accumulate { .. } => Group::Elementwise,
+        Kernel::CrossEntropy { .. } | Kernel::CrossEntropyBackward { .. } => Group::CrossEntropy,
+        Kernel::IntBinary { .. }
+        | Kernel::Iota { .. }
+        | Kernel::ToFloat { .. }
+        | Kernel::Copy { .. }
+        | Kernel::Clear { .. }
+        | Kernel::Softmax { .. }
+        | Kernel::SoftmaxBackward { .. }
+        | Kernel::Rope { .. }
+        | Kernel::Embedding { .. }
+        | Kernel::EmbeddingBackward { .. }
+        | Kernel::Scan { .. }
+        | Kernel::TopK { .. }
+        | Kernel::Dropout { .. }
+        | Kernel::Loop(_) => Group::Other,
+    }
+}
+
+/// Floating-point operations, as `pawl_graph` prices them, and bytes of one call.
+fn work(kernel: &Kernel) -> (f64, f64) {
+    let floats = |flops: f64, floats: f64| (flops, 4.0 * floats);
+    // Operations, reads and writes of each element of a tensor.
+    let each = |len: usize, flops: f64, moved: f64| floats(flops * len as f64, moved * len as f64);
+    match kernel {
+        Kernel::Map { program, len } => {
+            let moved = read_len(program, *len) + (program.outputs.len() * len) as f64;
+            floats((program.instrs.len() * len) as f64, moved)
+        }
+        Kernel::MapReduce { program, axis, .. } => {
+            let Axis { outer, n, inner } = *axis;
+            let len = outer * n * inner;
+            floats(((program.instrs.len() + 1) * len) as f64, read_len(program, len) + (outer * inner) as f64)
+        }
+        Kernel::IntBinary { axes, .. } => each(axes.iter().map(|axis| axis.0).product(), 0.0, 3.0),
+        Kernel::Copy { axes } => each(axes.iter().map(|axis| axis.0).product(), 0.0, 2.0),
+        Kernel::Iota { n: len } | Kernel::Clear { len } => each(*len, 0.0, 1.0),
+        Kernel::ToFloat { len } => each(*len, 0.0, 2.0),
+        Kernel::Accumulate { len } => each(*len, 1.0, 3.0),
+        Kernel::Dropout { len, .. } => each(*len, 1.0, 2.0),
+        Kernel::Gemm(p) => {
+            let [m, n, k] = [p.dims.m, p.dims.n, p.dims.k].map(|extent| extent as f64);
+            let batch = p.batch as f64;
+            floats(batch * 2.0 * m * n * k, batch * (m * k + k * n + m * n))
+        }
+        Kernel::RmsNorm { c, rows, .. } => each(c * rows, 3.0, 2.0),
+        Kernel::RmsNormBackward { c, rows } => each(c * rows, 5.0, 3.0),
+        Kernel::Softmax { c, rows, .. } => each(c * rows, 5.0, 2.0),
+        Kernel::SoftmaxBackward { c, rows } => each(c * rows, 4.0, 3.0),
+        Kernel::TopK { k, c, rows } => each(c * rows, *k as f64, 2.0),
+        Kernel::Rope { shape, .. } => each(shape.iter().product(), 3.0, 2.0),
+        Kernel::Scan { shape, .. } => each(shape.iter().product(), 2.0, 3.0),
+        Kernel::Embedding { c, n, .. } => each(c * n, 0.0, 2.0),
+        // The table's gradient is cleared, then rows are added to.
+        Kernel::EmbeddingBackward { v, c, n } => floats((c * n) as f64, (v * c + 3 * c * n) as f64),
+        Kernel::CrossEntropy { n, v } => each(n * v, 4.0, 1.0),
+        Kernel::CrossEntropyBackward { n, v } => each(n * v, 3.0, 2.0),
+        Kernel::Attention { shape, kv, mask, .. } => {
+            let [b, t, h, d] = *shape;
+            let pairs = (b * h * d) as f64 * visible_pairs(*mask, t);
+            floats(4.0 * pairs, (2 * b * t * h * d + 2 * b * t * kv * d) as f64)
+        }
+        Kernel::AttentionBackward { shape, kv, mask, .. } => {
+            let [b, t, h, d] = *shape;
+            let pairs = (b * h * d) as f64 * visible_pairs(*mask, t);
+            floats(8.0 * pairs, (4 * b * t * h * d + 4 * b * t * kv * d) as f64)
+        }
+        Kernel::Loop(_) => (0.0, 0.0),
+    }
+}
+
+/// Distinct elements that a map of `len` elements reads.
+fn read_len(program: &MapProgram, len: usize) -> f64 {
+    let read = |pattern: &Pattern| match pattern {
+        Pattern::Full => len,
+        Pattern::Scalar => 1,
+        Pattern::Last { n } => *n,
+        Pattern::Row { n } => len / n,
+        Pattern::Strided(axes) => axes.iter().filter(|axis| axis.1 != 0).map(|axis| axis.0).product(),
+    };
+    program.patterns.iter().map(|pattern| read(pattern) as f64).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::map::Axis;
+    use pawl_graph::{Mask, Reduction};
+
+    #[test]
+    fn work_follows_from_shapes() {
+        let program = MapProgram {
+            patterns: vec![
+                Pattern::Full,
+                Pattern::Last { n: 8 },
+                Pattern::Strided(vec![(2, 4), (3, 0), (4, 1)]),
+            ],
+            ..MapProgram::default()
+        };
+        let axis = Axis { outer: 2, n: 3, inner: 4 };
+        let reduce = Kernel::MapReduce { program, kind: Reduction::Sum, axis };
+        assert_eq!(work(&reduce), (24.0, 4.0 * (24.0 + 8.0 + 8.0 + 8.0)));
+        let mask = Mask::Causal { window: 4 };
+        let attention = Kernel::Attention { shape: [2, 4, 3, 5], kv: 1, mask, scale: 1.0 };
+        assert_eq!(work(&attention), (4.0 * 30.0 * 10.0, 4.0 * (240.0 + 80.0)));
+    }
+
+    #[test]
+    fn calls_of_equal_kernels_are_added_by_section() {
+        let profile = Profile::new(1);
+        let kernels =
+            [Kernel::Clear { len: 4 }, Kernel::Clear { len: 4 }, Kernel::RmsNorm { eps: 0.0, c: 2, rows: 3 }];
+        kernels.iter().for_each(|kernel| profile.add(kernel, 1.0));
+        profile.enter(1);
+        profile.add(&kernels[0], 5.0);
+        let rows = profile.take();
+        let seen: Vec<_> =
+            rows.iter().map(|row| (row.section, row.group, row.calls, row.seconds, row.bytes)).collect();
+        let expected = [
+            (1, Group::Other, 1, 5.0, 16.0),
+            (0, Group::Other, 2, 2.0, 32.0),
+            (0, Group::Norms, 1, 1.0, 48.0),
+        ];
+        assert_eq!(seen, expected);
+        assert!(profile.take().is_empty());
+    }
+}
