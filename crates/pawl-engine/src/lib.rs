@@ -7,6 +7,7 @@
 mod buffer;
 mod exec;
 pub mod kernels;
+pub mod limits;
 pub mod philox;
 mod plan;
 pub mod pool;

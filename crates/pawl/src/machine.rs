@@ -1,10 +1,9 @@
 //! What this machine is: read from the operating system, never guessed.
 
 use pawl_engine::Isa;
-use pawl_engine::kernels::gemm::{Dims, Store, Strided, gemm, gemm_scratch_len};
+use pawl_engine::limits::{self, Effort};
 use pawl_engine::pool::Pool;
 use std::path::Path;
-use std::time::Instant;
 
 /// Facts about the machine; `None` where the system does not say.
 pub(crate) struct Machine {
@@ -43,24 +42,10 @@ pub(crate) fn instruction_set() -> &'static str {
     }
 }
 
-/// FLOP/s of the fastest of some float32 products on `num_threads` threads, measured now in some
-/// hundredths of a second: what shares of peak are shares of.
-pub(crate) fn measured_flops(num_threads: usize) -> f64 {
-    const SIDE: usize = 512;
-    const TRIES: usize = 8;
-    let pool = Pool::new(num_threads);
-    let dims = Dims { m: SIDE, n: SIDE, k: SIDE };
-    let mut scratch = vec![0.0; gemm_scratch_len(num_threads, dims)];
-    let (a, b) = (vec![0.5; SIDE * SIDE], vec![0.25; SIDE * SIDE]);
-    let mut c = vec![0.0; SIDE * SIDE];
-    let mut best = f64::INFINITY;
-    for _ in 0..TRIES {
-        let start = Instant::now();
-        let [a, b] = [&a, &b].map(|data| Strided { data, row: SIDE, col: 1 });
-        gemm(&pool, Isa::detect(), &mut scratch, &mut c, SIDE, a, b, dims, Store::Set);
-        best = best.min(start.elapsed().as_secs_f64());
-    }
-    2.0 * (SIDE * SIDE * SIDE) as f64 / best
+/// FLOP/s of float32 multiply-adds in the registers of `num_threads` cores, measured now in some hundredths of
+/// a second: what shares of peak are shares of.
+pub(crate) fn peak_flops(num_threads: usize) -> f64 {
+    limits::float32(&Pool::new(num_threads), Isa::detect(), Effort::SHORT).best
 }
 
 /// Cores this process may use; 1 where the system does not say.

@@ -2,7 +2,7 @@
 
 use crate::args::Doctor;
 use crate::errors::Failure;
-use crate::machine::{Machine, disk_free, instruction_set, machine, measured_flops};
+use crate::machine::{Machine, disk_free, instruction_set, machine, peak_flops};
 use crate::output::{Answer, Block, bytes, flops};
 use serde_json::json;
 use std::path::Path;
@@ -16,7 +16,7 @@ pub(crate) fn run(args: Doctor) -> Result<Answer, Failure> {
     let machine = machine();
     let disk = disk_free(&args.place.lab);
     let problems = problems(&machine, disk, &args.place.lab);
-    let measured = measured_flops(machine.cores);
+    let measured = peak_flops(machine.cores);
     let unknown = || "unknown".to_string();
     let mut block = Block::default();
     block
@@ -24,7 +24,7 @@ pub(crate) fn run(args: Doctor) -> Result<Answer, Failure> {
         .line("processor", machine.processor.clone().unwrap_or_else(unknown))
         .line("cores", machine.cores)
         .line("instruction_set", instruction_set())
-        .line("float32", format!("{}/s in a matrix product", flops(measured)))
+        .line("float32", format!("{}/s, multiply-adds in registers", flops(measured)))
         .line("memory", machine.memory_bytes.map_or_else(unknown, bytes))
         .line("memory_free", machine.memory_free_bytes.map_or_else(unknown, bytes))
         .line("kernel", machine.kernel.clone().unwrap_or_else(unknown))

@@ -8,7 +8,7 @@ use crate::errors::Failure;
 use crate::interrupt::interrupt;
 use crate::lab::from_ledger;
 use crate::live::{Live, Work};
-use crate::machine::{cores, describe, measured_flops};
+use crate::machine::{cores, describe, peak_flops};
 use crate::output::{Answer, count, flops, narrate};
 use crate::prepare;
 use crate::recipes::{RecipeText, compile, depth, find, from_recipe};
@@ -84,7 +84,7 @@ fn options(
     };
     affordable(recipe, rung)?;
     let prepared = prepare::prepare(&args.place.lab, &args.data, compiled.vocab_size(), args.place.json)?;
-    let peak = flops(measured_flops(cores()));
+    let peak = flops(peak_flops(cores()));
     narrate(&format!("machine   {} cores  {}  {peak}/s float32", cores(), describe()));
     narrate(&format!("corpus    {}", prepare::describe(&args.place.lab, &prepared)?));
     Ok(CampaignOptions {

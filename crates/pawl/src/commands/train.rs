@@ -6,7 +6,7 @@ use crate::commands::show::run_block;
 use crate::errors::Failure;
 use crate::interrupt::interrupt;
 use crate::lab::{from_ledger, from_train, ledger};
-use crate::machine::{cores, describe, measured_flops};
+use crate::machine::{cores, describe, peak_flops};
 use crate::output::{Answer, Status, bar, count, duration, narrate};
 use crate::prepare::prepare;
 use crate::recipes::{RecipeText, compile, find, from_recipe};
@@ -97,7 +97,7 @@ fn train(lab: &Path, asked: Asked, how: &How) -> Result<RunRecord, Failure> {
         checkpoint_every: CHECKPOINT_EVERY,
         eval_every_steps: (!how.score_only).then(|| eval_every(&manifest)),
         keep_checkpoints: !how.score_only,
-        peak_flops: measured_flops(num_threads),
+        peak_flops: peak_flops(num_threads),
         stop: &stop,
         report: &|at| progress.show(at),
     };
