@@ -1,14 +1,15 @@
 //! What this machine can do at most, measured: multiply-adds that never leave the registers, and memory read
 //! and written in long streams. What kernels reach is judged against it.
 //!
-//! It refuses to know a kernel, and to report anything but what was seen: a machine may be shared, so every
-//! limit is the best and the median of several short windows.
+//! It refuses to know a kernel, and to report anything but what was seen. A machine may be shared: rates are by
+//! processor time, added over threads, and every limit is the best and the median of several short windows.
 
 use crate::buffer::Buffer;
 use crate::kernels::{Isa, has_bf16, lanes};
 use crate::pool::{Pool, SharedMut};
+use crate::profile::thread_seconds;
 use std::hint::black_box;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// How long to measure.
 #[derive(Clone, Copy, Debug)]
@@ -64,11 +65,9 @@ const TASKS_PER_THREAD: usize = 4;
 fn arithmetic(pool: &Pool, effort: Effort, work: impl Fn(usize) -> usize + Sync) -> Rate {
     let num_tasks = TASKS_PER_THREAD * pool.num_threads();
     let window = |steps: usize| {
-        let start = Instant::now();
-        pool.run(num_tasks, &|_, _| {
+        seconds(pool, num_tasks, &|_| {
             black_box(work(steps));
-        });
-        start.elapsed().as_secs_f64()
+        })
     };
     // Doubling brings the clock up and the other threads awake.
     let mut steps = 500;
@@ -77,6 +76,17 @@ fn arithmetic(pool: &Pool, effort: Effort, work: impl Fn(usize) -> usize + Sync)
     }
     let flops = work(steps) * num_tasks;
     rate(effort.windows, flops as f64, || window(steps))
+}
+
+/// Runs the tasks on all threads; the seconds they would have taken with every core to themselves.
+fn seconds(pool: &Pool, num_tasks: usize, task: &(dyn Fn(usize) + Sync)) -> f64 {
+    let nanoseconds = AtomicU64::new(0);
+    pool.run(num_tasks, &|idx, _| {
+        let start = thread_seconds();
+        task(idx);
+        nanoseconds.fetch_add(((thread_seconds() - start) * 1e9) as u64, Relaxed);
+    });
+    nanoseconds.into_inner().max(1) as f64 * 1e-9 / pool.num_threads() as f64
 }
 
 /// The best and the median of `windows` calls of `window`, which does `amount` of work and returns its seconds.
@@ -200,12 +210,10 @@ impl Streams {
     pub fn read(&self, pool: &Pool, isa: Isa, windows: usize) -> Rate {
         let per_array = self.len() / GRAIN;
         rate(windows, (3 * self.len() * 4) as f64, || {
-            let start = Instant::now();
-            pool.run(3 * per_array, &|task, _| {
+            seconds(pool, 3 * per_array, &|task| {
                 let from = task % per_array * GRAIN;
                 sum(isa, &self.arrays[task / per_array].floats()[from..from + GRAIN]);
-            });
-            start.elapsed().as_secs_f64()
+            })
         })
     }
 
@@ -215,8 +223,7 @@ impl Streams {
         let [a, b, c] = &mut self.arrays;
         let a = SharedMut::new(a.floats_mut());
         rate(windows, (3 * len * 4) as f64, || {
-            let start = Instant::now();
-            pool.run(len / GRAIN, &|task, _| {
+            seconds(pool, len / GRAIN, &|task| {
                 let from = task * GRAIN;
                 let [b, c] = [&*b, &*c].map(|array| &array.floats()[from..from + GRAIN]);
                 // SAFETY: tasks write disjoint parts.
@@ -225,8 +232,7 @@ impl Streams {
                     Stores::Plain => triad(isa, a, b, c),
                     Stores::NonTemporal => triad_past_caches(isa, a, b, c),
                 }
-            });
-            start.elapsed().as_secs_f64()
+            })
         })
     }
 }
