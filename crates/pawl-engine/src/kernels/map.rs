@@ -15,6 +15,10 @@ pub const TILE: usize = 512;
 /// Elements of one task.
 const GRAIN: usize = 16 * TILE;
 
+/// Elements from which on results are written past the caches: they would not stay in them anyway, and
+/// a plain store reads the line first.
+const STREAM_LEN: usize = 1 << 21;
+
 /// Which element of an input belongs to element i of the output.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Pattern {
@@ -247,6 +251,7 @@ pub unsafe fn map(
     let targets: [Ptr; 16] =
         std::array::from_fn(|k| Ptr(outputs.get(k).copied().unwrap_or(std::ptr::null_mut())));
     assert!(outputs.len() <= targets.len() && outputs.len() == program.outputs.len());
+    let streams = len >= STREAM_LEN;
     let task = |task: usize, worker: usize| {
         let end = len.min((task + 1) * GRAIN);
         let mut start = task * GRAIN;
@@ -257,6 +262,7 @@ pub unsafe fn map(
                 let row = evaluator.eval(start, n, scratch.at(worker * program.scratch_len()));
                 for (target, output) in targets.iter().zip(&program.outputs) {
                     match row(*output) {
+                        Row::Slice(from) if streams => stream(isa, from, target.at(start), n),
                         Row::Slice(from) => std::ptr::copy(from, target.at(start), n),
                         Row::Number(number) => {
                             std::slice::from_raw_parts_mut(target.at(start), n).fill(number)
@@ -268,6 +274,31 @@ pub unsafe fn map(
         }
     };
     pool.run(len.div_ceil(GRAIN), &task);
+}
+
+/// Copies `n` floats past the caches where the instruction set and the alignment of `to` allow it. `to` is
+/// either apart from `from` or the same.
+unsafe fn stream(isa: Isa, from: *const f32, to: *mut f32, n: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if isa == Isa::Avx512 && to.align_offset(64) == 0 && n.is_multiple_of(16) {
+        // SAFETY: the promise of the caller; `isa` is available.
+        return unsafe { stream_avx512(from, to, n) };
+    }
+    let _ = isa;
+    // SAFETY: the promise of the caller.
+    unsafe { std::ptr::copy(from, to, n) };
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+unsafe fn stream_avx512(from: *const f32, to: *mut f32, n: usize) {
+    use std::arch::x86_64::{_mm_sfence, _mm512_loadu_ps, _mm512_stream_ps};
+    for i in (0..n).step_by(16) {
+        // SAFETY: whole vectors inside what the caller promised, `to` aligned to one.
+        unsafe { _mm512_stream_ps(to.add(i), _mm512_loadu_ps(from.add(i))) };
+    }
+    // Other threads read this after the pool's own synchronisation, which orders plain stores only.
+    _mm_sfence();
 }
 
 /// Shape of a reduction: the middle axis of (outer, n, inner) is combined.

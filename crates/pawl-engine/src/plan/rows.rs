@@ -7,8 +7,13 @@ use crate::exec::MAX_LOOP_BUFFERS;
 use pawl_graph::{DType, Graph, InputKind, Op, Reduction, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Bytes of one chunk of logits: two or three of them stay in the caches.
+/// Bytes of one chunk of logits: two or three of them stay in the second-level caches.
 const CHUNK_BYTES: usize = 2 << 20;
+/// Rows of a chunk for which it may be larger: the head's weights are packed, and their gradient is read and
+/// written, once a chunk, which at 64 rows costs a third of the products.
+const CHUNK_ROWS: usize = 256;
+/// The largest chunk even so.
+const CHUNK_BYTES_MAX: usize = 8 << 20;
 /// Fewest rows worth a product of their own.
 const MIN_ROWS: usize = 16;
 
@@ -66,7 +71,8 @@ impl<'a> Grower<'a> {
         let logits = graph.instrs[start].inputs[0];
         let rows = graph.shape(logits)[0];
         let wide = graph.values[logits.idx()].len();
-        let chunk = (CHUNK_BYTES / 4 * rows / wide).max(1);
+        let rows_of = |bytes: usize| bytes / 4 * rows / wide;
+        let chunk = rows_of(CHUNK_BYTES).max(CHUNK_ROWS.min(rows_of(CHUNK_BYTES_MAX))).max(1);
         let rows_per_round = (MIN_ROWS..=chunk.min(rows / 2)).rev().find(|r| rows.is_multiple_of(*r))?;
         let mut grower =
             Grower { graph, readers, rows, instrs: BTreeSet::from([start]), summed: BTreeSet::new() };

@@ -140,9 +140,9 @@ mod x86 {
                 }
             }
             for _ in 0..args.k {
-                let mut row: [__m512bh; V] = [transmute(_mm512_setzero_ps()); V];
+                let mut row: [__m512bh; V] = [transmute::<__m512, __m512bh>(_mm512_setzero_ps()); V];
                 for v in 0..V {
-                    row[v] = transmute(_mm512_loadu_ps(b.add(v * 16)));
+                    row[v] = transmute::<__m512, __m512bh>(_mm512_loadu_ps(b.add(v * 16)));
                 }
                 for r in 0..R {
                     let x: __m512bh = transmute(_mm512_set1_ps(*a.add(r * args.a_row)));
