@@ -176,6 +176,7 @@ fn conditions(a: &RunRecord, b: &RunRecord) -> Vec<SettingChange> {
             ("budget".into(), SettingValue::Text(format!("{amount} {unit}"))),
             ("seed".into(), seed(manifest.seed)),
             ("init seed".into(), seed(manifest.init_seed)),
+            ("precision".into(), SettingValue::Text(manifest.precision.name().into())),
             ("machine".into(), SettingValue::Text(manifest.machine.clone())),
             ("version".into(), SettingValue::Text(manifest.version.clone())),
         ])

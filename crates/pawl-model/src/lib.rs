@@ -9,5 +9,6 @@ mod sample;
 
 pub use checkpoint::{CheckpointError, load_checkpoint, save_checkpoint};
 pub use init::draw;
+pub use pawl_engine::Precision;
 pub use model::{Model, ModelError, Scorer, UPDATE_SECTION};
 pub use sample::{Sampler, SamplerSettings};

@@ -20,7 +20,8 @@ pub use research::{
     Prediction, Promotion, Proposal, RecipeRef, Rung, Verdict,
 };
 pub use run::{
-    Budget, CheckpointManifest, DataRef, Event, LearningPoint, RunManifest, RunResult, RunStatus, TensorHash,
+    Budget, CheckpointManifest, DataRef, Event, LearningPoint, Precision, RunManifest, RunResult, RunStatus,
+    TensorHash,
 };
 pub use setting::{SettingValue, Settings};
 

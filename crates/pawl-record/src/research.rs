@@ -17,7 +17,7 @@
 //! Everywhere a *gain* or *difference* is the champion's bits per byte minus the challenger's, so that
 //! positive is better.
 
-use crate::{DataRef, SettingValue, Settings};
+use crate::{DataRef, Precision, SettingValue, Settings};
 use serde::{Deserialize, Serialize};
 
 /// A recipe text kept with the campaign.
@@ -38,6 +38,9 @@ pub struct Rung {
     pub depth: u64,
     /// Budget of one trial, floating-point operations.
     pub flops: f64,
+    /// Number format of the products of a trial.
+    #[serde(default)]
+    pub precision: Precision,
 }
 
 /// How the judge decides. Effects in units of the noise are in A/A pair standard deviations.

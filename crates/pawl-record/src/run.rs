@@ -25,6 +25,27 @@ pub struct DataRef {
     pub hash: String,
 }
 
+/// Number format of the operands of products in training; sums, updates and scores are float32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32-bit floating point throughout.
+    #[default]
+    F32,
+    /// Rounded to bfloat16, 8 bits of mantissa.
+    Bf16,
+}
+
+impl Precision {
+    /// The word on the command line and in records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+        }
+    }
+}
+
 /// Everything that determines a run's bits, written to `run.json` before the first step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunManifest {
@@ -62,6 +83,9 @@ pub struct RunManifest {
     pub flops_per_step: f64,
     /// Whether the sealed split is scored at the end.
     pub seal: bool,
+    /// Number format of the products of training.
+    #[serde(default)]
+    pub precision: Precision,
     /// Version of pawl.
     pub version: String,
     /// Wall-clock start, seconds since 1970. Not part of the identity.

@@ -93,6 +93,7 @@ impl ChildWorld<'_> {
             command.args(["--set", &format!("{name}={value}")]);
         }
         command.args(["--flops", &format!("{:e}", trial.flops), "--seed", &trial.seed.to_string()]);
+        command.args(["--precision", trial.precision.name()]);
         if let Some(init_seed) = trial.init_seed {
             command.args(["--init-seed", &init_seed.to_string()]);
         }

@@ -23,6 +23,7 @@ impl Campaign<'_> {
             depth: self.manifest.rung.depth,
             settings: settings.clone(),
             flops: self.manifest.rung.flops,
+            precision: self.manifest.rung.precision,
             seed,
             init_seed: None,
             seal: false,

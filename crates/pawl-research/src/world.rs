@@ -4,7 +4,7 @@
 //! The real world is [`crate::child::ChildWorld`]; tests have one made of formulas, in which a whole
 //! campaign takes milliseconds.
 
-use pawl_record::{SettingValue, Settings};
+use pawl_record::{Precision, SettingValue, Settings};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -67,6 +67,8 @@ pub struct Trial {
     pub settings: Settings,
     /// Budget, FLOPs.
     pub flops: f64,
+    /// Number format of the products.
+    pub precision: Precision,
     /// Keys data order and initialisation.
     pub seed: u64,
     /// Keys initialisation instead, in A/A pairs.

@@ -2,7 +2,7 @@
 
 use pawl_model::Model;
 use pawl_recipe::Recipe;
-use pawl_record::{Budget, DataRef, RunManifest, SCHEMA, Settings};
+use pawl_record::{Budget, DataRef, Precision, RunManifest, SCHEMA, Settings};
 
 /// What is asked of a run, beside its recipe and data.
 #[derive(Clone, Debug)]
@@ -15,6 +15,8 @@ pub struct RunRequest {
     pub init_seed: u64,
     /// Score the sealed split at the end.
     pub seal: bool,
+    /// Number format of the products.
+    pub precision: Precision,
     /// Processor and instruction set, for the record.
     pub machine: String,
     /// Seconds since 1970, for the record.
@@ -54,6 +56,9 @@ pub fn identify(
     for number in [num_steps, request.seed, request.init_seed, u64::from(request.seal)] {
         id.update(&number.to_le_bytes());
     }
+    if request.precision != Precision::F32 {
+        id.update(request.precision.name().as_bytes());
+    }
     RunManifest {
         schema: SCHEMA,
         id: id.finalize().to_hex()[..12].to_string(),
@@ -72,6 +77,7 @@ pub fn identify(
         num_params: recipe.params().iter().map(|p| p.shape.iter().product::<usize>() as u64).sum(),
         flops_per_step,
         seal: request.seal,
+        precision: request.precision,
         version: version.to_string(),
         created_unix_s: request.created_unix_s,
         machine: request.machine.clone(),

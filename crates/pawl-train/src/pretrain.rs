@@ -8,7 +8,7 @@ use pawl_eval::{EvalError, Evaluator};
 use pawl_model::{CheckpointError, Model, ModelError, load_checkpoint, save_checkpoint};
 use pawl_recipe::{Recipe, RecipeError};
 use pawl_record::{
-    CheckpointManifest, Event, FileError, LearningPoint, RunManifest, RunResult, RunStatus, SCHEMA,
+    CheckpointManifest, Event, FileError, LearningPoint, Precision, RunManifest, RunResult, RunStatus, SCHEMA,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -146,7 +146,8 @@ pub fn pretrain(
     let mut dir = RunDir::open(lab, manifest, &recipe)?;
     let schedules = recipe.schedule_table(manifest.num_steps)?;
     let mut loader = loader(&recipe, manifest, data)?;
-    let mut model = Model::new(recipe, options.num_threads, manifest.init_seed)?;
+    let precision = engine_precision(manifest.precision);
+    let mut model = Model::with_precision(recipe, options.num_threads, manifest.init_seed, precision)?;
     check_price(&model, manifest);
     let mut search = Evaluator::search(&model, &data.shards, &data.tokenizer)?;
     let mut state = State::begin(&dir, &mut model, manifest)?;
@@ -209,6 +210,13 @@ pub fn pretrain(
     result.checkpoint_hash = checkpoint_hash;
     dir.finish(&result)?;
     Ok(result)
+}
+
+fn engine_precision(precision: Precision) -> pawl_model::Precision {
+    match precision {
+        Precision::F32 => pawl_model::Precision::F32,
+        Precision::Bf16 => pawl_model::Precision::Bf16,
+    }
 }
 
 fn sealed_score(

@@ -97,6 +97,9 @@ pub(crate) struct Research {
     /// Floating-point operations of one trial, as 5e11
     #[arg(long, value_name = "F", allow_negative_numbers = true, value_parser = positive)]
     pub(crate) flops: Option<f64>,
+    /// Number format of the products of trials [default: f32, or that of the lab's campaign]
+    #[arg(long, value_enum)]
+    pub(crate) precision: Option<Precision>,
     /// Seed of the campaign: proposals, trial seeds [default: 0, or that of the lab's campaign]
     #[arg(long, value_name = "S")]
     pub(crate) seed: Option<u64>,
@@ -159,9 +162,9 @@ pub(crate) struct Train {
     /// Data set of the lab [default: the carried corpus]
     #[arg(long, value_name = "NAME")]
     pub(crate) data: Option<String>,
-    /// Number format of products
-    #[arg(long, value_enum, default_value_t = Precision::F32, hide = true)]
-    pub(crate) precision: Precision,
+    /// Number format of the products of training [default: f32, or that of the run resumed]
+    #[arg(long, value_enum)]
+    pub(crate) precision: Option<Precision>,
     #[command(flatten)]
     pub(crate) place: Place,
 }
@@ -169,8 +172,19 @@ pub(crate) struct Train {
 /// Number formats this version trains in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Precision {
-    /// 32-bit floating point throughout.
+    /// 32-bit floating point throughout
     F32,
+    /// Operands rounded to bfloat16, sums in 32 bits: about 1.6 times as fast with AVX-512-BF16
+    Bf16,
+}
+
+impl From<Precision> for pawl_record::Precision {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => pawl_record::Precision::F32,
+            Precision::Bf16 => pawl_record::Precision::Bf16,
+        }
+    }
 }
 
 #[derive(Args)]

@@ -21,6 +21,7 @@ fn trial() -> Trial {
         seed: 7,
         init_seed: Some(8),
         seal: true,
+        precision: pawl_record::Precision::F32,
         keep: false,
         limit_s: None,
     }
@@ -63,6 +64,7 @@ fn answer() -> String {
         num_params: 557_000,
         flops_per_step: 1.5e10,
         seal: true,
+        precision: pawl_record::Precision::F32,
         version: "0".to_string(),
         created_unix_s: 0,
         machine: String::new(),

@@ -276,7 +276,7 @@ pub(crate) fn asked(lab: &Path, seed: u64, budget: CampaignBudget) -> CampaignOp
         recipe_name: "fake.star".to_string(),
         recipe_text: "recipe()".to_string(),
         settings: Settings::new(),
-        rung: Rung { depth: 4, flops: 1e12 },
+        rung: Rung { depth: 4, flops: 1e12, precision: pawl_record::Precision::F32 },
         data: DataRef { name: "crates".to_string(), hash: "0".to_string() },
         seed,
         researcher: Researcher::Optimizer,

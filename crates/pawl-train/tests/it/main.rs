@@ -65,6 +65,7 @@ fn ask(lab: &Path, lr: f64) -> (Recipe, RunManifest, PreparedData) {
         seed: 5,
         init_seed: 6,
         seal: false,
+        precision: pawl_record::Precision::F32,
         machine: "test".to_string(),
         created_unix_s: 0,
     };

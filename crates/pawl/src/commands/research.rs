@@ -81,6 +81,7 @@ fn options(
     let rung = Rung {
         depth: args.depth.or(rung.map(|rung| rung.depth)).unwrap_or(depth),
         flops: args.flops.or(rung.map(|rung| rung.flops)).unwrap_or(TRIAL_FLOPS),
+        precision: args.precision.map(Into::into).or(rung.map(|rung| rung.precision)).unwrap_or_default(),
     };
     affordable(recipe, rung)?;
     let prepared = prepare::prepare(&args.place.lab, &args.data, compiled.vocab_size(), args.place.json)?;

@@ -5,7 +5,7 @@ use crate::errors::Failure;
 use crate::lab::{from_ledger, ledger};
 use crate::output::{Align, Answer, Block, Table, count, duration, flops};
 use pawl_ledger::{RunRecord, Shown, Trial};
-use pawl_record::{Budget, Event, PairRecord, Verdict};
+use pawl_record::{Budget, Event, PairRecord, Precision, Verdict};
 use serde_json::json;
 
 pub(crate) fn run(args: Show) -> Result<Answer, Failure> {
@@ -61,6 +61,9 @@ pub(crate) fn run_block(run: &RunRecord) -> String {
         .line("seed", manifest.seed);
     if manifest.init_seed != manifest.seed {
         block.line("init_seed", manifest.init_seed);
+    }
+    if manifest.precision != Precision::F32 {
+        block.line("precision", manifest.precision.name());
     }
     block
         .line("data", &manifest.data.name)

@@ -1,7 +1,7 @@
 //! `pawl train FILE`: one training run. A run that was interrupted goes on where it was, a run that is
 //! finished is not run again: its result is printed.
 
-use crate::args::{BUILTIN_DATA, Precision, TRAIN_FLOPS, Train};
+use crate::args::{BUILTIN_DATA, TRAIN_FLOPS, Train};
 use crate::commands::show::run_block;
 use crate::errors::Failure;
 use crate::interrupt::interrupt;
@@ -28,7 +28,6 @@ const NUM_EVALS: u64 = 8;
 const EVAL_EVERY_TOKENS: u64 = 1 << 18;
 
 pub(crate) fn run(args: Train) -> Result<Answer, Failure> {
-    let Precision::F32 = args.precision;
     let how = How { threads: args.threads, score_only: args.score_only, quiet: args.place.json };
     let run = train(&args.place.lab, asked(&args)?, &how)?;
     let mut text = run_block(&run);
@@ -143,6 +142,7 @@ fn asked(args: &Train) -> Result<Asked, Failure> {
                     seed,
                     init_seed: args.init_seed.unwrap_or(seed),
                     seal: args.seal,
+                    precision: args.precision.map(Into::into).unwrap_or_default(),
                     machine: describe(),
                     created_unix_s: unix_s(),
                 },
@@ -166,6 +166,7 @@ fn again(manifest: RunManifest, text: String) -> Asked {
             seed: manifest.seed,
             init_seed: manifest.init_seed,
             seal: manifest.seal,
+            precision: manifest.precision,
             machine: describe(),
             created_unix_s: unix_s(),
         },
@@ -188,6 +189,7 @@ fn agree(args: &Train, manifest: &RunManifest, text: &str) -> Result<(), Failure
         ("settings", settings.iter().all(|(name, value)| same_value(manifest.settings.get(name), value))),
         ("budget", args.limit.budget().is_none_or(|budget| budget == manifest.budget)),
         ("seed", args.seed.is_none_or(|seed| seed == manifest.seed)),
+        ("precision", args.precision.is_none_or(|asked| manifest.precision == asked.into())),
         ("data set", args.data.as_ref().is_none_or(|data| *data == manifest.data.name)),
     ];
     match same.iter().find(|(_, same)| !same) {

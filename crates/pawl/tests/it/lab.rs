@@ -29,6 +29,7 @@ fn manifest(id: &str, lr: f64) -> RunManifest {
         num_params: 123_456,
         flops_per_step: 2.5e7,
         seal: false,
+        precision: pawl_record::Precision::F32,
         version: "0.1.0".into(),
         created_unix_s: 1_790_000_000,
         machine: "test".into(),
