@@ -4,6 +4,7 @@
 
 mod ci;
 mod interop;
+mod peers;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -16,6 +17,13 @@ usage: cargo xtask TASK
   tidy                  the rules that no lint knows: layers, sizes, words, paths
   parity FILE           recipes/nano.star against a golden file, one line a check
   interop [--install]   licences, advisories and sources of the dependencies (cargo-deny)
+  bench peers [OPTION]  training steps of pawl and of PyTorch, interleaved
+      --rounds N        [default: 3]
+      --model M         small or big [default: small]
+      --modes A,B       of eager, compile, eager-bf16, compile-bf16 [default: all]
+      --threads N       [default: one a core]
+      --python PATH     a Python that has PyTorch
+      --install         make one in the user's cache folder, some gigabytes
 ";
 
 fn main() -> ExitCode {
@@ -28,6 +36,7 @@ fn main() -> ExitCode {
         ["parity", file] => parity(&root, file),
         ["interop"] => interop::run(&root, false),
         ["interop", "--install"] => interop::run(&root, true),
+        ["bench", "peers", ..] => peers::run(&root, &args[2..]),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             Ok(())
