@@ -43,6 +43,10 @@ impl Engine {
         self.profile.as_ref()
     }
 
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
     /// Number of threads.
     pub fn num_threads(&self) -> usize {
         self.pool.num_threads()
@@ -114,6 +118,17 @@ impl Program {
         self.pointers.extend(buffers.iter_mut().map(|buffer| buffer.floats_mut().as_mut_ptr()));
         let memory = Memory { arena: self.arena.floats_mut().as_mut_ptr(), buffers: &self.pointers };
         run_plan(engine, &self.plan, memory, round);
+    }
+}
+
+impl Program {
+    /// The same where the caller laid memory out: `pointers[k]` stands for buffer k.
+    ///
+    /// # Safety
+    /// Each pointer holds as many elements as its buffer was planned with, and what is written overlaps nothing.
+    pub(crate) unsafe fn run_at(&mut self, engine: &Engine, pointers: &[*mut f32]) {
+        let memory = Memory { arena: self.arena.floats_mut().as_mut_ptr(), buffers: pointers };
+        run_plan(engine, &self.plan, memory, 0);
     }
 }
 

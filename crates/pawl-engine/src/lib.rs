@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 mod buffer;
+mod decode;
 mod exec;
 pub mod kernels;
 pub mod limits;
@@ -15,6 +16,7 @@ mod profile;
 pub mod reference;
 
 pub use buffer::Buffer;
+pub use decode::{Decoding, Lane, Weights};
 pub use exec::{Engine, Program};
 pub use kernels::{Isa, Precision};
 pub use plan::{Output, Plan};

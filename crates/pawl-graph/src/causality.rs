@@ -22,7 +22,7 @@ pub struct Leak {
 
 /// What an axis of a token-dependent value counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
+pub(crate) enum Role {
     /// Anything but sequences and positions.
     Plain,
     /// Sequences.
@@ -37,11 +37,11 @@ enum Role {
 
 /// How a value depends on tokens.
 #[derive(Clone, Debug, PartialEq)]
-struct Flow {
-    depends: bool,
-    roles: Vec<Role>,
+pub(crate) struct Flow {
+    pub(crate) depends: bool,
+    pub(crate) roles: Vec<Role>,
     /// The farthest token seen is t + ahead, for t along the time axis.
-    ahead: i64,
+    pub(crate) ahead: i64,
     /// The same along the key axis: element (i, j) may also depend on tokens up to j + key_ahead.
     key_ahead: i64,
     /// Elements of keys later than their query are exactly zero.
@@ -59,7 +59,7 @@ impl Flow {
         }
     }
 
-    fn axis_of(&self, role: Role) -> Option<usize> {
+    pub(crate) fn axis_of(&self, role: Role) -> Option<usize> {
         self.roles.iter().position(|r| *r == role)
     }
 }
@@ -68,6 +68,11 @@ impl Graph {
     /// Proves that `logits` (B, T, V) are causal and independent across the batch, or names the operation
     /// that could leak. Leaves of kind `Targets` count as tokens of the future.
     pub fn check_causal(&self, logits: ValueId) -> Result<(), Leak> {
+        self.flows(logits).map(|_| ())
+    }
+
+    /// The same proof: how each value that `logits` needs depends on tokens.
+    pub(crate) fn flows(&self, logits: ValueId) -> Result<Vec<Flow>, Leak> {
         let needed = self.needed(&[logits]);
         let tokens = self.inputs.iter().find(|i| i.kind == InputKind::Tokens);
         let extents = tokens.map_or([0, 0], |i| [self.shape(i.value)[0], self.shape(i.value)[1]]);
@@ -86,7 +91,8 @@ impl Graph {
                 flows[output.idx()] = flow;
             }
         }
-        self.check_output(logits, &flows[logits.idx()], last_ahead)
+        self.check_output(logits, &flows[logits.idx()], last_ahead)?;
+        Ok(flows)
     }
 
     fn check_output(&self, logits: ValueId, flow: &Flow, looks_ahead: Option<&Instr>) -> Result<(), Leak> {

@@ -9,6 +9,7 @@ mod causality;
 mod cost;
 mod fingerprint;
 mod graph;
+mod incremental;
 mod infer;
 mod op;
 
@@ -16,4 +17,5 @@ pub use causality::Leak;
 pub use cost::{Cost, visible_pairs};
 pub use fingerprint::Digest;
 pub use graph::{Graph, Input, InputKind, Instr, ShapeError, Value, ValueId};
+pub use incremental::{Incremental, NotIncremental, Source, State, Step};
 pub use op::{Binary, DType, Mask, Op, Reduction, Unary};

@@ -3,12 +3,14 @@
 //! It refuses to read data, to decide how long to train, and to know what a campaign is.
 
 mod checkpoint;
+mod decode;
 mod init;
 mod model;
 mod sample;
 
 pub use checkpoint::{CheckpointError, load_checkpoint, save_checkpoint};
+pub use decode::{DecodeError, DecodeOptions, Decoder, Logits};
 pub use init::draw;
-pub use pawl_engine::Precision;
+pub use pawl_engine::{Precision, Weights};
 pub use model::{Model, ModelError, Scorer, UPDATE_SECTION};
 pub use sample::{Sampler, SamplerSettings};

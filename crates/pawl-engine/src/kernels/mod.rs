@@ -6,6 +6,7 @@
 
 pub mod attention;
 pub mod cross_entropy;
+pub mod decode;
 pub mod dropout;
 pub mod embedding;
 pub mod gemm;

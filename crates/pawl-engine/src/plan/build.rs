@@ -65,6 +65,10 @@ fn compile_part(
             Unit::Region(idx) => builder.region(&regions[idx]),
         }
     }
+    // Numbers and broadcasts are written out first: `finish` takes the last steps for the outputs.
+    for output in &outputs {
+        builder.place(output.value);
+    }
     for output in &outputs {
         builder.output(output);
     }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 mod causality;
+mod decode;
 #[path = "../../examples/parity/inputs.rs"]
 mod inputs;
 mod library;
