@@ -39,6 +39,8 @@ pub(crate) enum Command {
     /// Bring text into the lab, and look at what is there
     #[command(subcommand)]
     Data(Data),
+    /// Measure this machine's limits, and how near to them products, training and decoding come
+    Bench(Bench),
     /// Say what this machine can do, and what would be in the way
     Doctor(Doctor),
 }
@@ -323,6 +325,55 @@ pub(crate) struct DataShow {
     pub(crate) name: String,
     #[command(flatten)]
     pub(crate) place: Place,
+}
+
+#[derive(Args)]
+pub(crate) struct Bench {
+    /// Recipes to time, paths or names: tiny, nano, or the models of comparisons small and big [default: all four]
+    #[arg(value_name = "FILE")]
+    pub(crate) files: Vec<String>,
+    /// Number formats of products to time; all leaves out what this machine has no instructions for
+    #[arg(long, value_enum, default_value_t = Precisions::All)]
+    pub(crate) precision: Precisions,
+    #[command(flatten)]
+    pub(crate) turned: Turned,
+    /// Threads [default: one a core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024))]
+    pub(crate) threads: Option<u64>,
+    /// Measure for a moment only, and of recipes that are not named tiny alone: rough numbers
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Measure these parts alone, beside the limits; may be repeated
+    #[arg(long, value_enum, value_name = "PART")]
+    pub(crate) only: Vec<BenchPart>,
+    /// List also the N kernels of each step that take longest
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub(crate) kernels: usize,
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Number formats to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Precisions {
+    /// 32-bit floating point throughout
+    F32,
+    /// Operands of products in bfloat16
+    Bf16,
+    /// Each in turn
+    All,
+}
+
+/// Parts of a measurement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BenchPart {
+    /// Matrix products by shape
+    Products,
+    /// Training steps by recipe
+    Steps,
+    /// Generation of text
+    Decode,
 }
 
 #[derive(Args)]

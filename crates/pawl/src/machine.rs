@@ -48,6 +48,18 @@ pub(crate) fn peak_flops(num_threads: usize) -> f64 {
     limits::float32(&Pool::new(num_threads), Isa::detect(), Effort::SHORT).best
 }
 
+/// Most bytes of memory this process has held at once, since [`forget_peak_memory`] where the system lets it
+/// be forgotten.
+pub(crate) fn peak_memory() -> Option<u64> {
+    kibibytes(&std::fs::read_to_string("/proc/self/status").ok()?, "VmHWM")
+}
+
+/// Lets [`peak_memory`] begin again.
+pub(crate) fn forget_peak_memory() {
+    // A system without it, or that forbids it, reports the peak of the whole process: a figure too high.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
 /// Cores this process may use; 1 where the system does not say.
 pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)

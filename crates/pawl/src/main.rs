@@ -54,6 +54,7 @@ fn run(command: Command) -> Result<Answer, Failure> {
         Command::Diff(args) => commands::diff::run(args),
         Command::Report(args) => commands::report::run(args),
         Command::Data(args) => commands::data::run(args),
+        Command::Bench(args) => commands::bench::run(args),
         Command::Doctor(args) => commands::doctor::run(args),
     }
 }
@@ -72,6 +73,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Data(Data::Add(args)) => args.place.json,
         Command::Data(Data::List(args)) => args.place.json,
         Command::Data(Data::Show(args)) => args.place.json,
+        Command::Bench(args) => args.json,
         Command::Doctor(args) => args.place.json,
     }
 }

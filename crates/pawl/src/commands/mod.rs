@@ -1,5 +1,6 @@
 //! One file a command: what it asks of the other crates, and how its answer reads.
 
+pub(crate) mod bench;
 pub(crate) mod check;
 pub(crate) mod data;
 pub(crate) mod diff;

@@ -28,6 +28,9 @@ fn what_cannot_be_meant_is_refused() {
     check_misuse(&["research", "--flops", "1e6"], "1.00 MFLOP a trial is too little");
     check_misuse(&["research", "--recipe", "nothing"], "there is no recipe nothing");
     check_misuse(&["research", "--researcher", "oracle"], "optimizer");
+    check_misuse(&["bench", "nothing"], "there is no recipe nothing");
+    check_misuse(&["bench", "--precision", "f16"], "f16");
+    check_misuse(&["bench", "tiny", "--threads", "0"], "0 is not in 1..");
     check_misuse(&["sample"], "<RUN>");
     check_misuse(&["data", "add", "name"], "<PATH>");
 }

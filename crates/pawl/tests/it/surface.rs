@@ -4,8 +4,10 @@ use crate::process::{command, pawl};
 use std::io::Read;
 use std::process::Stdio;
 
-const COMMANDS: [&str; 11] =
-    ["research", "train", "check", "eval", "sample", "runs", "show", "diff", "report", "data", "doctor"];
+const COMMANDS: [&str; 12] = [
+    "research", "train", "check", "eval", "sample", "runs", "show", "diff", "report", "data", "bench",
+    "doctor",
+];
 
 #[test]
 fn help_names_every_command_on_stdout() {
@@ -36,11 +38,12 @@ fn help_of_train_shows_the_public_options_and_hides_the_others() {
         "--threads <N>",
         "--lab <DIR>",
         "--resume <RUN>",
+        "--precision <PRECISION>",
         "--json",
     ] {
         assert!(help.contains(shown), "{shown} in {help}");
     }
-    for hidden in ["--init-seed", "--seal", "--precision"] {
+    for hidden in ["--init-seed", "--seal"] {
         assert!(!help.contains(hidden), "{hidden} in {help}");
     }
 }

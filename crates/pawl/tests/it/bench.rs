@@ -1,0 +1,53 @@
+//! `pawl bench`: every part answers, quickly where that is asked for. What it measures is not asserted.
+
+use crate::process::pawl;
+
+#[test]
+fn every_part_is_a_table_and_the_numbers_stand_in_one_document() {
+    let text = pawl(&["bench", "--quick", "--depth", "1", "--precision", "f32", "--kernels", "3"]);
+    assert_eq!(text.code, 0, "{}", text.stderr);
+    for heading in ["limits of this machine", "products ", "training steps", "where time goes", "kernel "] {
+        assert!(text.stdout.lines().any(|line| line.starts_with(heading)), "{heading} in {}", text.stdout);
+    }
+    for key in ["machine: ", "float32_peak: ", "tiny f32: ", "decode 1 sequence: ", "decode 16 sequences: "] {
+        assert!(text.stdout.lines().any(|line| line.starts_with(key)), "{key} in {}", text.stdout);
+    }
+    let json = pawl(&["bench", "--quick", "--depth", "1", "--threads", "1", "--json"]).json();
+    assert_eq!((&json["schema"], &json["threads"]), (&1.into(), &1.into()));
+    let positive = |value: &serde_json::Value| value.as_f64().is_some_and(|x| x.is_finite() && x > 0.0);
+    for limit in ["float32_flops_per_sec", "read_bytes_per_sec", "triad_bytes_per_sec"] {
+        assert!(positive(&json["limits"]["one_thread"][limit]["best"]), "{limit} in {json}");
+    }
+    for step in json["steps"].as_array().unwrap() {
+        assert!(positive(&step["tokens_per_sec"]) && positive(&step["mfu"]), "{step}");
+        let kernels = step["kernels"].as_array().unwrap();
+        for group in ["products", "attention", "elementwise", "cross-entropy", "optimizer"] {
+            assert!(kernels.iter().any(|kernel| kernel["group"] == group), "{group} in {step}");
+        }
+        // Kernels do not take longer than the step that they make up.
+        let counted: f64 = kernels.iter().map(|kernel| kernel["seconds"].as_f64().unwrap()).sum();
+        assert!(counted <= 1.001 * step["step_seconds"]["median"].as_f64().unwrap(), "{step}");
+    }
+    assert!(
+        json["products"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|product| positive(&product["forward_flops_per_sec"]))
+    );
+    assert!(json["decode"].as_array().unwrap().iter().all(|decode| positive(&decode["tokens_per_sec"])));
+}
+
+#[test]
+fn a_part_can_be_measured_alone() {
+    let json = pawl(&["bench", "--quick", "--only", "products", "--precision", "f32", "--json"]).json();
+    assert_eq!(json["products"].as_array().map(Vec::len), Some(2));
+    assert_eq!((&json["steps"], &json["decode"]), (&serde_json::json!([]), &serde_json::json!([])));
+}
+
+#[test]
+fn the_models_of_comparisons_have_names_here_alone() {
+    let known = pawl(&["bench", "small", "big", "--quick", "--only", "products"]);
+    assert_eq!(known.code, 0, "{}", known.stderr);
+    assert_eq!(pawl(&["check", "small"]).code, 2);
+}
