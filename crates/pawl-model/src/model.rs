@@ -73,7 +73,8 @@ impl Model {
         Model::with_precision(recipe, num_threads, init_seed, Precision::F32)
     }
 
-    /// The same with the products and attention of training in `precision`. Updates and scores are float32.
+    /// The same with the products and attention of training in `precision`, those of updates (Muon has some)
+    /// included. Scores are float32.
     pub fn with_precision(
         recipe: Recipe,
         num_threads: usize,
@@ -114,7 +115,7 @@ impl Model {
         let micro_flops = train.graph.cost(&wanted).flops;
         let gradients = Program::with_precision(&train.graph, &inputs, &outputs, num_threads, precision);
 
-        let (update, update_flops) = layout.update_program(&recipe, &mut buffers, num_threads);
+        let (update, update_flops) = layout.update_program(&recipe, &mut buffers, num_threads, precision);
         let scalars = recipe
             .update_graph()
             .schedules
@@ -345,6 +346,7 @@ impl Layout {
         recipe: &Recipe,
         buffers: &mut Vec<Buffer>,
         num_threads: usize,
+        precision: Precision,
     ) -> (Program, f64) {
         let update = recipe.update_graph();
         let inputs = self.bind(&update.graph, buffers);
@@ -363,6 +365,6 @@ impl Layout {
         }
         let wanted: Vec<_> = outputs.iter().map(|o| o.value).collect();
         let flops = update.graph.cost(&wanted).flops;
-        (Program::new(&update.graph, &inputs, &outputs, num_threads), flops)
+        (Program::with_precision(&update.graph, &inputs, &outputs, num_threads, precision), flops)
     }
 }

@@ -251,7 +251,10 @@ pub unsafe fn map(
     let targets: [Ptr; 16] =
         std::array::from_fn(|k| Ptr(outputs.get(k).copied().unwrap_or(std::ptr::null_mut())));
     assert!(outputs.len() <= targets.len() && outputs.len() == program.outputs.len());
-    let streams = len >= STREAM_LEN;
+    // What is updated in place was just read into the caches.
+    let streams: [bool; 16] = std::array::from_fn(|k| {
+        len >= STREAM_LEN && outputs.get(k).is_some_and(|out| !inputs.contains(&out.cast_const()))
+    });
     let task = |task: usize, worker: usize| {
         let end = len.min((task + 1) * GRAIN);
         let mut start = task * GRAIN;
@@ -260,7 +263,7 @@ pub unsafe fn map(
             // SAFETY: the caller's promise; tasks cover disjoint ranges.
             unsafe {
                 let row = evaluator.eval(start, n, scratch.at(worker * program.scratch_len()));
-                for (target, output) in targets.iter().zip(&program.outputs) {
+                for ((target, output), streams) in targets.iter().zip(&program.outputs).zip(streams) {
                     match row(*output) {
                         Row::Slice(from) if streams => stream(isa, from, target.at(start), n),
                         Row::Slice(from) => std::ptr::copy(from, target.at(start), n),

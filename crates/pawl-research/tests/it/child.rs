@@ -101,7 +101,7 @@ fn a_trial_asks_for_exactly_what_determines_it() {
     let score = score.unwrap();
     assert_eq!((score.run.as_str(), score.val_bpb, score.sealed_bpb), ("0123456789ab", Some(3.5), Some(3.6)));
     let said = said.unwrap();
-    let expected = "train tiny.star --depth 3 --set lr=0.02 --set norm=rms_norm --flops 5e11 --seed 7 \
+    let expected = "train tiny.star --depth 3 --set lr=0.02 --set norm=rms_norm --flops 5e11 --seed 7 --precision f32 \
                     --init-seed 8 --seal --score-only --threads 1 --data crates --json --lab ";
     assert!(said.starts_with(expected), "{said}");
     let (_, said) = check_script(ANSWERS, &Trial { keep: true, seal: false, init_seed: None, ..trial() });
