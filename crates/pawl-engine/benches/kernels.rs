@@ -21,7 +21,8 @@ fn main() {
         let pool = Pool::new(num_threads);
         bench_gemm(&pool, isa, Precision::F32, &filter);
         bench_gemm(&pool, isa, Precision::Bf16, &filter);
-        bench_attention(&pool, isa, &filter);
+        bench_attention(&pool, isa, Precision::F32, &filter);
+        bench_attention(&pool, isa, Precision::Bf16, &filter);
         bench_rows(&pool, isa, &filter);
     }
     bench_math(isa, &filter);
@@ -106,9 +107,10 @@ fn bench_gemm(pool: &Pool, isa: Isa, precision: Precision, filter: &str) {
     }
 }
 
-fn bench_attention(pool: &Pool, isa: Isa, filter: &str) {
+fn bench_attention(pool: &Pool, isa: Isa, precision: Precision, filter: &str) {
     for (num_seqs, seq_len, num_heads, num_kv_heads, head_dim) in [
         (32, 64, 4, 4, 16),
+        (16, 256, 3, 3, 32),
         (16, 256, 4, 4, 64),
         (8, 512, 8, 8, 64),
         (4, 1024, 6, 2, 128),
@@ -125,19 +127,34 @@ fn bench_attention(pool: &Pool, isa: Isa, filter: &str) {
         let (mask, scale) = (Mask::Causal { window: seq_len }, 1.0 / (head_dim as f32).sqrt());
         // The visible half of two products forward, of five backward.
         let flops = 2.0 * (num_seqs * num_heads * seq_len * (seq_len + 1) / 2 * head_dim) as f64;
-        let label =
-            format!("{num_seqs:3} x {seq_len:4}, {num_heads} heads of {num_kv_heads}, width {head_dim:3}");
+        let label = format!(
+            "{precision:?} {num_seqs:3} x {seq_len:4}, {num_heads} heads of {num_kv_heads}, width {head_dim:3}"
+        );
         if !format!("attention {label}").contains(filter) {
             continue;
         }
         let (gflops, peak) = best(9, pool, 2.0 * flops, || {
-            attention_forward(pool, isa, &mut scratch, &mut out, &mut lse, &q, &k, &v, dims, mask, scale);
+            attention_forward(
+                pool,
+                isa,
+                precision,
+                &mut scratch,
+                &mut out,
+                &mut lse,
+                &q,
+                &k,
+                &v,
+                dims,
+                mask,
+                scale,
+            );
         });
         report(&format!("attention forward  {label}"), pool, gflops, peak);
         let (gflops, peak) = best(9, pool, 5.0 * flops, || {
             attention_backward(
                 pool,
                 isa,
+                precision,
                 &mut scratch,
                 &mut dq,
                 &mut dk,

@@ -533,6 +533,7 @@ fn attention_kernel(
         kernels::attention::attention_backward(
             pool,
             *isa,
+            o.precision,
             o.scratch(),
             o.write(0, q_len),
             o.write(1, kv_len),
@@ -551,6 +552,7 @@ fn attention_kernel(
         kernels::attention::attention_forward(
             pool,
             *isa,
+            o.precision,
             o.scratch(),
             o.write(0, q_len),
             o.write(1, lse_len),

@@ -1,32 +1,31 @@
 //! Causal attention that never holds a T x T matrix (FlashAttention: Dao et al. 2022, arXiv 2205.14135).
 //!
-//! One task handles one key/value head of one sequence: it packs that head's keys and values once, then
-//! walks blocks of queries of every query head of the group, and for each the blocks of keys it sees.
-//! Gradients of keys and values are therefore summed inside one task, in one order. Blocks that the mask
-//! hides are skipped, inside a block tiles are. It refuses dropout and biases of scores.
+//! One task handles one key/value head of one sequence: it packs that head's operands once, then walks
+//! strips of as many rows as a tile has. A strip's scores stay in the first-level cache between their
+//! product and the products that read them. The rows of a strip are queries in the forward pass, and keys
+//! in the backward pass, so that outputs, and gradients of keys and values, are sums over long rows.
+//! Gradients of keys and values are summed inside one task, in one order. What the mask hides from a whole
+//! strip is skipped, by vectors of 16. It refuses dropout and biases of scores.
 
+mod backward;
+mod forward;
+mod pack;
 mod scratch;
 mod weights;
 
-use super::Isa;
-use super::gemm::pack::pack_b;
+use super::gemm::bf16::{self, Rounded};
 use super::gemm::tile::{self, Portable, Tile, TileArgs};
-use super::math::{TO_BASE_2, log};
+use super::lanes::LANES;
+use super::{Isa, Precision};
 use crate::pool::{Pool, SharedMut};
+use backward::Backward;
+use forward::Forward;
 use pawl_graph::Mask;
 use scratch::Scratch;
-use std::f32::consts::LN_2;
 use std::ops::Range;
-use weights::{row_deltas, softmax_block, softmax_block_backward};
 
-/// Queries of a block: scores of 96 x 192 (72 KiB) stay in the second-level cache.
-const QUERY_BLOCK: usize = 96;
-/// Keys of a block, a multiple of every panel.
-const KEY_BLOCK: usize = 192;
-/// Blocks of keys start at multiples of this: the widest panel.
+/// Positions that panels, blocks and chunks start at multiples of: the widest panel.
 const PANEL_MAX: usize = 32;
-/// Stands for minus infinity where a difference of two of them must be 0.
-const LOWEST: f32 = -1e30;
 
 /// Sizes of an attention. q (B, T, H, D); k, v (B, T, K, D); H a multiple of K.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +52,49 @@ pub fn attention_backward_scratch_len(num_threads: usize, dims: AttentionDims) -
     num_threads * Scratch::backward_len(dims)
 }
 
+/// Calls something generic over the tile of an instruction set and a precision.
+macro_rules! with_tile {
+    ($isa:expr, $precision:expr, $tile:ident => $call:expr) => {
+        match ($isa, $precision) {
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx512, Precision::F32) => {
+                type $tile = tile::Avx512;
+                $call
+            }
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx512, Precision::Bf16) if super::has_bf16() => {
+                type $tile = bf16::Avx512Bf16;
+                $call
+            }
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx512, Precision::Bf16) => {
+                type $tile = Rounded<tile::Avx512>;
+                $call
+            }
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx2, Precision::F32) => {
+                type $tile = tile::Avx2;
+                $call
+            }
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx2, Precision::Bf16) => {
+                type $tile = Rounded<tile::Avx2>;
+                $call
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            (Isa::Avx512 | Isa::Avx2, _) => unreachable!("asserted to be available"),
+            (Isa::Portable, Precision::F32) => {
+                type $tile = Portable;
+                $call
+            }
+            (Isa::Portable, Precision::Bf16) => {
+                type $tile = Rounded<Portable>;
+                $call
+            }
+        }
+    };
+}
+
 /// out  = (B, T, H, D)   softmax(scale q k^T) v over the keys that `mask` shows
 /// lse  = (B, H, T)      log of the sum of exponentials of the scaled scores
 /// q      (B, T, H, D)   read
@@ -61,6 +103,7 @@ pub fn attention_backward_scratch_len(num_threads: usize, dims: AttentionDims) -
 pub fn attention_forward(
     pool: &Pool,
     isa: Isa,
+    precision: Precision,
     scratch: &mut [f32],
     out: &mut [f32],
     lse: &mut [f32],
@@ -81,15 +124,9 @@ pub fn attention_forward(
         // instruction set were checked.
         unsafe {
             let scratch = Scratch::forward(scratch.part(worker * len, len), dims);
-            match isa {
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => head.forward::<tile::Avx512>(isa, scratch, &out, &lse, q, k, v),
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => head.forward::<tile::Avx2>(isa, scratch, &out, &lse, q, k, v),
-                #[cfg(not(target_arch = "x86_64"))]
-                Isa::Avx512 | Isa::Avx2 => unreachable!("asserted to be available"),
-                Isa::Portable => head.forward::<Portable>(isa, scratch, &out, &lse, q, k, v),
-            }
+            with_tile!(isa, precision, T => {
+             Forward { isa, scratch, out: &out, lse: &lse }.run::<T>(head, q, k, v)
+            });
         }
     });
 }
@@ -105,6 +142,7 @@ pub fn attention_forward(
 pub fn attention_backward(
     pool: &Pool,
     isa: Isa,
+    precision: Precision,
     scratch: &mut [f32],
     dq: &mut [f32],
     dk: &mut [f32],
@@ -131,15 +169,7 @@ pub fn attention_backward(
         // SAFETY: as in the forward pass.
         unsafe {
             let scratch = Scratch::backward(scratch.part(worker * len, len), dims);
-            match isa {
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => head.backward::<tile::Avx512>(isa, scratch, &grads, &saved),
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => head.backward::<tile::Avx2>(isa, scratch, &grads, &saved),
-                #[cfg(not(target_arch = "x86_64"))]
-                Isa::Avx512 | Isa::Avx2 => unreachable!("asserted to be available"),
-                Isa::Portable => head.backward::<Portable>(isa, scratch, &grads, &saved),
-            }
+            with_tile!(isa, precision, T => Backward { isa, scratch, grads: &grads }.run::<T>(head, &saved));
         }
     });
 }
@@ -182,13 +212,113 @@ struct Head {
     kv_head: usize,
 }
 
-/// A block of scores: which queries, which keys.
+/// A strip of scores: as many rows as a tile has against a chunk of columns.
 #[derive(Clone, Copy)]
-struct Block {
-    q0: usize,
-    num_queries: usize,
-    k0: usize,
-    num_keys: usize,
+struct Strip {
+    /// Position of the first row.
+    row0: usize,
+    num_rows: usize,
+    /// Position of column 0, a multiple of every panel.
+    col0: usize,
+    /// Columns that some row sees, from a whole vector on.
+    first: usize,
+    end: usize,
+}
+
+impl Strip {
+    /// The `rows` against what the chunk `cols` has of the columns they see, if anything.
+    fn new(rows: Range<usize>, cols: &Range<usize>, seen: Range<usize>) -> Option<Strip> {
+        let seen = clip(seen, cols.start, cols.len());
+        let first = seen.start / LANES * LANES;
+        let strip = Strip { row0: rows.start, num_rows: rows.len(), col0: cols.start, first, end: seen.end };
+        (!seen.is_empty()).then_some(strip)
+    }
+
+    /// Vectors of columns, hidden lanes at both ends included.
+    fn vectors(&self) -> Range<usize> {
+        self.first..self.end.next_multiple_of(LANES)
+    }
+
+    /// Columns that a tile of the other operand's rows may read here: a tile's rows more at both ends.
+    fn margin(&self, row: usize) -> Range<usize> {
+        self.first.saturating_sub(LANES)..row.min(self.vectors().end + LANES)
+    }
+
+    /// Slots of the columns `first .. end`.
+    fn num_slots<T: Tile>(&self) -> usize {
+        (self.end - self.first).div_ceil(T::PER_SLOT)
+    }
+
+    /// scores (num_rows, ..) = a_rows (num_rows, D) * panels^T   in the columns `first .. end`
+    unsafe fn scores<T: Tile>(
+        &self,
+        scores: *mut f32,
+        row: usize,
+        a_rows: *const f32,
+        panels: &[f32],
+        head_dim: usize,
+    ) {
+        let slots = head_dim.div_ceil(T::PER_SLOT);
+        for panel in (self.first / T::COLS * T::COLS..self.end).step_by(T::COLS) {
+            let (col, end) = (panel.max(self.first), self.end.min(panel + T::COLS));
+            let args = TileArgs {
+                k: slots,
+                a: a_rows,
+                a_row: slots,
+                a_col: 1,
+                b: panels[(self.col0 + panel) * slots + col - panel..].as_ptr(),
+                b_row: T::COLS,
+                c: scores.wrapping_add(col),
+                c_row: row,
+                add: false,
+            };
+            // SAFETY: the caller promises rows of A and of scores; panels cover every position.
+            unsafe { T::run(self.num_rows, end - col, args) };
+        }
+    }
+
+    /// Rounds rows `row` elements apart to what tiles read, in place, from column `first` on.
+    unsafe fn convert<T: Tile>(&self, rows: *mut f32, row: usize) {
+        if T::CONVERTS {
+            for r in 0..self.num_rows {
+                let at = rows.wrapping_add(r * row + self.first);
+                // SAFETY: the caller promises the rows; slots never run ahead of what they are made of.
+                unsafe { T::pack_row(at, at, self.end - self.first) };
+            }
+        }
+    }
+
+    /// c (num_rows, D) = or += weights (num_rows, first .. end) * columns (first .. end, D)
+    unsafe fn combine<T: Tile>(
+        &self,
+        weights: *const f32,
+        row: usize,
+        columns: &[f32],
+        c: *mut f32,
+        c_row: usize,
+        dims: AttentionDims,
+        add: bool,
+    ) {
+        let AttentionDims { seq_len, head_dim, .. } = dims;
+        let width = T::COLS.min(head_dim);
+        let column_len = seq_len.div_ceil(T::PER_SLOT) * width;
+        for (column, col) in (0..head_dim).step_by(width).enumerate() {
+            let from = column * column_len + (self.col0 + self.first) / T::PER_SLOT * width;
+            let args = TileArgs {
+                k: self.num_slots::<T>(),
+                a: weights.wrapping_add(self.first),
+                a_row: row,
+                a_col: 1,
+                b: columns[from..].as_ptr(),
+                b_row: width,
+                c: c.wrapping_add(col),
+                c_row,
+                add,
+            };
+            // SAFETY: the caller promises the rows of weights and C; columns hold every position.
+            unsafe { T::run(self.num_rows, width.min(head_dim - col), args) };
+        }
+    }
 }
 
 impl Head {
@@ -241,284 +371,23 @@ impl Head {
             Mask::Causal { window } => keys.start..self.dims.seq_len.min(keys.end.saturating_add(window)),
         }
     }
+}
 
-    /// Blocks of queries.
-    fn query_blocks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
-        let seq_len = self.dims.seq_len;
-        (0..seq_len).step_by(QUERY_BLOCK).map(move |q0| q0..seq_len.min(q0 + QUERY_BLOCK))
-    }
+/// `range` cut into parts of at most `len`.
+fn parts(range: Range<usize>, len: usize) -> impl Iterator<Item = Range<usize>> {
+    let end = range.end;
+    range.step_by(len).map(move |start| start..end.min(start + len))
+}
 
-    /// The blocks of scores that the queries see, first keys first.
-    fn blocks(&self, queries: Range<usize>) -> impl Iterator<Item = Block> + use<> {
-        let keys = self.keys_of(queries.clone());
-        let (first, end) = (keys.start / PANEL_MAX * PANEL_MAX, keys.end);
-        (first..end).step_by(KEY_BLOCK).map(move |k0| Block {
-            q0: queries.start,
-            num_queries: queries.len(),
-            k0,
-            num_keys: KEY_BLOCK.min(end - k0),
-        })
-    }
-
-    /// The part of the block's keys that rows `rows` of the block see, relative to the block.
-    fn keys_in(&self, block: Block, rows: Range<usize>) -> Range<usize> {
-        let keys = self.keys_of(block.q0 + rows.start..block.q0 + rows.end);
-        clip(keys, block.k0, block.num_keys)
-    }
-
-    /// The part of the block's queries that see keys `keys` of the block, relative to the block.
-    fn queries_in(&self, block: Block, keys: Range<usize>) -> Range<usize> {
-        let queries = self.queries_of(block.k0 + keys.start..block.k0 + keys.end);
-        clip(queries, block.q0, block.num_queries)
-    }
-
-    /// dst = (T / COLS, D, COLS)   this head's part of `src` (B, T, K, D), a panel per COLS positions
-    unsafe fn pack_panels<T: Tile>(&self, dst: &mut [f32], src: &[f32]) {
-        let AttentionDims { seq_len, head_dim, .. } = self.dims;
-        for t in (0..seq_len).step_by(T::COLS) {
-            let cols = T::COLS.min(seq_len - t);
-            let panel = &mut dst[t * head_dim..][..T::COLS * head_dim];
-            let src = src[self.kv_at(t)..].as_ptr();
-            // SAFETY: `cols` positions of this head lie in `src`, whose size was checked.
-            unsafe { pack_b::<T>(panel.as_mut_ptr(), src, 1, self.kv_row(), head_dim, cols) };
-        }
-    }
-
-    /// scores = (num_queries, num_keys)   a_rows (num_queries, D) * panels^T, where the mask shows anything
-    unsafe fn scores<T: Tile>(&self, scores: &mut [f32], a_rows: &[f32], panels: &[f32], block: Block) {
-        let head_dim = self.dims.head_dim;
-        let args = TileArgs {
-            k: head_dim,
-            a: a_rows.as_ptr(),
-            a_row: head_dim,
-            a_col: 1,
-            b: panels[block.k0 * head_dim..].as_ptr(),
-            b_row: T::COLS,
-            c: scores.as_mut_ptr(),
-            c_row: KEY_BLOCK,
-            add: false,
-        };
-        // SAFETY: blocks of scores, rows and panels are as large as the scratch was cut.
-        unsafe {
-            tiles::<T>(block.num_queries, block.num_keys, args, head_dim * T::COLS, |rows| {
-                (self.keys_in(block, rows), 0..head_dim)
-            });
-        }
-    }
-
-    unsafe fn forward<T: Tile>(
-        &self,
-        isa: Isa,
-        scratch: Scratch<'_>,
-        out: &SharedMut<'_, f32>,
-        lse: &SharedMut<'_, f32>,
-        q: &[f32],
-        k: &[f32],
-        v: &[f32],
-    ) {
-        let AttentionDims { seq_len, head_dim, .. } = self.dims;
-        let Scratch { k_panels, kv_columns: v_columns, q_rows, scores, row_a, row_b, row_c, .. } = scratch;
-        // SAFETY: sizes were checked; `out` and `lse` of this task's heads belong to this task.
-        unsafe {
-            self.pack_panels::<T>(k_panels, k);
-            let width = T::COLS.min(head_dim);
-            copy_columns(v_columns, &v[self.kv_at(0)..], self.kv_row(), seq_len, head_dim, width);
-            for h in self.query_heads() {
-                for queries in self.query_blocks() {
-                    let rows = queries.len();
-                    let (peaks, totals, shrink) =
-                        (&mut row_a[..rows], &mut row_b[..rows], &mut row_c[..rows]);
-                    peaks.fill(LOWEST);
-                    totals.fill(0.0);
-                    let q_rows = &mut q_rows[..rows * head_dim];
-                    copy_rows(q_rows, &q[self.q_at(queries.start, h)..], self.q_row(), head_dim);
-                    let out_ptr = out.as_ptr().wrapping_add(self.q_at(queries.start, h));
-                    let mut is_first = true;
-                    for block in self.blocks(queries.clone()) {
-                        self.scores::<T>(scores, q_rows, k_panels, block);
-                        softmax_block(isa, scores, peaks, totals, shrink, *self, block);
-                        if !is_first {
-                            scale_rows(out_ptr, self.q_row(), head_dim, shrink);
-                        }
-                        let args = TileArgs {
-                            k: block.num_keys,
-                            a: scores.as_ptr(),
-                            a_row: KEY_BLOCK,
-                            a_col: 1,
-                            b: v_columns[block.k0 * width..].as_ptr(),
-                            b_row: width,
-                            c: out_ptr,
-                            c_row: self.q_row(),
-                            add: !is_first,
-                        };
-                        tiles::<T>(rows, head_dim, args, seq_len * width, |rows| {
-                            (0..head_dim, self.keys_in(block, rows))
-                        });
-                        is_first = false;
-                    }
-                    let lse = lse.part(self.lse_at(queries.start, h), rows);
-                    for r in 0..rows {
-                        lse[r] = peaks[r] * LN_2 + log::<false>(totals[r]);
-                        shrink[r] = 1.0 / totals[r];
-                    }
-                    scale_rows(out_ptr, self.q_row(), head_dim, shrink);
-                }
-            }
-        }
-    }
-
-    unsafe fn backward<T: Tile>(&self, isa: Isa, scratch: Scratch<'_>, grads: &Grads<'_>, saved: &Saved<'_>) {
-        let AttentionDims { seq_len, head_dim, .. } = self.dims;
-        let Scratch {
-            k_panels,
-            v_panels,
-            kv_columns: k_columns,
-            q_rows,
-            dout_rows,
-            q_columns,
-            dout_columns,
-            scores,
-            dscores,
-            row_a,
-            row_b,
-            ..
-        } = scratch;
-        let (q_row, kv_row) = (self.q_row(), self.kv_row());
-        // SAFETY: sizes were checked; gradients of this task's heads belong to this task.
-        unsafe {
-            self.pack_panels::<T>(k_panels, saved.k);
-            self.pack_panels::<T>(v_panels, saved.v);
-            let width = T::COLS.min(head_dim);
-            copy_columns(k_columns, &saved.k[self.kv_at(0)..], kv_row, seq_len, head_dim, width);
-            for t in 0..seq_len {
-                grads.dk.part(self.kv_at(t), head_dim).fill(0.0);
-                grads.dv.part(self.kv_at(t), head_dim).fill(0.0);
-            }
-            for h in self.query_heads() {
-                for queries in self.query_blocks() {
-                    let (rows, at) = (queries.len(), self.q_at(queries.start, h));
-                    let (q_rows, dout_rows) =
-                        (&mut q_rows[..rows * head_dim], &mut dout_rows[..rows * head_dim]);
-                    copy_rows(q_rows, &saved.q[at..], q_row, head_dim);
-                    copy_rows(dout_rows, &saved.dout[at..], q_row, head_dim);
-                    copy_columns(q_columns, q_rows, head_dim, rows, head_dim, width);
-                    copy_columns(dout_columns, dout_rows, head_dim, rows, head_dim, width);
-                    let (peaks, deltas) = (&mut row_a[..rows], &mut row_b[..rows]);
-                    row_deltas(isa, deltas, dout_rows, &saved.out[at..], q_row);
-                    for r in 0..rows {
-                        peaks[r] = saved.lse[self.lse_at(queries.start + r, h)] * TO_BASE_2;
-                    }
-                    let mut is_first = true;
-                    for block in self.blocks(queries.clone()) {
-                        self.scores::<T>(scores, q_rows, k_panels, block);
-                        self.scores::<T>(dscores, dout_rows, v_panels, block);
-                        softmax_block_backward(isa, scores, dscores, peaks, deltas, *self, block);
-                        let dq = TileArgs {
-                            k: block.num_keys,
-                            a: dscores.as_ptr(),
-                            a_row: KEY_BLOCK,
-                            a_col: 1,
-                            b: k_columns[block.k0 * width..].as_ptr(),
-                            b_row: width,
-                            c: grads.dq.as_ptr().wrapping_add(at),
-                            c_row: q_row,
-                            add: !is_first,
-                        };
-                        tiles::<T>(rows, head_dim, dq, seq_len * width, |rows| {
-                            (0..head_dim, self.keys_in(block, rows))
-                        });
-                        for (weights, from, to) in
-                            [(&*scores, &*dout_columns, &grads.dv), (&*dscores, &*q_columns, &grads.dk)]
-                        {
-                            let args = TileArgs {
-                                k: rows,
-                                a: weights.as_ptr(),
-                                a_row: 1,
-                                a_col: KEY_BLOCK,
-                                b: from.as_ptr(),
-                                b_row: width,
-                                c: to.as_ptr().wrapping_add(self.kv_at(block.k0)),
-                                c_row: kv_row,
-                                add: true,
-                            };
-                            tiles::<T>(block.num_keys, head_dim, args, rows * width, |keys| {
-                                (0..head_dim, self.queries_in(block, keys))
-                            });
-                        }
-                        is_first = false;
-                    }
-                }
-            }
-        }
-    }
+/// `range` cut into parts of at most `len` that start at multiples of every panel, the first a little early.
+fn chunks(range: Range<usize>, len: usize) -> impl Iterator<Item = Range<usize>> {
+    parts(range.start / PANEL_MAX * PANEL_MAX..range.end, len)
 }
 
 /// `range` inside `start .. start + len`, relative to `start`.
 fn clip(range: Range<usize>, start: usize, len: usize) -> Range<usize> {
     let clip = |x: usize| x.saturating_sub(start).min(len);
     clip(range.start)..clip(range.end)
-}
-
-/// c (rows, cols) = or += a * b tile by tile. `limits` gives, for a tile's rows, the columns it must
-/// write and the terms k that are not 0. Panels of B are `panel_step` elements apart.
-unsafe fn tiles<T: Tile>(
-    rows: usize,
-    cols: usize,
-    args: TileArgs,
-    panel_step: usize,
-    limits: impl Fn(Range<usize>) -> (Range<usize>, Range<usize>),
-) {
-    for (panel, col) in (0..cols).step_by(T::COLS).enumerate() {
-        for row in (0..rows).step_by(T::ROWS) {
-            let num_rows = T::ROWS.min(rows - row);
-            let (wanted, terms) = limits(row..row + num_rows);
-            let is_wanted = col < wanted.end && col + T::COLS > wanted.start;
-            if !is_wanted || (terms.is_empty() && args.add) {
-                continue;
-            }
-            let tile = TileArgs {
-                k: terms.len(),
-                a: args.a.wrapping_add(row * args.a_row + terms.start * args.a_col),
-                b: args.b.wrapping_add(panel * panel_step + terms.start * args.b_row),
-                c: args.c.wrapping_add(row * args.c_row + col),
-                ..args
-            };
-            // SAFETY: a tile of the product that the caller promised.
-            unsafe { T::run(num_rows, T::COLS.min(cols - col), tile) };
-        }
-    }
-}
-
-/// dst = (rows, width)   rows of `src` that are `src_row` apart
-fn copy_rows(dst: &mut [f32], src: &[f32], src_row: usize, width: usize) {
-    for (r, dst) in dst.chunks_exact_mut(width).enumerate() {
-        dst.copy_from_slice(&src[r * src_row..][..width]);
-    }
-}
-
-/// dst = (D / width, rows, width)   rows of `src` (rows, D) that are `src_row` apart, cut into columns
-fn copy_columns(dst: &mut [f32], src: &[f32], src_row: usize, rows: usize, head_dim: usize, width: usize) {
-    for (column, first) in (0..head_dim).step_by(width).enumerate() {
-        let len = width.min(head_dim - first);
-        for r in 0..rows {
-            let to = (column * rows + r) * width;
-            dst[to..to + len].copy_from_slice(&src[r * src_row + first..][..len]);
-        }
-    }
-}
-
-/// Multiplies row r of a (rows, width) matrix by `factors[r]`.
-unsafe fn scale_rows(data: *mut f32, row: usize, width: usize, factors: &[f32]) {
-    for (r, factor) in factors.iter().enumerate() {
-        if *factor == 1.0 {
-            continue;
-        }
-        // SAFETY: the caller owns these rows.
-        let row = unsafe { std::slice::from_raw_parts_mut(data.wrapping_add(r * row), width) };
-        for x in row {
-            *x *= factor;
-        }
-    }
 }
 
 #[cfg(test)]

@@ -80,19 +80,20 @@ impl Case {
         [out, lse, dq, dk, dv].map(|values| values.into_iter().map(|x| x as f32).collect())
     }
 
-    fn run(&self, pool: &Pool, isa: Isa) -> Results {
+    fn run(&self, pool: &Pool, isa: Isa, precision: Precision) -> Results {
         let nan = |len: usize| vec![f32::NAN; len];
         let (q_len, kv_len) = (self.q.len(), self.k.len());
         let (dims, mask, scale) = (self.dims, self.mask, self.scale);
         let (mut out, mut lse) = (nan(q_len), nan(q_len / dims.head_dim));
         let (q, k, v, dout) = (&self.q, &self.k, &self.v, &self.dout);
         let mut scratch = nan(attention_forward_scratch_len(pool.num_threads(), dims));
-        attention_forward(pool, isa, &mut scratch, &mut out, &mut lse, q, k, v, dims, mask, scale);
+        attention_forward(pool, isa, precision, &mut scratch, &mut out, &mut lse, q, k, v, dims, mask, scale);
         let (mut dq, mut dk, mut dv) = (nan(q_len), nan(kv_len), nan(kv_len));
         let mut scratch = nan(attention_backward_scratch_len(pool.num_threads(), dims));
         attention_backward(
             pool,
             isa,
+            precision,
             &mut scratch,
             &mut dq,
             &mut dk,
@@ -114,7 +115,7 @@ impl Case {
         let want = self.reference();
         for isa in isas() {
             let what = format!("{isa:?} {:?} {:?}", self.dims, self.mask);
-            let got = same_bits(&what, |pool| self.run(pool, isa).concat());
+            let got = same_bits(&what, |pool| self.run(pool, isa, Precision::F32).concat());
             let mut rest = &got[..];
             for (name, want) in ["out", "lse", "dq", "dk", "dv"].iter().zip(&want) {
                 let (head, tail) = rest.split_at(want.len());
@@ -134,6 +135,7 @@ fn causal_attention_agrees_with_the_definition() {
         (130, (2, 2), 64),
         (291, (3, 1), 20),
         (96, (1, 1), 128),
+        (601, (1, 1), 16),
     ] {
         Case::new(2, seq_len, heads, head_dim, Mask::Causal { window: seq_len }).check();
     }
@@ -157,7 +159,7 @@ fn full_attention_sees_everything() {
 fn scores_of_any_size_do_not_overflow() {
     let mut case = Case::new(1, 40, (1, 1), 16, Mask::Causal { window: 40 });
     case.scale = -300.0;
-    let [out, lse, dq, dk, dv] = case.run(&Pool::new(1), Isa::detect());
+    let [out, lse, dq, dk, dv] = case.run(&Pool::new(1), Isa::detect(), Precision::F32);
     assert!([&out, &lse, &dq, &dk, &dv].iter().all(|values| values.iter().all(|x| x.is_finite())));
     check_close(&out, &case.reference()[0], TOLERANCE, "out");
 }
@@ -166,6 +168,42 @@ fn scores_of_any_size_do_not_overflow() {
 fn a_nan_reaches_the_output() {
     let mut case = Case::new(1, 5, (1, 1), 16, Mask::Causal { window: 5 });
     case.k[2 * 16] = f32::NAN;
-    let [out, ..] = case.run(&Pool::new(1), Isa::detect());
+    let [out, ..] = case.run(&Pool::new(1), Isa::detect(), Precision::F32);
     assert!(out[16].is_finite() && out[2 * 16].is_nan() && out[4 * 16].is_nan());
+}
+
+/// Relative error, in the L2 norm, of results in bfloat16.
+const BF16_BOUND: f64 = 2e-2;
+
+#[test]
+fn bfloat16_stays_near_the_definition() {
+    for (seq_len, heads, head_dim, mask) in [
+        (7, (1, 1), 1, Mask::Full),
+        (33, (4, 2), 48, Mask::Causal { window: 33 }),
+        (131, (2, 2), 17, Mask::Full),
+        (291, (3, 1), 20, Mask::Causal { window: 291 }),
+        (601, (2, 1), 64, Mask::Causal { window: 601 }),
+        (420, (1, 1), 32, Mask::Causal { window: 101 }),
+    ] {
+        let mut case = Case::new(2, seq_len, heads, head_dim, mask);
+        case.scale = 1.0 / (head_dim as f32).sqrt();
+        let want = case.reference();
+        for isa in isas() {
+            let what = format!("{isa:?} {:?} {mask:?}", case.dims);
+            let got = same_bits(&what, |pool| case.run(pool, isa, Precision::Bf16).concat());
+            let mut rest = &got[..];
+            for (name, want) in ["out", "lse", "dq", "dk", "dv"].iter().zip(&want) {
+                let (head, tail) = rest.split_at(want.len());
+                let error = relative_error(head, want);
+                assert!(error <= BF16_BOUND, "{name} {what} is off by {error:e}");
+                rest = tail;
+            }
+        }
+    }
+}
+
+/// |got - want| / |want|, both of every element together.
+fn relative_error(got: &[f32], want: &[f32]) -> f64 {
+    let norm = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+    norm(&mut got.iter().zip(want).map(|(got, want)| got - want)) / norm(&mut want.iter().copied()).max(1e-30)
 }

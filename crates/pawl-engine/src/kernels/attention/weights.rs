@@ -1,38 +1,40 @@
-//! What happens to a block of scores between two products: exponentials, masks, running sums.
+//! What happens to a strip of scores between two products: exponentials, masks, running sums.
 //!
-//! Only the vectors that hold visible keys are touched; the rest of a block is zeroed.
+//! Only the vectors that hold visible columns are computed; the rest of a strip is zeroed.
 
-use super::{Block, Head, KEY_BLOCK};
+use super::scratch::{KEY_STRIDE, QUERY_STRIDE};
+use super::{Head, Strip, clip};
 use crate::kernels::lanes::{LANES, dot, fma, fold, larger, per_isa};
 use crate::kernels::math::{TO_BASE_2, exp2};
+use crate::pool::SharedMut;
 use std::ops::Range;
 
 per_isa! {
-    /// Turns a block of raw scores into weights, in base 2 relative to the row's running peak.
-    /// scores = (rows, KEY_BLOCK)   exactly 0 where hidden
-    /// peaks  = (rows)              the running peak of each row, times log2(e)
-    /// totals = (rows)              the running sum of weights
-    /// shrink = (rows)              what earlier weights of the row must be multiplied by
-    pub(super) fn softmax_block(scores: &mut [f32], peaks: &mut [f32], totals: &mut [f32], shrink: &mut [f32],
-        head: Head, block: Block) = softmax_block_body
+    /// Turns raw scores into weights, in base 2 relative to the row's running peak.
+    /// scores = (num_rows, KEY_STRIDE)   exactly 0 where hidden
+    /// peaks  = (num_rows)               the running peak of each row, times log2(e)
+    /// totals = (num_rows)               the running sum of weights
+    /// shrink = (num_rows)               what earlier weights of the row must be multiplied by
+    pub(super) fn softmax_strip(scores: &mut [f32], peaks: &mut [f32], totals: &mut [f32], shrink: &mut [f32],
+        head: Head, strip: Strip) = softmax_strip_body
 }
 
 #[inline(always)]
-fn softmax_block_body<const FMA: bool>(
+fn softmax_strip_body<const FMA: bool>(
     scores: &mut [f32],
     peaks: &mut [f32],
     totals: &mut [f32],
     shrink: &mut [f32],
     head: Head,
-    block: Block,
+    strip: Strip,
 ) {
     // A scale of 0 would make hidden scores NaN; one that rounds every score away does not.
     let scale = if head.scale == 0.0 { f32::MIN_POSITIVE } else { head.scale * TO_BASE_2 };
     let hidden = f32::NEG_INFINITY * scale.signum();
-    let width = block.num_keys.next_multiple_of(LANES);
-    for r in 0..block.num_queries {
-        let row = &mut scores[r * KEY_BLOCK..][..width];
-        let Seen { exact, vectors } = Seen::new(head.keys_in(block, r..r + 1));
+    for r in 0..strip.num_rows {
+        let query = strip.row0 + r;
+        let Seen { exact, vectors } = Seen::new(head.keys_of(query..query + 1), strip);
+        let row = &mut scores[r * KEY_STRIDE..][..KEY_STRIDE];
         row[vectors.start..exact.start].fill(hidden);
         row[exact.end..vectors.end].fill(hidden);
         let mut lanes = [peaks[r]; LANES];
@@ -51,80 +53,121 @@ fn softmax_block_body<const FMA: bool>(
                 lanes[lane] += weight;
             }
         }
-        row[..vectors.start].fill(0.0);
-        row[vectors.end..].fill(0.0);
+        row[strip.first..vectors.start].fill(0.0);
+        row[vectors.end..strip.vectors().end].fill(0.0);
         shrink[r] = exp2::<FMA>(peaks[r] - peak);
         totals[r] = fma::<FMA>(totals[r], shrink[r], fold(lanes, |a, b| a + b));
         peaks[r] = peak;
     }
 }
 
-/// The keys that a row sees, and the whole vectors that hold them.
+/// The columns of a strip that a row sees, and the whole vectors that hold them.
 struct Seen {
     exact: Range<usize>,
     vectors: Range<usize>,
 }
 
 impl Seen {
+    /// `seen` by one row of the strip; nothing is seen at the strip's start.
     #[inline(always)]
-    fn new(exact: Range<usize>) -> Seen {
+    fn new(seen: Range<usize>, strip: Strip) -> Seen {
+        let exact = clip(seen, strip.col0, strip.end);
+        if exact.is_empty() {
+            return Seen { exact: strip.first..strip.first, vectors: strip.first..strip.first };
+        }
         let vectors = exact.start / LANES * LANES..exact.end.next_multiple_of(LANES);
-        if exact.is_empty() { Seen { exact: 0..0, vectors: 0..0 } } else { Seen { exact, vectors } }
+        Seen { exact, vectors }
     }
 }
 
 per_isa! {
-    /// scores  = (rows, KEY_BLOCK)   raw scores become weights, exactly 0 where hidden
-    /// dscores = (rows, KEY_BLOCK)   gradients of weights become gradients of raw scores
-    /// peaks     (rows)              lse * log2(e)
-    /// deltas    (rows)              sum of dout * out
-    pub(super) fn softmax_block_backward(scores: &mut [f32], dscores: &mut [f32], peaks: &[f32], deltas: &[f32],
-        head: Head, block: Block) = softmax_block_backward_body
+    /// Here rows are keys and columns queries.
+    /// scores  = (num_rows, QUERY_STRIDE)   raw scores become weights, exactly 0 where hidden
+    /// dscores = (num_rows, QUERY_STRIDE)   gradients of weights become gradients of raw scores, 0 in the margin
+    /// peaks     (columns)                  lse * log2(e)
+    /// deltas    (columns)                  sum of dout * out, times the scale
+    pub(super) fn softmax_strip_backward(scores: &mut [f32], dscores: &mut [f32], peaks: &[f32], deltas: &[f32],
+        head: Head, strip: Strip) = softmax_strip_backward_body
 }
 
 #[inline(always)]
-fn softmax_block_backward_body<const FMA: bool>(
+fn softmax_strip_backward_body<const FMA: bool>(
     scores: &mut [f32],
     dscores: &mut [f32],
     peaks: &[f32],
     deltas: &[f32],
     head: Head,
-    block: Block,
+    strip: Strip,
 ) {
     let scale = head.scale * TO_BASE_2;
-    let width = block.num_keys.next_multiple_of(LANES);
-    for r in 0..block.num_queries {
-        let Seen { exact, vectors } = Seen::new(head.keys_in(block, r..r + 1));
-        let row = &mut scores[r * KEY_BLOCK..][..width];
-        let drow = &mut dscores[r * KEY_BLOCK..][..width];
-        let (peak, delta) = (peaks[r], deltas[r]);
+    let margin = strip.margin(QUERY_STRIDE);
+    for r in 0..strip.num_rows {
+        let key = strip.row0 + r;
+        let Seen { exact, vectors } = Seen::new(head.queries_of(key..key + 1), strip);
+        let row = &mut scores[r * QUERY_STRIDE..][..QUERY_STRIDE];
+        let drow = &mut dscores[r * QUERY_STRIDE..][..QUERY_STRIDE];
         let (chunks, _) = row[vectors.clone()].as_chunks_mut::<LANES>();
-        let (dchunks, _) = drow[vectors].as_chunks_mut::<LANES>();
-        for (chunk, dchunk) in chunks.iter_mut().zip(dchunks) {
+        let (dchunks, _) = drow[vectors.clone()].as_chunks_mut::<LANES>();
+        let (peaks, _) = peaks[vectors.clone()].as_chunks::<LANES>();
+        let (deltas, _) = deltas[vectors].as_chunks::<LANES>();
+        for (((chunk, dchunk), peak), delta) in chunks.iter_mut().zip(dchunks).zip(peaks).zip(deltas) {
             for lane in 0..LANES {
-                let weight = exp2::<FMA>(fma::<FMA>(chunk[lane], scale, -peak));
+                let weight = exp2::<FMA>(fma::<FMA>(chunk[lane], scale, -peak[lane]));
                 chunk[lane] = weight;
-                dchunk[lane] = weight * (dchunk[lane] - delta) * head.scale;
+                dchunk[lane] = weight * fma::<FMA>(dchunk[lane], head.scale, -delta[lane]);
             }
         }
-        for hidden in [0..exact.start, exact.end..width] {
-            row[hidden.clone()].fill(0.0);
-            drow[hidden].fill(0.0);
-        }
+        row[strip.first..exact.start].fill(0.0);
+        row[exact.end..strip.vectors().end].fill(0.0);
+        drow[margin.start..exact.start].fill(0.0);
+        drow[exact.end..margin.end].fill(0.0);
     }
 }
 
 per_isa! {
-    /// deltas   = (rows)          sum over D of dout * out
-    /// dout_rows  (rows, D)       read
-    /// out        (rows, D)       read, rows `out_row` apart
-    pub(super) fn row_deltas(deltas: &mut [f32], dout_rows: &[f32], out: &[f32], out_row: usize) = row_deltas_body
+    /// deltas = (num_rows)      sum over D of dout * out, times `scale`
+    /// dout     (num_rows, D)   read, rows `row` apart
+    /// out      (num_rows, D)   read, rows `row` apart
+    pub(super) fn row_deltas(deltas: &mut [f32], dout: &[f32], out: &[f32], row: usize, head_dim: usize,
+        scale: f32) = row_deltas_body
 }
 
 #[inline(always)]
-fn row_deltas_body<const FMA: bool>(deltas: &mut [f32], dout_rows: &[f32], out: &[f32], out_row: usize) {
-    let width = dout_rows.len() / deltas.len();
-    for (r, (delta, dout)) in deltas.iter_mut().zip(dout_rows.chunks_exact(width)).enumerate() {
-        *delta = dot::<FMA>(dout, &out[r * out_row..][..width]);
+fn row_deltas_body<const FMA: bool>(
+    deltas: &mut [f32],
+    dout: &[f32],
+    out: &[f32],
+    row: usize,
+    head_dim: usize,
+    scale: f32,
+) {
+    for (r, delta) in deltas.iter_mut().enumerate() {
+        *delta = scale * dot::<FMA>(&dout[r * row..][..head_dim], &out[r * row..][..head_dim]);
+    }
+}
+
+per_isa! {
+    /// data    *= (num_rows, D)   by the row's factor; rows start at `at`, `row` apart, and belong to the caller
+    /// factors    (num_rows)      read
+    pub(super) fn scale_rows(data: &SharedMut<'_, f32>, at: usize, row: usize, head_dim: usize,
+        factors: &[f32]) = scale_rows_body
+}
+
+#[inline(always)]
+fn scale_rows_body<const FMA: bool>(
+    data: &SharedMut<'_, f32>,
+    at: usize,
+    row: usize,
+    head_dim: usize,
+    factors: &[f32],
+) {
+    for (r, factor) in factors.iter().enumerate() {
+        if *factor == 1.0 {
+            continue;
+        }
+        // SAFETY: the caller owns these rows.
+        for x in unsafe { data.part(at + r * row, head_dim) } {
+            *x *= factor;
+        }
     }
 }
