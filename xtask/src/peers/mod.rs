@@ -3,6 +3,7 @@
 //!
 //! A peer is never needed to build or to test: where it is missing, that is said loudly, and nothing passes.
 
+mod others;
 mod report;
 mod torch;
 
@@ -19,6 +20,9 @@ pub(crate) enum Contender {
     Pawl { bf16: bool },
     Torch { compile: bool, bf16: bool },
 }
+
+/// Cores of other programs up to which a run counts as undisturbed.
+const QUIET: f64 = 0.2;
 
 const MODES: [&str; 4] = ["eager", "compile", "eager-bf16", "compile-bf16"];
 
@@ -52,6 +56,8 @@ pub(crate) struct Speed {
     pub(crate) tokens_per_sec: f64,
     pub(crate) peak_memory_bytes: Option<f64>,
     pub(crate) num_params: u64,
+    /// Cores that other programs kept busy meanwhile.
+    pub(crate) others: Option<f64>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -83,20 +89,27 @@ pub(crate) fn run(root: &Path, args: &[&str]) -> Result<(), Failure> {
     );
     let mut rounds = Vec::new();
     for idx in 0..options.rounds {
-        let mut round = Round { load: load(), speeds: Vec::new() };
+        let mut round = Round { speeds: Vec::new() };
         // In turn from either end: what comes first is not always the same.
         let order: Vec<&Contender> = match idx % 2 {
             0 => contenders.iter().collect(),
             _ => contenders.iter().rev().collect(),
         };
         for contender in order {
-            let speed = match contender {
-                Contender::Pawl { bf16 } => ours(&pawl, &options, *bf16)?,
+            let (speed, others) = others::beside(|| match contender {
+                Contender::Pawl { bf16 } => ours(&pawl, &options, *bf16),
                 Contender::Torch { .. } => {
-                    torch.run(&script, &options.model, &contender.name(), options.threads)?
+                    torch.run(&script, &options.model, &contender.name(), options.threads)
                 }
-            };
-            println!("round {}   {:<13} {:>9.0} tokens/s", idx + 1, contender.name(), speed.tokens_per_sec);
+            });
+            let speed = Speed { others, ..speed? };
+            let beside = others.map_or(String::new(), |cores| format!("   others: {cores:.1} cores"));
+            println!(
+                "round {}   {:<13} {:>9.0} tokens/s{beside}",
+                idx + 1,
+                contender.name(),
+                speed.tokens_per_sec
+            );
             round.speeds.push((*contender, speed));
         }
         rounds.push(round);
@@ -105,6 +118,9 @@ pub(crate) fn run(root: &Path, args: &[&str]) -> Result<(), Failure> {
     print!("\n{}", report::text(&contenders, &rounds));
     let file = report::write(root, &options.model, options.threads, &torch, &rounds)?;
     println!("rounds: {}", file.display());
+    if let Some(cores) = report::disturbance(&rounds).filter(|cores| *cores > QUIET) {
+        eprintln!("DISTURBED: other programs kept {cores:.1} cores busy; ratios of such rounds say little");
+    }
     Ok(())
 }
 
@@ -182,6 +198,7 @@ fn ours(pawl: &Path, options: &Options, bf16: bool) -> Result<Speed, Failure> {
             .ok_or_else(|| Failure::new("pawl bench gave no speed"))?,
         peak_memory_bytes: step["peak_memory_bytes"].as_f64(),
         num_params: step["num_params"].as_u64().unwrap_or(0),
+        others: None,
     })
 }
 
@@ -210,11 +227,6 @@ fn same_model(rounds: &[Round]) -> Result<(), Failure> {
         [_] => Ok(()),
         _ => Err(Failure::new(format!("the contenders differ in their number of parameters: {counts:?}"))),
     }
-}
-
-/// Processes that want to run, averaged over a minute.
-fn load() -> Option<f64> {
-    std::fs::read_to_string("/proc/loadavg").ok()?.split_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]

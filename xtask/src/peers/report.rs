@@ -10,8 +10,6 @@ use std::process::Command;
 
 /// One turn of every contender.
 pub(crate) struct Round {
-    /// Load of the machine as the round began.
-    pub(crate) load: Option<f64>,
     pub(crate) speeds: Vec<(Contender, Speed)>,
 }
 
@@ -48,6 +46,12 @@ fn speed(contender: Contender, rounds: &[Round]) -> Option<Spread> {
 
 fn memory(contender: Contender, rounds: &[Round]) -> Option<Spread> {
     spread(rounds.iter().filter_map(|round| round.of(contender)?.peak_memory_bytes))
+}
+
+/// Cores that other programs kept busy in the middle of all runs.
+pub(crate) fn disturbance(rounds: &[Round]) -> Option<f64> {
+    let others = rounds.iter().flat_map(|round| round.speeds.iter().filter_map(|(_, speed)| speed.others));
+    spread(others).map(|spread| spread.median)
 }
 
 /// Of pawl in the same precision to the peer, within each round.
@@ -127,9 +131,10 @@ fn round_json(round: &Round) -> Value {
             "name": contender.name(),
             "tokens_per_sec": speed.tokens_per_sec,
             "peak_memory_bytes": speed.peak_memory_bytes,
+            "cores_of_others": speed.others,
         })
     };
-    json!({ "load": round.load, "speeds": round.speeds.iter().map(speed).collect::<Vec<_>>() })
+    json!({ "speeds": round.speeds.iter().map(speed).collect::<Vec<_>>() })
 }
 
 fn processor() -> Option<String> {
@@ -149,13 +154,15 @@ mod tests {
 
     #[test]
     fn a_ratio_is_taken_within_each_round_and_precision() {
-        let speed = |tokens_per_sec| Speed { tokens_per_sec, peak_memory_bytes: Some(2e9), num_params: 1 };
+        let speed = |tokens_per_sec| Speed {
+            tokens_per_sec,
+            peak_memory_bytes: Some(2e9),
+            num_params: 1,
+            others: None,
+        };
         let peer = Contender::Torch { compile: false, bf16: false };
         let (ours, bf16) = (Contender::Pawl { bf16: false }, Contender::Pawl { bf16: true });
-        let round = |a, b| Round {
-            load: None,
-            speeds: vec![(ours, speed(a)), (bf16, speed(900.0)), (peer, speed(b))],
-        };
+        let round = |a, b| Round { speeds: vec![(ours, speed(a)), (bf16, speed(900.0)), (peer, speed(b))] };
         let rounds = [round(200.0, 100.0), round(100.0, 25.0), round(90.0, 90.0)];
         assert_eq!(ratio(peer, &rounds), Some(Spread { low: 1.0, median: 2.0, high: 4.0 }));
         let text = text(&[ours, bf16, peer], &rounds);

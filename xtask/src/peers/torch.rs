@@ -81,6 +81,7 @@ impl Torch {
             tokens_per_sec: tokens / median,
             peak_memory_bytes: found["peak_memory_bytes"].as_f64(),
             num_params: found["num_params"].as_u64().unwrap_or(0),
+            others: None,
         })
     }
 }
