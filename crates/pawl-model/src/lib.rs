@@ -11,6 +11,6 @@ mod sample;
 pub use checkpoint::{CheckpointError, load_checkpoint, save_checkpoint};
 pub use decode::{DecodeError, DecodeOptions, Decoder, Logits};
 pub use init::draw;
-pub use pawl_engine::{Precision, Weights};
 pub use model::{Model, ModelError, Scorer, UPDATE_SECTION};
+pub use pawl_engine::{Precision, Weights};
 pub use sample::{Sampler, SamplerSettings};

@@ -9,3 +9,4 @@ mod library;
 #[path = "../../examples/parity/machine.rs"]
 mod machine;
 mod parity;
+mod steps;

@@ -1,0 +1,131 @@
+//! Training steps as such: their precision, their bits at any number of threads, and what they allocate.
+#![allow(unsafe_code, reason = "an allocator that counts")]
+
+use pawl_model::{Model, Precision};
+use pawl_recipe::{Overrides, Recipe, Source, shipped, std_only};
+use pawl_record::{SettingValue, Settings};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+/// Counts what the current thread allocates.
+struct Counting;
+
+thread_local! {
+    static ALLOCATED: Cell<u64> = const { Cell::new(0) };
+}
+
+// SAFETY: everything is passed on to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATED.with(|count| count.set(count.get() + 1));
+        // SAFETY: the promise of the caller.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: the promise of the caller.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+const RECIPES: [&str; 2] = ["tiny", "nano"];
+
+/// A shipped recipe cut down to two blocks.
+fn small(name: &str) -> Recipe {
+    let text = shipped(name).unwrap().to_string();
+    let smaller = [("seq_len", 128), ("tokens_per_step", 2048), ("vocab_size", 512)];
+    let settings = if name == "nano" { &smaller[..] } else { &smaller[..2] };
+    let values: Settings = settings.iter().map(|(k, v)| (k.to_string(), SettingValue::Int(*v))).collect();
+    let overrides = Overrides { depth: Some(2), values };
+    Recipe::load(&Source { name: format!("{name}.star"), text }, &overrides, &std_only).unwrap()
+}
+
+fn step(model: &mut Model, step: u64) -> f32 {
+    let vocab = model.recipe().vocab_size() as i32;
+    let scalars = vec![1e-3; model.recipe().schedule_table(10).unwrap().len()];
+    step_with(model, step, &scalars, vocab)
+}
+
+fn step_with(model: &mut Model, step: u64, scalars: &[f32], vocab: i32) -> f32 {
+    let fill = |micro: usize, inputs: &mut [i32], targets: &mut [i32]| {
+        for (i, (x, y)) in inputs.iter_mut().zip(targets).enumerate() {
+            let n = (i + 4001 * micro) as i32;
+            (*x, *y) = (n.wrapping_mul(7919).rem_euclid(vocab), (n + 1).wrapping_mul(7919).rem_euclid(vocab));
+        }
+        Ok::<(), ()>(())
+    };
+    model.step(step, scalars, fill).unwrap()
+}
+
+/// Relative distance of two vectors, by their Euclidean norms.
+fn distance(a: &[f32], b: &[f32]) -> f64 {
+    let square = |x: f64| x * x;
+    let apart: f64 = a.iter().zip(b).map(|(a, b)| square(f64::from(a - b))).sum();
+    let size: f64 = a.iter().map(|a| square(f64::from(*a))).sum();
+    (apart / size).sqrt()
+}
+
+#[test]
+fn gradients_in_bfloat16_are_near_those_in_float32() {
+    for name in RECIPES {
+        let names: Vec<String> = small(name).params().iter().map(|p| p.name.clone()).collect();
+        let grads = |precision| {
+            let mut model = Model::with_precision(small(name), 2, 3, precision).unwrap();
+            // Past the first steps, in which matrices that start as zeros have gradients of zero.
+            for n in 0..3 {
+                step(&mut model, n);
+            }
+            let loss = step(&mut model, 3);
+            (loss, names.iter().flat_map(|name| model.grad(name).unwrap().to_vec()).collect::<Vec<f32>>())
+        };
+        let (exact, rounded) = (grads(Precision::F32), grads(Precision::Bf16));
+        assert!((exact.0 - rounded.0).abs() < 0.01, "{}: {} and {}", name, exact.0, rounded.0);
+        let error = distance(&exact.1, &rounded.1);
+        println!("{}: {error:.4}", name);
+        assert!(error > 1e-4, "{}: {error} is float32", name);
+        assert!(error < 0.02, "{}: {error}", name);
+    }
+}
+
+#[test]
+fn a_step_has_the_same_bits_at_any_number_of_threads() {
+    for name in RECIPES {
+        for precision in [Precision::F32, Precision::Bf16] {
+            let hash = |num_threads| {
+                let mut model = Model::with_precision(small(name), num_threads, 3, precision).unwrap();
+                for n in 0..3 {
+                    step(&mut model, n);
+                }
+                let mut hash = blake3::Hasher::new();
+                for (_, tensor) in model.tensors() {
+                    hash.update(tensor.bytes());
+                }
+                hash.finalize()
+            };
+            let one = hash(1);
+            for num_threads in [2, 3, 4] {
+                assert_eq!(hash(num_threads), one, "{} {precision:?} {num_threads}", name);
+            }
+        }
+    }
+}
+
+#[test]
+fn no_step_after_the_first_allocates() {
+    for name in RECIPES {
+        for precision in [Precision::F32, Precision::Bf16] {
+            let recipe = small(name);
+            let vocab = recipe.vocab_size() as i32;
+            let scalars = vec![1e-3; recipe.schedule_table(10).unwrap().len()];
+            let mut model = Model::with_precision(small(name), 2, 3, precision).unwrap();
+            step_with(&mut model, 0, &scalars, vocab);
+            let before = ALLOCATED.with(Cell::get);
+            step_with(&mut model, 1, &scalars, vocab);
+            let after = ALLOCATED.with(Cell::get);
+            assert_eq!(after - before, 0, "{} {precision:?}", name);
+        }
+    }
+}
