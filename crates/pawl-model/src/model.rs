@@ -151,6 +151,11 @@ impl Model {
         &self.recipe
     }
 
+    /// Threads that its programs run on.
+    pub fn num_threads(&self) -> usize {
+        self.engine.num_threads()
+    }
+
     /// The engine, to profile it.
     pub fn engine_mut(&mut self) -> &mut Engine {
         &mut self.engine

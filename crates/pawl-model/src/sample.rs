@@ -1,8 +1,11 @@
-//! Text from a model, one token after another. Every step runs the whole window: causality, which was
-//! proved when the recipe was compiled, lets the unused positions hold anything.
+//! Text from a model, one token after another: a position at a time where the recipe allows it, otherwise, and
+//! for what lies beyond the recipe's `seq_len`, by a pass over the whole window. Causality, which was proved when
+//! the recipe was compiled, lets the unused positions of a window hold anything.
 
+use crate::decode::{DecodeError, DecodeOptions, Decoder};
 use crate::model::{Model, ModelError, Scorer};
 use pawl_engine::philox::uniform;
+use pawl_graph::NotIncremental;
 
 /// How tokens are drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -15,9 +18,13 @@ pub struct SamplerSettings {
     pub seed: u64,
 }
 
-/// Draws tokens from a model.
+/// Draws tokens from a model, whose parameters stay as they are while it does.
 pub struct Sampler {
-    scorer: Scorer,
+    decoder: Result<Decoder, NotIncremental>,
+    /// What the decoder has taken.
+    taken: Vec<u32>,
+    /// Of whole windows; made when the first is needed.
+    scorer: Option<Scorer>,
     seq_len: usize,
     vocab: usize,
     settings: SamplerSettings,
@@ -28,25 +35,60 @@ impl Sampler {
     /// A sampler with the model's own sequence length as window.
     pub fn new(model: &Model, settings: SamplerSettings) -> Result<Sampler, ModelError> {
         let seq_len = model.recipe().seq_len();
-        let mut scorer = Scorer::logits(model, 1, seq_len)?;
-        scorer.refresh(model);
-        Ok(Sampler { scorer, seq_len, vocab: model.recipe().vocab_size(), settings, num_drawn: 0 })
+        // A window is run only later, but a recipe that refuses one does so now.
+        model.recipe().logits_graph(1, seq_len)?;
+        let options = DecodeOptions { num_threads: model.num_threads(), ..DecodeOptions::default() };
+        let decoder = match Decoder::new(model, 1, options) {
+            Ok(decoder) => Ok(decoder),
+            Err(DecodeError::NotIncremental(why)) => Err(why),
+            Err(DecodeError::Model(error)) => return Err(error),
+            Err(error) => unreachable!("one sequence and no token yet: {error}"),
+        };
+        let vocab = model.recipe().vocab_size();
+        Ok(Sampler { decoder, taken: Vec::new(), scorer: None, seq_len, vocab, settings, num_drawn: 0 })
     }
 
-    /// The token after `context`, of which the last `seq_len` tokens are seen. `context` is not empty.
+    /// Why every token costs a pass over the whole window; `None` when a token costs one position.
+    pub fn full_pass(&self) -> Option<&NotIncremental> {
+        self.decoder.as_ref().err()
+    }
+
+    /// The token after `context`, of which the last `seq_len` tokens are seen. `context` is not empty. It costs
+    /// the tokens that `context` adds to that of the last call; any other context is read from its beginning.
     pub fn next(&mut self, model: &Model, context: &[u32]) -> u32 {
+        assert!(!context.is_empty(), "a context starts with at least BOS");
+        let (settings, draw) = (self.settings, self.num_drawn);
+        self.num_drawn += 1;
+        match &mut self.decoder {
+            Ok(decoder) if context.len() <= self.seq_len => {
+                if !context.starts_with(&self.taken) || context.len() == self.taken.len() {
+                    decoder.reset(0).expect("the decoder has a sequence");
+                    self.taken.clear();
+                }
+                let added = &context[self.taken.len()..];
+                self.taken.extend_from_slice(added);
+                let logits = decoder.prefill(0, added).expect("the context fits");
+                choose(logits, settings, draw) as u32
+            }
+            Ok(_) | Err(_) => choose(self.window(model, context), settings, draw) as u32,
+        }
+    }
+
+    /// Logits (V) after the last `seq_len` tokens of a context, all of them computed.
+    fn window(&mut self, model: &Model, context: &[u32]) -> &[f32] {
         let seen = &context[context.len().saturating_sub(self.seq_len)..];
-        assert!(!seen.is_empty(), "a context starts with at least BOS");
-        let tokens = self.scorer.tokens_mut();
+        let scorer = self.scorer.get_or_insert_with(|| {
+            let mut scorer =
+                Scorer::logits(model, 1, self.seq_len).expect("the recipe gave this graph before");
+            scorer.refresh(model);
+            scorer
+        });
+        let tokens = scorer.tokens_mut();
         tokens.fill(0);
         for (slot, token) in tokens.iter_mut().zip(seen) {
             *slot = *token as i32;
         }
-        let vocab = self.vocab;
-        let logits = &self.scorer.run(model)[(seen.len() - 1) * vocab..seen.len() * vocab];
-        let token = choose(logits, self.settings, self.num_drawn);
-        self.num_drawn += 1;
-        token as u32
+        &scorer.run(model)[(seen.len() - 1) * self.vocab..seen.len() * self.vocab]
     }
 }
 

@@ -10,12 +10,14 @@ use super::math::exp;
 use super::rows::row_max;
 use crate::buffer::Buffer;
 use crate::pool::Pool;
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
 
 /// Columns of a panel: two vectors of AVX-512.
 const PANEL: usize = 32;
 /// Weights of a task: some ten microseconds of one core's memory.
 const TASK_WEIGHTS: usize = 1 << 16;
-/// Most rows that share one pass over a panel: their sums fill half of the vector registers.
+/// Most rows that share one pass over a panel: their sums fill half of the vector registers of AVX-512.
 const MAX_ROWS: usize = 8;
 
 /// How the constant matrices of generation are stored.
@@ -103,12 +105,24 @@ fn to_bf16(x: f32) -> u16 {
 /// An element of a stored matrix.
 trait Element: Copy {
     fn widen(self) -> f32;
+
+    /// Sixteen elements from `from` on. Needs AVX-512.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn load(from: *const Self) -> __m512;
 }
 
 impl Element for f32 {
     #[inline(always)]
     fn widen(self) -> f32 {
         self
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    #[inline]
+    unsafe fn load(from: *const f32) -> __m512 {
+        // SAFETY: the caller promises sixteen elements.
+        unsafe { _mm512_loadu_ps(from) }
     }
 }
 
@@ -117,12 +131,30 @@ impl Element for u16 {
     fn widen(self) -> f32 {
         f32::from_bits(u32::from(self) << 16)
     }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    #[inline]
+    unsafe fn load(from: *const u16) -> __m512 {
+        // SAFETY: as above.
+        let half = unsafe { _mm256_loadu_si256(from.cast()) };
+        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half)))
+    }
 }
 
 impl Element for i8 {
     #[inline(always)]
     fn widen(self) -> f32 {
         f32::from(self)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    #[inline]
+    unsafe fn load(from: *const i8) -> __m512 {
+        // SAFETY: as above.
+        let quarter = unsafe { _mm_loadu_si128(from.cast()) };
+        _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(quarter))
     }
 }
 
@@ -144,31 +176,22 @@ pub unsafe fn linear(pool: &Pool, isa: Isa, y: &[*mut f32], x: &[*const f32], w:
     let num_panels = w.n.div_ceil(PANEL);
     let step = (TASK_WEIGHTS / (w.k * PANEL)).max(1);
     let rows = &Rows { x, y };
+    assert!(isa.is_available(), "{isa:?} is not available on this machine");
     pool.run(num_panels.div_ceil(step), &|task, _| {
         for panel in task * step..num_panels.min((task + 1) * step) {
-            // SAFETY: the caller's promise; a panel's columns belong to its task.
-            multiply_panel(isa, rows, w, panel);
+            let part = panel * PANEL * w.k..(panel + 1) * PANEL * w.k;
+            match &w.data {
+                Data::F32(data) => multiply_panel(isa, rows, &data.floats()[part], w, panel, None),
+                Data::Bf16(data) => multiply_panel(isa, rows, &data[part], w, panel, None),
+                Data::Int8(data, scales) => multiply_panel(isa, rows, &data[part], w, panel, Some(scales)),
+            }
         }
     });
 }
 
-per_isa! {
-    /// Columns of one panel, for all rows.
-    fn multiply_panel(rows: &Rows<'_>, w: &Panels, panel: usize) = multiply_panel_body
-}
-
-#[inline(always)]
-fn multiply_panel_body<const FMA: bool>(rows: &Rows<'_>, w: &Panels, panel: usize) {
-    let part = panel * PANEL * w.k..(panel + 1) * PANEL * w.k;
-    match &w.data {
-        Data::F32(data) => multiply_rows::<FMA, f32>(rows, &data.floats()[part], w, panel, None),
-        Data::Bf16(data) => multiply_rows::<FMA, u16>(rows, &data[part], w, panel, None),
-        Data::Int8(data, scales) => multiply_rows::<FMA, i8>(rows, &data[part], w, panel, Some(scales)),
-    }
-}
-
-#[inline(always)]
-fn multiply_rows<const FMA: bool, E: Element>(
+/// Columns of one panel, for all rows. The instruction set is there, and rows are as long as `linear` was promised.
+fn multiply_panel<E: Element>(
+    isa: Isa,
     rows: &Rows<'_>,
     data: &[E],
     w: &Panels,
@@ -180,11 +203,23 @@ fn multiply_rows<const FMA: bool, E: Element>(
     while done < rows.x.len() {
         let x = &rows.x[done..];
         let mut sums = [[0.0; PANEL]; MAX_ROWS];
-        let num = match x.len() {
-            8.. => tile::<FMA, E, 8>(&mut sums, x, data),
-            4.. => tile::<FMA, E, 4>(&mut sums, x, data),
-            2.. => tile::<FMA, E, 2>(&mut sums, x, data),
-            _ => tile::<FMA, E, 1>(&mut sums, x, data),
+        let num = match isa {
+            // SAFETY: the set is available and rows of x are as long as the panel.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => unsafe {
+                match x.len() {
+                    8.. => vector_tile::<E, 8>(&mut sums, x, data),
+                    4.. => vector_tile::<E, 4>(&mut sums, x, data),
+                    2.. => vector_tile::<E, 2>(&mut sums, x, data),
+                    _ => vector_tile::<E, 1>(&mut sums, x, data),
+                }
+            },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => unsafe { avx2_tile(&mut sums, x, data) },
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx512 | Isa::Avx2 => unreachable!("asserted to be available"),
+            Isa::Portable => tile::<false, E>(&mut sums, x, data),
         };
         for (sums, y) in sums.iter().zip(&rows.y[done..done + num]) {
             for (sum, j) in sums.iter().zip(columns.clone()) {
@@ -198,27 +233,59 @@ fn multiply_rows<const FMA: bool, E: Element>(
 
 /// sums = (R, 32)   the first R rows of x times the panel; returns R
 /// data   (K, 32)   read
-#[inline(always)]
-fn tile<const FMA: bool, E: Element, const R: usize>(
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn vector_tile<E: Element, const R: usize>(
     sums: &mut [[f32; PANEL]; MAX_ROWS],
     x: &[*const f32],
     data: &[E],
 ) -> usize {
-    let mut acc = [[0.0_f32; PANEL]; R];
+    let mut acc = [[_mm512_setzero_ps(); 2]; R];
     let x: [*const f32; R] = std::array::from_fn(|r| x[r]);
-    let (rows, _) = data.as_chunks::<PANEL>();
-    for (p, w) in rows.iter().enumerate() {
-        let w: [f32; PANEL] = std::array::from_fn(|lane| w[lane].widen());
-        for r in 0..R {
-            // SAFETY: a row of x holds as many floats as the panel has rows.
-            let x = unsafe { *x[r].add(p) };
-            for lane in 0..PANEL {
-                acc[r][lane] = fma::<FMA>(x, w[lane], acc[r][lane]);
+    for p in 0..data.len() / PANEL {
+        // SAFETY: row p of the panel holds 32 elements, and each row of x a float for it.
+        unsafe {
+            let row = data.as_ptr().add(p * PANEL);
+            let w = [E::load(row), E::load(row.add(16))];
+            for r in 0..R {
+                let x = _mm512_set1_ps(*x[r].add(p));
+                acc[r] = [_mm512_fmadd_ps(x, w[0], acc[r][0]), _mm512_fmadd_ps(x, w[1], acc[r][1])];
             }
         }
     }
-    sums[..R].copy_from_slice(&acc);
+    for (sums, acc) in sums.iter_mut().zip(acc) {
+        // SAFETY: 32 floats each.
+        unsafe {
+            _mm512_storeu_ps(sums.as_mut_ptr(), acc[0]);
+            _mm512_storeu_ps(sums.as_mut_ptr().add(16), acc[1]);
+        }
+    }
     R
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn avx2_tile<E: Element>(sums: &mut [[f32; PANEL]; MAX_ROWS], x: &[*const f32], data: &[E]) -> usize {
+    tile::<true, E>(sums, x, data)
+}
+
+/// The same in plain code, one row: what the compiler keeps in registers of any instruction set.
+#[inline(always)]
+fn tile<const FMA: bool, E: Element>(
+    sums: &mut [[f32; PANEL]; MAX_ROWS],
+    x: &[*const f32],
+    data: &[E],
+) -> usize {
+    let mut acc = [0.0_f32; PANEL];
+    for (p, w) in data.as_chunks::<PANEL>().0.iter().enumerate() {
+        // SAFETY: a row of x holds as many floats as the panel has rows.
+        let x = unsafe { *x[0].add(p) };
+        for lane in 0..PANEL {
+            acc[lane] = fma::<FMA>(x, w[lane].widen(), acc[lane]);
+        }
+    }
+    sums[0] = acc;
+    1
 }
 
 /// Keys and values of the past, as one head reads them.

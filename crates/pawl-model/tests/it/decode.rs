@@ -1,6 +1,6 @@
 //! Decoding gives what the whole sequence gives, for every recipe it accepts.
 
-use pawl_model::{DecodeError, DecodeOptions, Decoder, Model, Scorer};
+use pawl_model::{DecodeError, DecodeOptions, Decoder, Model, Sampler, SamplerSettings, Scorer, Weights};
 use pawl_recipe::{Overrides, Recipe, Source, shipped, std_only};
 use pawl_record::SettingValue;
 
@@ -176,4 +176,162 @@ fn whatever_can_be_written_with_what_earlier_positions_leave() {
     ] {
         check_decodes(body, small(body));
     }
+}
+
+/// Everything at once: rings, latches, keys, scans, fused attention.
+const MIXED: &str = "x = smear(causal_conv(x, 'conv'), 'smear') + x.slice(1, 0, 1)
+    x += attention(x, 'a', 4, 2, 6, positions = rope, window = 9)
+    x += attention(x, 'b', 4, 2, 6, mix = softmax_attention)
+    x += attention(x, 'c', 4, mix = linear_attention)";
+
+/// Logits of `tokens` in a decoder of one sequence.
+fn alone(model: &Model, tokens: &[u32]) -> Vec<Vec<f32>> {
+    let mut decoder = Decoder::new(model, 1, DecodeOptions::default()).unwrap();
+    tokens.iter().map(|token| decoder.step(&[(0, *token)]).unwrap().row(0).to_vec()).collect()
+}
+
+#[test]
+fn sequences_of_different_lengths_come_and_go_and_never_notice_each_other() {
+    let model = model(small(MIXED), 1);
+    let texts: Vec<Vec<u32>> =
+        (0..5).map(|seed| text(&model, seed)[..37 - seed as usize * 5].to_vec()).collect();
+    let want: Vec<_> = texts.iter().map(|text| alone(&model, text)).collect();
+    for num_threads in [1, 2, 3] {
+        let options = DecodeOptions { num_threads, max_tokens: 4, ..DecodeOptions::default() };
+        let mut decoder = Decoder::new(&model, 3, options).unwrap();
+        // Row r decodes text r, then, from the beginning, the next text that nobody has.
+        let (mut reading, mut unread) = ([0, 1, 2], vec![4, 3]);
+        let mut at = [0; 3];
+        for call in 0..120 {
+            let rows: Vec<usize> =
+                (0..3).filter(|r| (call + r) % 3 != 0 && at[*r] < texts[reading[*r]].len()).collect();
+            let lanes: Vec<(usize, u32)> = rows.iter().map(|r| (*r, texts[reading[*r]][at[*r]])).collect();
+            let logits = decoder.step(&lanes).unwrap();
+            for (k, row) in rows.iter().enumerate() {
+                assert!(logits.row(k) == want[reading[*row]][at[*row]], "call {call}, sequence {row}");
+                at[*row] += 1;
+            }
+            for row in 0..3 {
+                if at[row] == texts[reading[row]].len()
+                    && let Some(next) = unread.pop()
+                {
+                    (reading[row], at[row]) = (next, 0);
+                    decoder.reset(row).unwrap();
+                }
+            }
+        }
+        assert!(unread.is_empty() && (0..3).all(|r| at[r] == texts[reading[r]].len()), "all were read");
+    }
+}
+
+#[test]
+fn a_prompt_read_in_chunks_gives_the_bits_of_one_token_at_a_time() {
+    let model = model(small(MIXED), 1);
+    let tokens = text(&model, 1);
+    let want = alone(&model, &tokens);
+    for max_tokens in [1, 5, 64] {
+        let options = DecodeOptions { max_tokens, ..DecodeOptions::default() };
+        let mut decoder = Decoder::new(&model, 2, options).unwrap();
+        for len in [1, 4, 23, 37] {
+            decoder.reset(1).unwrap();
+            assert!(decoder.prefill(1, &tokens[..len]).unwrap() == want[len - 1], "{len} by {max_tokens}");
+            assert_eq!((decoder.position(0).unwrap(), decoder.position(1).unwrap()), (0, len));
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_taken_is_an_error_and_changes_nothing() {
+    let model = model(small("x = smear(x, 'a')"), 1);
+    let tokens = text(&model, 1);
+    let want = alone(&model, &tokens);
+    let options = DecodeOptions { max_tokens: 2, ..DecodeOptions::default() };
+    let mut decoder = Decoder::new(&model, 2, options).unwrap();
+    decoder.prefill(0, &tokens[..36]).unwrap();
+    assert!(matches!(decoder.step(&[(0, 1), (0, 2)]), Err(DecodeError::Full { row: 0, seq_len: 37 })));
+    assert!(matches!(decoder.step(&[(1, 1), (2, 2)]), Err(DecodeError::Row { row: 2, batch: 2 })));
+    assert!(matches!(decoder.step(&[(1, 1); 3]), Err(DecodeError::TooMany { num: 3, max: 2 })));
+    assert!(matches!(decoder.prefill(0, &[]), Err(DecodeError::Empty)));
+    assert!(matches!(decoder.reset(7), Err(DecodeError::Row { .. })));
+    assert_eq!(decoder.position(1).unwrap(), 0);
+    assert!(decoder.step(&[(0, tokens[36])]).unwrap().row(0) == want[36]);
+    assert!(matches!(Decoder::new(&model, 0, options), Err(DecodeError::Empty)));
+}
+
+#[test]
+fn new_parameters_are_taken_when_asked() {
+    let mut model = model(small("x = smear(x, 'a')"), 1);
+    let mut decoder = Decoder::new(&model, 1, DecodeOptions::default()).unwrap();
+    let before = decoder.step(&[(0, 5)]).unwrap().row(0).to_vec();
+    model.tensor_mut("head.weight").unwrap().floats_mut().iter_mut().for_each(|x| *x *= -2.0);
+    decoder.reset(0).unwrap();
+    assert!(decoder.step(&[(0, 5)]).unwrap().row(0) == before);
+    decoder.refresh(&model);
+    decoder.reset(0).unwrap();
+    let after = decoder.step(&[(0, 5)]).unwrap().row(0).to_vec();
+    assert!(after.iter().zip(&before).all(|(after, before)| *after == -2.0 * before));
+}
+
+/// How far logits of a nano move, of the largest of a position, when its matrices are rounded: worst seen.
+const ROUNDED: [(Weights, f32, f32); 2] = [(Weights::Bf16, 1e-4, 2e-2), (Weights::Int8, 1e-4, 5e-2)];
+
+#[test]
+fn narrow_weights_move_logits_a_little() {
+    let settings = [("seq_len", 128), ("vocab_size", 300), ("head_dim", 64), ("tokens_per_step", 128)];
+    let settings: Vec<_> = settings.iter().map(|(key, n)| (*key, SettingValue::Int(*n))).collect();
+    let model = Model::new(recipe("nano", &settings, 3), 1, 3).unwrap();
+    let tokens = text(&model, 1);
+    let want = alone(&model, &tokens);
+    for (weights, least, most) in ROUNDED {
+        let options = DecodeOptions { weights, ..DecodeOptions::default() };
+        let mut decoder = Decoder::new(&model, 1, options).unwrap();
+        let mut worst = 0.0_f32;
+        for (token, want) in tokens.iter().zip(&want) {
+            let logits = decoder.step(&[(0, *token)]).unwrap();
+            let size = want.iter().fold(0.0_f32, |top, x| top.max(x.abs()));
+            let off = logits.row(0).iter().zip(want).fold(0.0_f32, |top, (a, b)| top.max((a - b).abs()));
+            worst = worst.max(off / size);
+        }
+        assert!((least..most).contains(&worst), "{weights:?} moves logits by {worst:.1e}");
+    }
+}
+
+/// Greedy tokens after `prompt` from passes over whole windows.
+fn greedy(model: &Model, mut context: Vec<u32>, num: usize) -> Vec<u32> {
+    let (t, v) = (model.recipe().seq_len(), model.recipe().vocab_size());
+    let mut scorer = Scorer::logits(model, 1, t).unwrap();
+    scorer.refresh(model);
+    let start = context.len();
+    for _ in 0..num {
+        let seen = &context[context.len().saturating_sub(t)..];
+        scorer.tokens_mut().iter_mut().zip(seen).for_each(|(to, token)| *to = *token as i32);
+        let at = seen.len() - 1;
+        context.push(largest(&scorer.run(model)[at * v..(at + 1) * v]) as u32);
+    }
+    context.split_off(start)
+}
+
+/// A sampler's greedy tokens, beyond the window too, and whether it says that each costs a full pass.
+fn check_samples(body: &str, is_full_pass: bool) {
+    let model = model(small(body), 1);
+    let mut sampler = Sampler::new(&model, SamplerSettings { temperature: 0.0, top_k: 0, seed: 0 }).unwrap();
+    assert_eq!(sampler.full_pass().is_some(), is_full_pass, "{body}");
+    for prompt in [vec![3], vec![3, 9, 4], vec![1, 2]] {
+        let want = greedy(&model, prompt.clone(), 45);
+        let mut context = prompt.clone();
+        for _ in 0..45 {
+            context.push(sampler.next(&model, &context));
+        }
+        assert_eq!(context[prompt.len()..], want, "{body}");
+    }
+}
+
+#[test]
+fn samplers_draw_what_full_passes_draw_and_say_when_they_make_them() {
+    check_samples("x += attention(x, 'a', 4, positions = rope)", false);
+    let first = "h = x.slice(1, 0, 1).heads(4)\nx += attend(h, h, h).merge_heads()";
+    check_samples(first, true);
+    let refused = Decoder::new(&model(small(first), 1), 1, DecodeOptions::default());
+    let Err(DecodeError::NotIncremental(why)) = refused else { panic!("attention over one fixed position") };
+    assert!(why.op == "attention" && why.origin.starts_with("small.star:"), "{why:?}");
 }
