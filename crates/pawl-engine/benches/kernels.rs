@@ -3,6 +3,7 @@
 //! with a part of a name to choose.
 #![allow(missing_docs, unsafe_code, clippy::print_stdout)] // a bench prints; it has no users
 
+use pawl_engine::Buffer;
 use pawl_engine::kernels::attention::{
     AttentionDims, attention_backward, attention_backward_scratch_len, attention_forward,
 };
@@ -119,11 +120,19 @@ fn bench_attention(pool: &Pool, isa: Isa, precision: Precision, filter: &str) {
         let dims = AttentionDims { num_seqs, seq_len, num_heads, num_kv_heads, head_dim };
         let (q_len, kv_len) =
             (num_seqs * seq_len * num_heads * head_dim, num_seqs * seq_len * num_kv_heads * head_dim);
-        let noise = |len: usize| (0..len).map(|i| (i * 7919 % 1000) as f32 / 500.0 - 1.0).collect::<Vec<_>>();
-        let (q, k, v, dout) = (noise(q_len), noise(kv_len), noise(kv_len), noise(q_len));
-        let (mut out, mut lse) = (vec![0.0; q_len], vec![0.0; q_len / head_dim]);
-        let (mut dq, mut dk, mut dv) = (vec![0.0; q_len], vec![0.0; kv_len], vec![0.0; kv_len]);
-        let mut scratch = vec![0.0; attention_backward_scratch_len(pool.num_threads(), dims)];
+        let scratch_len = attention_backward_scratch_len(pool.num_threads(), dims);
+        // One arena, as a program has it: where rows lie apart, huge pages matter.
+        let mut arena = Buffer::zeros(4 * q_len + 4 * kv_len + q_len / head_dim + scratch_len);
+        let mut rest = arena.floats_mut();
+        let mut take = |len: usize| rest.split_off_mut(..len).expect("the arena is the sum of its parts");
+        let [q, dout, out, dq] = [q_len; 4].map(&mut take);
+        let [k, v, dk, dv] = [kv_len; 4].map(&mut take);
+        let (lse, scratch) = (take(q_len / head_dim), take(scratch_len));
+        for operand in [&mut *q, &mut *k, &mut *v, &mut *dout] {
+            for (i, x) in operand.iter_mut().enumerate() {
+                *x = (i * 7919 % 1000) as f32 / 500.0 - 1.0;
+            }
+        }
         let (mask, scale) = (Mask::Causal { window: seq_len }, 1.0 / (head_dim as f32).sqrt());
         // The visible half of two products forward, of five backward.
         let flops = 2.0 * (num_seqs * num_heads * seq_len * (seq_len + 1) / 2 * head_dim) as f64;
@@ -138,12 +147,12 @@ fn bench_attention(pool: &Pool, isa: Isa, precision: Precision, filter: &str) {
                 pool,
                 isa,
                 precision,
-                &mut scratch,
-                &mut out,
-                &mut lse,
-                &q,
-                &k,
-                &v,
+                scratch,
+                out,
+                lse,
+                q,
+                k,
+                v,
                 dims,
                 mask,
                 scale,
@@ -155,16 +164,16 @@ fn bench_attention(pool: &Pool, isa: Isa, precision: Precision, filter: &str) {
                 pool,
                 isa,
                 precision,
-                &mut scratch,
-                &mut dq,
-                &mut dk,
-                &mut dv,
-                &dout,
-                &out,
-                &lse,
-                &q,
-                &k,
-                &v,
+                scratch,
+                dq,
+                dk,
+                dv,
+                dout,
+                out,
+                lse,
+                q,
+                k,
+                v,
                 dims,
                 mask,
                 scale,

@@ -7,6 +7,7 @@
 //! Gradients of keys and values are summed inside one task, in one order. What the mask hides from a whole
 //! strip is skipped, by vectors of 16. It refuses dropout and biases of scores.
 
+mod ahead;
 mod backward;
 mod forward;
 mod pack;
@@ -18,6 +19,7 @@ use super::gemm::tile::{self, Portable, Tile, TileArgs};
 use super::lanes::LANES;
 use super::{Isa, Precision};
 use crate::pool::{Pool, SharedMut};
+use ahead::Ahead;
 use backward::Backward;
 use forward::Forward;
 use pawl_graph::Mask;
@@ -124,8 +126,9 @@ pub fn attention_forward(
         // instruction set were checked.
         unsafe {
             let scratch = Scratch::forward(scratch.part(worker * len, len), dims);
+            let ahead = Ahead::new(head.after(pool.num_threads()), &[q], &[k, v]);
             with_tile!(isa, precision, T => {
-             Forward { isa, scratch, out: &out, lse: &lse }.run::<T>(head, q, k, v)
+             Forward { isa, scratch, out: &out, lse: &lse, ahead }.run::<T>(head, q, k, v)
             });
         }
     });
@@ -169,7 +172,8 @@ pub fn attention_backward(
         // SAFETY: as in the forward pass.
         unsafe {
             let scratch = Scratch::backward(scratch.part(worker * len, len), dims);
-            with_tile!(isa, precision, T => Backward { isa, scratch, grads: &grads }.run::<T>(head, &saved));
+            let ahead = Ahead::new(head.after(pool.num_threads()), &[q, dout, out], &[k, v]);
+            with_tile!(isa, precision, T => Backward { isa, scratch, grads: &grads, ahead }.run::<T>(head, &saved));
         }
     });
 }
@@ -252,6 +256,7 @@ impl Strip {
     /// scores (num_rows, ..) = a_rows (num_rows, D) * panels^T   in the columns `first .. end`
     unsafe fn scores<T: Tile>(
         &self,
+        ahead: &mut Ahead<'_>,
         scores: *mut f32,
         row: usize,
         a_rows: *const f32,
@@ -272,6 +277,7 @@ impl Strip {
                 c_row: row,
                 add: false,
             };
+            ahead.step();
             // SAFETY: the caller promises rows of A and of scores; panels cover every position.
             unsafe { T::run(self.num_rows, end - col, args) };
         }
@@ -291,6 +297,7 @@ impl Strip {
     /// c (num_rows, D) = or += weights (num_rows, first .. end) * columns (first .. end, D)
     unsafe fn combine<T: Tile>(
         &self,
+        ahead: &mut Ahead<'_>,
         weights: *const f32,
         row: usize,
         columns: &[f32],
@@ -315,6 +322,7 @@ impl Strip {
                 c_row,
                 add,
             };
+            ahead.step();
             // SAFETY: the caller promises the rows of weights and C; columns hold every position.
             unsafe { T::run(self.num_rows, width.min(head_dim - col), args) };
         }
@@ -322,8 +330,16 @@ impl Strip {
 }
 
 impl Head {
+    /// Number `task` in the order in which tasks are claimed.
     fn new(dims: AttentionDims, mask: Mask, scale: f32, task: usize) -> Head {
         Head { dims, mask, scale, seq: task / dims.num_kv_heads, kv_head: task % dims.num_kv_heads }
+    }
+
+    /// The head that this worker will probably take next, when all take turns.
+    fn after(self, num_threads: usize) -> Option<Head> {
+        let task = self.seq * self.dims.num_kv_heads + self.kv_head + num_threads;
+        let is_task = task < self.dims.num_seqs * self.dims.num_kv_heads;
+        is_task.then(|| Head::new(self.dims, self.mask, self.scale, task))
     }
 
     /// Elements from one position to the next in (B, T, H, D).

@@ -6,7 +6,7 @@
 use super::pack::{pack_columns, pack_panels, pack_rows};
 use super::scratch::{KEY_BLOCK, QUERY_CHUNK, QUERY_STRIDE};
 use super::weights::{row_deltas, softmax_strip_backward};
-use super::{Grads, Head, Saved, Scratch, Strip, chunks, clip, parts};
+use super::{Ahead, Grads, Head, Saved, Scratch, Strip, chunks, clip, parts};
 use crate::kernels::Isa;
 use crate::kernels::gemm::tile::{Tile, TileArgs};
 use crate::kernels::math::TO_BASE_2;
@@ -16,6 +16,7 @@ use std::ops::Range;
 pub(super) struct Backward<'a> {
     pub(super) isa: Isa,
     pub(super) scratch: Scratch<'a>,
+    pub(super) ahead: Ahead<'a>,
     pub(super) grads: &'a Grads<'a>,
 }
 
@@ -88,8 +89,16 @@ impl Backward<'_> {
         let (peaks, deltas) = (&stats[0][strip.col0..], &stats[1][strip.col0..]);
         // SAFETY: the promise of the caller of `run`.
         unsafe {
-            strip.scores::<T>(scores.as_mut_ptr(), QUERY_STRIDE, rows[0][at..].as_ptr(), panels[0], head_dim);
             strip.scores::<T>(
+                &mut self.ahead,
+                scores.as_mut_ptr(),
+                QUERY_STRIDE,
+                rows[0][at..].as_ptr(),
+                panels[0],
+                head_dim,
+            );
+            strip.scores::<T>(
+                &mut self.ahead,
                 dscores.as_mut_ptr(),
                 QUERY_STRIDE,
                 rows[1][at..].as_ptr(),
@@ -109,7 +118,16 @@ impl Backward<'_> {
                 strip.convert::<T>(weights.as_mut_ptr(), QUERY_STRIDE);
                 let to = to.as_ptr().wrapping_add(head.kv_at(strip.row0));
                 let weights = weights.as_ptr();
-                strip.combine::<T>(weights, QUERY_STRIDE, columns[1 - i], to, head.kv_row(), head.dims, add);
+                strip.combine::<T>(
+                    &mut self.ahead,
+                    weights,
+                    QUERY_STRIDE,
+                    columns[1 - i],
+                    to,
+                    head.kv_row(),
+                    head.dims,
+                    add,
+                );
             }
         }
     }
@@ -144,6 +162,7 @@ impl Backward<'_> {
                 c_row: head.q_row(),
                 add: keys.start > 0 || adds_to_zero(head),
             };
+            self.ahead.step();
             // SAFETY: the promise of the caller of `run`; strips wrote every gradient of a score that is read.
             unsafe { T::run(queries.len(), width.min(head_dim - col), args) };
         }

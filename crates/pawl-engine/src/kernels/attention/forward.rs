@@ -3,7 +3,7 @@
 use super::pack::{pack_columns, pack_panels, pack_rows};
 use super::scratch::{KEY_CHUNK, KEY_STRIDE, QUERY_BLOCK};
 use super::weights::{scale_rows, softmax_strip};
-use super::{Head, Scratch, Strip, chunks, parts};
+use super::{Ahead, Head, Scratch, Strip, chunks, parts};
 use crate::kernels::Isa;
 use crate::kernels::gemm::tile::Tile;
 use crate::kernels::math::log;
@@ -18,6 +18,7 @@ const LOWEST: f32 = -1e30;
 pub(super) struct Forward<'a> {
     pub(super) isa: Isa,
     pub(super) scratch: Scratch<'a>,
+    pub(super) ahead: Ahead<'a>,
     pub(super) out: &'a SharedMut<'a, f32>,
     pub(super) lse: &'a SharedMut<'a, f32>,
 }
@@ -78,7 +79,7 @@ impl Forward<'_> {
         let [peaks, totals, shrink] = stats.each_mut().map(|stats| &mut stats[r..r + strip.num_rows]);
         // SAFETY: the promise of the caller of `run`.
         unsafe {
-            strip.scores::<T>(scores.as_mut_ptr(), KEY_STRIDE, a_rows, panels[0], head_dim);
+            strip.scores::<T>(&mut self.ahead, scores.as_mut_ptr(), KEY_STRIDE, a_rows, panels[0], head_dim);
             softmax_strip(self.isa, scores, peaks, totals, shrink, head, strip);
             if !is_first {
                 scale_rows(self.isa, self.out, out_at, head.q_row(), head_dim, shrink);
@@ -86,6 +87,7 @@ impl Forward<'_> {
             strip.convert::<T>(scores.as_mut_ptr(), KEY_STRIDE);
             let out = self.out.as_ptr().wrapping_add(out_at);
             strip.combine::<T>(
+                &mut self.ahead,
                 scores.as_ptr(),
                 KEY_STRIDE,
                 columns[0],
