@@ -4,7 +4,7 @@ use crate::args::Sample;
 use crate::commands::train::load_model;
 use crate::errors::Failure;
 use crate::lab::{data_folder, from_data, from_ledger, ledger};
-use crate::output::Answer;
+use crate::output::{Answer, narrate};
 use pawl_data::Tokenizer;
 use pawl_model::{Sampler, SamplerSettings};
 use serde_json::json;
@@ -18,6 +18,11 @@ pub(crate) fn run(args: Sample) -> Result<Answer, Failure> {
     let tokenizer = pawl_data::tokenizer(&folder, model.recipe().vocab_size(), &|_| {}).map_err(from_data)?;
     let settings = SamplerSettings { temperature: args.temperature as f32, top_k: 0, seed: args.seed };
     let mut sampler = Sampler::new(&model, settings)?;
+    if let Some(why) = sampler.full_pass()
+        && !args.place.json
+    {
+        narrate(&format!("every token costs a pass over the whole sequence: {why}"));
+    }
     let mut tokens = vec![tokenizer.bos()];
     tokens.extend(tokenizer.encode(&args.prompt));
     let num_prompt = tokens.len();
