@@ -3,5 +3,6 @@
 #![allow(missing_docs)]
 
 mod cases;
+mod counting;
 mod gradients;
 mod programs;

@@ -2,14 +2,21 @@
 //! number of threads and instruction set.
 
 use crate::cases::{Case, all};
+use crate::counting::allocated;
 use pawl_engine::reference::{Tensor, leaf, run};
-use pawl_engine::{Buffer, Engine, Isa, Output, Program};
+use pawl_engine::{Buffer, Engine, Isa, Output, Precision, Program};
 
 /// Relative to the largest element of a tensor, or to 1. Worst observed: 2.2e-6 (the chain of an MLP).
 const TOLERANCE: f64 = 5e-6;
 
-/// Compiles loss and gradients and runs them `rounds` times with accumulating outputs.
-fn execute(case: &Case, outputs: &[pawl_graph::ValueId], engine: &Engine, rounds: usize) -> Vec<Vec<f32>> {
+/// Compiles loss and gradients and binds the case's leaves.
+fn compile(
+    case: &Case,
+    outputs: &[pawl_graph::ValueId],
+    engine: &Engine,
+    precision: Precision,
+    accumulate: bool,
+) -> (Program, Vec<Buffer>) {
     let mut buffers = Vec::new();
     for input in &case.graph.inputs {
         let mut buffer = Buffer::zeros(case.graph.values[input.value.idx()].len());
@@ -22,14 +29,20 @@ fn execute(case: &Case, outputs: &[pawl_graph::ValueId], engine: &Engine, rounds
     let inputs: Vec<usize> = (0..buffers.len()).collect();
     let mut places = Vec::new();
     for value in outputs {
-        places.push(Output { value: *value, buffer: buffers.len(), accumulate: rounds > 1 });
+        places.push(Output { value: *value, buffer: buffers.len(), accumulate });
         buffers.push(Buffer::zeros(case.graph.values[value.idx()].len()));
     }
-    let mut program = Program::new(&case.graph, &inputs, &places, engine.num_threads());
+    let program = Program::with_precision(&case.graph, &inputs, &places, engine.num_threads(), precision);
+    (program, buffers)
+}
+
+/// Runs loss and gradients `rounds` times with accumulating outputs.
+fn execute(case: &Case, outputs: &[pawl_graph::ValueId], engine: &Engine, rounds: usize) -> Vec<Vec<f32>> {
+    let (mut program, mut buffers) = compile(case, outputs, engine, Precision::F32, rounds > 1);
     for round in 0..rounds {
         program.run(engine, &mut buffers, round);
     }
-    buffers[inputs.len()..].iter().map(|b| b.floats().to_vec()).collect()
+    buffers[case.graph.inputs.len()..].iter().map(|b| b.floats().to_vec()).collect()
 }
 
 fn with_gradients(mut case: Case) -> (Case, Vec<pawl_graph::ValueId>) {
@@ -83,5 +96,20 @@ fn bits_do_not_depend_on_the_number_of_threads() {
             results.concat().iter().map(|x| x.to_bits()).collect::<Vec<u32>>()
         });
         assert!(bits[0] == bits[1] && bits[1] == bits[2], "{}", case.name);
+    }
+}
+
+#[test]
+fn no_run_after_the_first_allocates() {
+    let engine = Engine::new(1);
+    for case in all() {
+        let (case, outputs) = with_gradients(case);
+        for precision in [Precision::F32, Precision::Bf16] {
+            let (mut program, mut buffers) = compile(&case, &outputs, &engine, precision, false);
+            program.run(&engine, &mut buffers, 0);
+            let before = allocated();
+            program.run(&engine, &mut buffers, 0);
+            assert_eq!(allocated() - before, 0, "{} {precision:?}", case.name);
+        }
     }
 }

@@ -1,35 +1,8 @@
-//! Training steps as such: their precision, their bits at any number of threads, and what they allocate.
-#![allow(unsafe_code, reason = "an allocator that counts")]
+//! Training steps as such: their precision, and their bits at any number of threads.
 
 use pawl_model::{Model, Precision};
 use pawl_recipe::{Overrides, Recipe, Source, shipped, std_only};
 use pawl_record::{SettingValue, Settings};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
-/// Counts what the current thread allocates.
-struct Counting;
-
-thread_local! {
-    static ALLOCATED: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: everything is passed on to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATED.with(|count| count.set(count.get() + 1));
-        // SAFETY: the promise of the caller.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: the promise of the caller.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
 
 const RECIPES: [&str; 2] = ["tiny", "nano"];
 
@@ -46,10 +19,6 @@ fn small(name: &str) -> Recipe {
 fn step(model: &mut Model, step: u64) -> f32 {
     let vocab = model.recipe().vocab_size() as i32;
     let scalars = vec![1e-3; model.recipe().schedule_table(10).unwrap().len()];
-    step_with(model, step, &scalars, vocab)
-}
-
-fn step_with(model: &mut Model, step: u64, scalars: &[f32], vocab: i32) -> f32 {
     let fill = |micro: usize, inputs: &mut [i32], targets: &mut [i32]| {
         for (i, (x, y)) in inputs.iter_mut().zip(targets).enumerate() {
             let n = (i + 4001 * micro) as i32;
@@ -57,7 +26,7 @@ fn step_with(model: &mut Model, step: u64, scalars: &[f32], vocab: i32) -> f32 {
         }
         Ok::<(), ()>(())
     };
-    model.step(step, scalars, fill).unwrap()
+    model.step(step, &scalars, fill).unwrap()
 }
 
 /// Relative distance of two vectors, by their Euclidean norms.
@@ -109,23 +78,6 @@ fn a_step_has_the_same_bits_at_any_number_of_threads() {
             for num_threads in [2, 3, 4] {
                 assert_eq!(hash(num_threads), one, "{} {precision:?} {num_threads}", name);
             }
-        }
-    }
-}
-
-#[test]
-fn no_step_after_the_first_allocates() {
-    for name in RECIPES {
-        for precision in [Precision::F32, Precision::Bf16] {
-            let recipe = small(name);
-            let vocab = recipe.vocab_size() as i32;
-            let scalars = vec![1e-3; recipe.schedule_table(10).unwrap().len()];
-            let mut model = Model::with_precision(small(name), 2, 3, precision).unwrap();
-            step_with(&mut model, 0, &scalars, vocab);
-            let before = ALLOCATED.with(Cell::get);
-            step_with(&mut model, 1, &scalars, vocab);
-            let after = ALLOCATED.with(Cell::get);
-            assert_eq!(after - before, 0, "{} {precision:?}", name);
         }
     }
 }
