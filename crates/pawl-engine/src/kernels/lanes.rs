@@ -39,13 +39,12 @@ pub(crate) fn larger(a: f32, b: f32) -> f32 {
 
 /// All lanes combined, halves first.
 #[inline(always)]
-pub(crate) fn fold(mut lanes: [f32; LANES], combine: impl Fn(f32, f32) -> f32) -> f32 {
-    for half in [8, 4, 2, 1] {
-        for lane in 0..half {
-            lanes[lane] = combine(lanes[lane], lanes[lane + half]);
-        }
-    }
-    lanes[0]
+pub(crate) fn fold(lanes: [f32; LANES], combine: impl Fn(f32, f32) -> f32) -> f32 {
+    // Every length is a constant, or the compiler works lane by lane.
+    let eight: [f32; 8] = std::array::from_fn(|i| combine(lanes[i], lanes[i + 8]));
+    let four: [f32; 4] = std::array::from_fn(|i| combine(eight[i], eight[i + 4]));
+    let two: [f32; 2] = std::array::from_fn(|i| combine(four[i], four[i + 2]));
+    combine(two[0], two[1])
 }
 
 /// Defines a function that runs `$body::<FMA>` compiled for the instruction set of its first argument.

@@ -5,7 +5,7 @@
 
 use super::lanes::{fma, larger, per_isa};
 use pawl_graph::{Binary, Unary};
-use std::f32::consts::{LN_2, LOG2_E};
+use std::f32::consts::LOG2_E;
 
 per_isa! {
     /// out = (n)   op of each element
@@ -132,11 +132,19 @@ fn exp_near_zero<const FMA: bool>(x: f32) -> f32 {
 /// most a rounding above 0.
 #[inline(always)]
 pub(crate) fn exp2<const FMA: bool>(x: f32) -> f32 {
+    /// With the bias of exponents, so that the low bits are those of a power of two.
+    const ROUND_BIASED: f32 = ROUND + 127.0;
     let x = if x < -127.0 { -127.0 } else { x };
     let x = if x > 128.0 { 128.0 } else { x };
-    let whole = x + ROUND;
-    let power = f32::from_bits((whole.to_bits().wrapping_add(127)) << 23);
-    exp_near_zero::<FMA>((x - (whole - ROUND)) * LN_2) * power
+    let whole = x + ROUND_BIASED;
+    let power = f32::from_bits(whole.to_bits() << 23);
+    let x = x - (whole - ROUND_BIASED);
+    // Smallest worst relative error on -0.5 .. 0.5 with a value of 1 at 0: 2e-9 before rounding.
+    let mut y = 1.535_335_3e-4;
+    for c in [1.339_887_5e-3, 9.618_437e-3, 5.550_332_4e-2, 2.402_264_8e-1, 6.931_472e-1, 1.0] {
+        y = fma::<FMA>(y, x, c);
+    }
+    y * power
 }
 
 /// e^x

@@ -16,7 +16,7 @@ const BOUNDS: [(Unary, f64); 7] = [
 ];
 const POW_BOUND: f64 = 1e-7; // 6.0e-8
 /// Of 2^x between -126 and 0.
-const EXP2_BOUND: f64 = 2e-7; // 7.6e-8
+const EXP2_BOUND: f64 = 2e-7; // 1.0e-7
 
 /// Numbers of every size and sign, and neighbours of the places where code changes.
 fn arguments() -> Vec<f32> {
