@@ -112,10 +112,26 @@ impl Evaluator<'_> {
     /// # Safety
     /// Inputs must cover their patterns for start..start+len; `scratch` holds `program.scratch_len()` floats.
     unsafe fn eval(&self, start: usize, len: usize, scratch: *mut f32) -> impl Fn(Operand) -> Row {
+        // SAFETY: forwarded promise.
+        unsafe { self.eval_to(start, len, scratch, |_| None) }
+    }
+
+    /// The same, results of the instructions for which `to` has a place going there.
+    ///
+    /// # Safety
+    /// As for `eval`; the places hold `len` floats and no instruction reads memory that they share.
+    unsafe fn eval_to(
+        &self,
+        start: usize,
+        len: usize,
+        scratch: *mut f32,
+        to: impl Fn(usize) -> Option<*mut f32> + Copy,
+    ) -> impl Fn(Operand) -> Row {
         let num_instrs = self.program.instrs.len();
         let temp = move |k: usize| {
             // SAFETY: k < number of registers.
-            unsafe { scratch.add(k * TILE) }
+            let register = unsafe { scratch.add(k * TILE) };
+            if k < num_instrs { to(k).unwrap_or(register) } else { register }
         };
         let inputs = self.inputs;
         let patterns = &self.program.patterns;
@@ -255,6 +271,15 @@ pub unsafe fn map(
     let streams: [bool; 16] = std::array::from_fn(|k| {
         len >= STREAM_LEN && outputs.get(k).is_some_and(|out| !inputs.contains(&out.cast_const()))
     });
+    // A result is computed where it belongs, unless it is streamed or an input lies there that a later
+    // instruction may read.
+    let direct: [Option<usize>; 16] = std::array::from_fn(|k| match program.outputs.get(k) {
+        Some(Operand::Temp(instr)) if !streams[k] && !inputs.contains(&outputs[k].cast_const()) => {
+            let is_first = program.outputs[..k].iter().all(|other| *other != Operand::Temp(*instr));
+            is_first.then_some(*instr)
+        }
+        _ => None,
+    });
     let task = |task: usize, worker: usize| {
         let end = len.min((task + 1) * GRAIN);
         let mut start = task * GRAIN;
@@ -262,10 +287,15 @@ pub unsafe fn map(
             let n = TILE.min(end - start);
             // SAFETY: the caller's promise; tasks cover disjoint ranges.
             unsafe {
-                let row = evaluator.eval(start, n, scratch.at(worker * program.scratch_len()));
-                for ((target, output), streams) in targets.iter().zip(&program.outputs).zip(streams) {
+                let to = |instr: usize| {
+                    let place = direct.iter().position(|direct| *direct == Some(instr))?;
+                    Some(targets[place].at(start))
+                };
+                let row = evaluator.eval_to(start, n, scratch.at(worker * program.scratch_len()), to);
+                for (k, (target, output)) in targets.iter().zip(&program.outputs).enumerate() {
                     match row(*output) {
-                        Row::Slice(from) if streams => stream(isa, from, target.at(start), n),
+                        _ if direct[k].is_some() => {}
+                        Row::Slice(from) if streams[k] => stream(isa, from, target.at(start), n),
                         Row::Slice(from) => std::ptr::copy(from, target.at(start), n),
                         Row::Number(number) => {
                             std::slice::from_raw_parts_mut(target.at(start), n).fill(number)
