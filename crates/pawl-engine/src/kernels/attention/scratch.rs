@@ -18,7 +18,7 @@ pub(super) const QUERY_CHUNK: usize = 256;
 pub(super) const KEY_STRIDE: usize = KEY_CHUNK + LANES;
 pub(super) const QUERY_STRIDE: usize = QUERY_CHUNK + LANES;
 /// The most rows of a tile.
-const ROWS_MAX: usize = 12;
+pub(super) const ROWS_MAX: usize = 12;
 
 /// A worker's memory, in layouts whose sizes hold for any tile. Panels are (T / COLS, D, COLS), columns
 /// (D / COLS, T, COLS), rows (.., D) without gaps: what a tile walks down must be contiguous, or it fills a

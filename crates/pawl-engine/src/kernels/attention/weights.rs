@@ -1,8 +1,8 @@
 //! What happens to a strip of scores between two products: exponentials, masks, running sums.
 //!
-//! Only the vectors that hold visible columns are computed; the rest of a strip is zeroed.
+//! The vectors of a strip that no row sees are not touched; what a row does not see of the others is zeroed.
 
-use super::scratch::{KEY_STRIDE, QUERY_STRIDE};
+use super::scratch::{KEY_STRIDE, QUERY_STRIDE, ROWS_MAX};
 use super::{Head, Strip, clip};
 use crate::kernels::lanes::{LANES, dot, fma, fold, larger, per_isa};
 use crate::kernels::math::{TO_BASE_2, exp2};
@@ -31,52 +31,58 @@ fn softmax_strip_body<const FMA: bool>(
     // A scale of 0 would make hidden scores NaN; one that rounds every score away does not.
     let scale = if head.scale == 0.0 { f32::MIN_POSITIVE } else { head.scale * TO_BASE_2 };
     let hidden = f32::NEG_INFINITY * scale.signum();
+    // Each step takes all rows before the next one: one row would wait for its peak. Lanes go through
+    // memory, or the compiler takes them apart in the loop that fills them.
+    let mut lanes_of = [[0.0; LANES]; ROWS_MAX];
     for r in 0..strip.num_rows {
         let query = strip.row0 + r;
-        let Seen { exact, vectors } = Seen::new(head.keys_of(query..query + 1), strip);
         let row = &mut scores[r * KEY_STRIDE..][..KEY_STRIDE];
-        row[vectors.start..exact.start].fill(hidden);
-        row[exact.end..vectors.end].fill(hidden);
+        hide(row, head.keys_of(query..query + 1), strip, hidden);
         let mut lanes = [peaks[r]; LANES];
-        let (chunks, _) = row[vectors.clone()].as_chunks_mut::<LANES>();
-        for chunk in chunks.iter() {
+        for chunk in row[strip.vectors()].as_chunks::<LANES>().0 {
             for lane in 0..LANES {
                 lanes[lane] = larger(chunk[lane] * scale, lanes[lane]);
             }
         }
+        lanes_of[r] = lanes;
+    }
+    for (r, lanes) in lanes_of.into_iter().enumerate().take(strip.num_rows) {
         let peak = fold(lanes, larger);
+        shrink[r] = exp2::<FMA>(peaks[r] - peak);
+        peaks[r] = peak;
+    }
+    for r in 0..strip.num_rows {
         let mut lanes = [0.0; LANES];
-        for chunk in chunks {
+        for chunk in scores[r * KEY_STRIDE..][strip.vectors()].as_chunks_mut::<LANES>().0 {
             for lane in 0..LANES {
-                let weight = exp2::<FMA>(fma::<FMA>(chunk[lane], scale, -peak));
+                let weight = exp2::<FMA>(fma::<FMA>(chunk[lane], scale, -peaks[r]));
                 chunk[lane] = weight;
                 lanes[lane] += weight;
             }
         }
-        row[strip.first..vectors.start].fill(0.0);
-        row[vectors.end..strip.vectors().end].fill(0.0);
-        shrink[r] = exp2::<FMA>(peaks[r] - peak);
+        lanes_of[r] = lanes;
+    }
+    for (r, lanes) in lanes_of.into_iter().enumerate().take(strip.num_rows) {
         totals[r] = fma::<FMA>(totals[r], shrink[r], fold(lanes, |a, b| a + b));
-        peaks[r] = peak;
     }
 }
 
-/// The columns of a strip that a row sees, and the whole vectors that hold them.
-struct Seen {
-    exact: Range<usize>,
-    vectors: Range<usize>,
-}
-
-impl Seen {
-    /// `seen` by one row of the strip; nothing is seen at the strip's start.
-    #[inline(always)]
-    fn new(seen: Range<usize>, strip: Strip) -> Seen {
-        let exact = clip(seen, strip.col0, strip.end);
-        if exact.is_empty() {
-            return Seen { exact: strip.first..strip.first, vectors: strip.first..strip.first };
+/// Writes `value` over the columns of one row of a strip that are not `seen`.
+#[inline(always)]
+fn hide(row: &mut [f32], seen: Range<usize>, strip: Strip, value: f32) {
+    let seen = clip(seen, strip.col0, strip.end);
+    let Range { start, end } = strip.vectors();
+    let before = start..seen.start.next_multiple_of(LANES).clamp(start, end);
+    let after = (seen.end / LANES * LANES).clamp(before.end, end)..end;
+    for part in [before, after] {
+        for (i, chunk) in row[part.clone()].as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+            let from = (part.start + i * LANES).wrapping_sub(seen.start) as u32;
+            for lane in 0..LANES {
+                // By bits, or the compiler makes a branch of every lane.
+                let keep = u32::from(from.wrapping_add(lane as u32) < seen.len() as u32).wrapping_neg();
+                chunk[lane] = f32::from_bits(chunk[lane].to_bits() & keep | value.to_bits() & !keep);
+            }
         }
-        let vectors = exact.start / LANES * LANES..exact.end.next_multiple_of(LANES);
-        Seen { exact, vectors }
     }
 }
 
@@ -100,16 +106,14 @@ fn softmax_strip_backward_body<const FMA: bool>(
     strip: Strip,
 ) {
     let scale = head.scale * TO_BASE_2;
-    let margin = strip.margin(QUERY_STRIDE);
+    let (vectors, margin) = (strip.vectors(), strip.margin(QUERY_STRIDE));
     for r in 0..strip.num_rows {
-        let key = strip.row0 + r;
-        let Seen { exact, vectors } = Seen::new(head.queries_of(key..key + 1), strip);
         let row = &mut scores[r * QUERY_STRIDE..][..QUERY_STRIDE];
         let drow = &mut dscores[r * QUERY_STRIDE..][..QUERY_STRIDE];
         let (chunks, _) = row[vectors.clone()].as_chunks_mut::<LANES>();
         let (dchunks, _) = drow[vectors.clone()].as_chunks_mut::<LANES>();
         let (peaks, _) = peaks[vectors.clone()].as_chunks::<LANES>();
-        let (deltas, _) = deltas[vectors].as_chunks::<LANES>();
+        let (deltas, _) = deltas[vectors.clone()].as_chunks::<LANES>();
         for (((chunk, dchunk), peak), delta) in chunks.iter_mut().zip(dchunks).zip(peaks).zip(deltas) {
             for lane in 0..LANES {
                 let weight = exp2::<FMA>(fma::<FMA>(chunk[lane], scale, -peak[lane]));
@@ -117,10 +121,13 @@ fn softmax_strip_backward_body<const FMA: bool>(
                 dchunk[lane] = weight * fma::<FMA>(dchunk[lane], head.scale, -delta[lane]);
             }
         }
-        row[strip.first..exact.start].fill(0.0);
-        row[exact.end..strip.vectors().end].fill(0.0);
-        drow[margin.start..exact.start].fill(0.0);
-        drow[exact.end..margin.end].fill(0.0);
+        // Afterwards, because hidden columns hold anything.
+        let key = strip.row0 + r;
+        let seen = clip(head.queries_of(key..key + 1), strip.col0, strip.end);
+        row[vectors.start..seen.start.max(vectors.start)].fill(0.0);
+        row[seen.end.max(vectors.start)..vectors.end].fill(0.0);
+        drow[margin.start..seen.start.max(vectors.start)].fill(0.0);
+        drow[seen.end.max(vectors.start)..margin.end].fill(0.0);
     }
 }
 
