@@ -171,8 +171,8 @@ struct Rows<'a> {
 // SAFETY: x is only read, and each task writes its own columns of y.
 unsafe impl Sync for Rows<'_> {}
 
-/// y[i] = (N)   x[i] times the matrix
-/// x[i]   (K)   read
+/// y\[i\] = (N)   x\[i\] times the matrix
+/// x\[i\]   (K)   read
 ///
 /// # Safety
 /// Pointers hold K and N floats, and no y overlaps anything else.
