@@ -1,4 +1,4 @@
-//! Tokens a second of generation: `generate RECIPE [name=value ...]`, on one thread, by the fastest quarter of the
+//! Tokens a second of generation: `generate RECIPE [batch=N] [name=value ...]`, on one thread, by the fastest quarter of the
 //! steps, so that other processes count little.
 #![allow(clippy::print_stdout)]
 
@@ -14,10 +14,12 @@ fn main() {
         shipped(&name).map(str::to_string).unwrap_or_else(|| std::fs::read_to_string(&name).expect("a file"));
     let mut overrides = Overrides::default();
     let mut values = Settings::new();
+    let mut batches = vec![1, 4, 16, 32];
     for arg in args {
         let (key, value) = arg.split_once('=').expect("name=value");
         match key {
             "depth" => overrides.depth = value.parse().ok(),
+            "batch" => batches = vec![value.parse().expect("a number of sequences")],
             _ => drop(values.insert(key.to_string(), SettingValue::parse(value))),
         }
     }
@@ -26,8 +28,8 @@ fn main() {
         Recipe::load(&Source { name, text }, &overrides, &std_only).unwrap_or_else(|e| panic!("{e}"));
     let model = Model::new(recipe, 1, 0).expect("a model");
     for weights in [Weights::F32, Weights::Bf16, Weights::Int8] {
-        for batch in [1, 4, 16, 32] {
-            measure(&model, weights, batch);
+        for batch in &batches {
+            measure(&model, weights, *batch);
         }
     }
 }

@@ -13,4 +13,4 @@ pub use decode::{DecodeError, DecodeOptions, Decoder, Logits};
 pub use init::draw;
 pub use model::{Model, ModelError, Scorer, UPDATE_SECTION};
 pub use pawl_engine::{Precision, Weights};
-pub use sample::{Sampler, SamplerSettings};
+pub use sample::{Sampler, SamplerSettings, draw_token};

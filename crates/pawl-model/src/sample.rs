@@ -68,9 +68,9 @@ impl Sampler {
                 let added = &context[self.taken.len()..];
                 self.taken.extend_from_slice(added);
                 let logits = decoder.prefill(0, added).expect("the context fits");
-                choose(logits, settings, draw) as u32
+                draw_token(logits, settings, draw)
             }
-            Ok(_) | Err(_) => choose(self.window(model, context), settings, draw) as u32,
+            Ok(_) | Err(_) => draw_token(self.window(model, context), settings, draw),
         }
     }
 
@@ -92,28 +92,50 @@ impl Sampler {
     }
 }
 
-/// The chosen index: ties go to the lowest.
+/// A token drawn from logits (V): the `draw`-th number of the settings' seed decides. The largest logit when the
+/// temperature is 0; ties go to the lowest token.
+pub fn draw_token(logits: &[f32], settings: SamplerSettings, draw: u64) -> u32 {
+    choose(logits, settings, draw) as u32
+}
+
 fn choose(logits: &[f32], settings: SamplerSettings, draw: u64) -> usize {
-    let mut order: Vec<usize> = (0..logits.len()).collect();
-    order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b)));
+    assert!(!logits.is_empty(), "a vocabulary of no token");
+    let larger = |best: usize, i: usize| if logits[i].total_cmp(&logits[best]).is_gt() { i } else { best };
+    let top = (0..logits.len()).fold(0, larger);
     if settings.temperature <= 0.0 {
-        return order[0];
+        return top;
     }
-    if settings.top_k > 0 {
-        order.truncate(settings.top_k);
+    if settings.top_k == 0 || settings.top_k >= logits.len() {
+        return weighted(logits, 0..logits.len(), top, settings, draw);
     }
-    let top = f64::from(logits[order[0]]);
-    let weight = |i: &usize| ((f64::from(logits[*i]) - top) / f64::from(settings.temperature)).exp();
-    let total: f64 = order.iter().map(weight).sum();
+    let mut kept: Vec<usize> = (0..logits.len()).collect();
+    kept.select_nth_unstable_by(settings.top_k - 1, |a, b| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b)));
+    kept.truncate(settings.top_k);
+    kept.sort_unstable();
+    weighted(logits, kept.into_iter(), top, settings, draw)
+}
+
+/// One of `kept`, by the softmax of its logits over the temperature.
+fn weighted(
+    logits: &[f32],
+    kept: impl Iterator<Item = usize> + Clone,
+    top: usize,
+    settings: SamplerSettings,
+    draw: u64,
+) -> usize {
+    let peak = f64::from(logits[top]);
+    let weight = |i: usize| ((f64::from(logits[i]) - peak) / f64::from(settings.temperature)).exp();
+    let total: f64 = kept.clone().map(weight).sum();
     let key = [settings.seed as u32, (settings.seed >> 32) as u32];
     let mut left = f64::from(uniform(key, 1, draw)) * total;
-    for idx in &order {
-        left -= weight(idx);
+    for i in kept {
+        left -= weight(i);
         if left < 0.0 {
-            return *idx;
+            return i;
         }
     }
-    order[order.len() - 1]
+    // Rounding has left a little of the whole: it belongs to the likeliest.
+    top
 }
 
 #[cfg(test)]

@@ -4,5 +4,6 @@
 
 mod cases;
 mod counting;
+mod decoding;
 mod gradients;
 mod programs;

@@ -149,6 +149,8 @@ fn whatever_can_be_written_with_what_earlier_positions_leave() {
         "x = causal_conv(causal_conv(x, 'a', 5), 'b', 2)\nx += attention(x, 'c', 4)",
         "x = smear(smear(x, 'a'), 'b')",
         "x += shift(relu(shift(x, 2)), -1)",
+        "x += shift(relu(shift(x, -1) + 1.0), 1)",
+        "x += shift(relu(shift(x, -2) + 1.0), 3) + shift(relu(shift(x, -2) + 2.0), 2)",
         "x += relu(shift(shift(x, 2) + param('b', (24,), normal(1.0)), -1)) + shift(x, 3)",
         "x += x.slice(1, 0, 1)",
         "first = relu(shift(x, 1)).slice(1, 1, 2)\nx += concat([full((B, 2, 24), 0.0), first.expand(B, T - 2, 24)], 1)",
