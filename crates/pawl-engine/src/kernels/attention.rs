@@ -224,9 +224,11 @@ struct Strip {
     num_rows: usize,
     /// Position of column 0, a multiple of every panel.
     col0: usize,
-    /// Columns that some row sees, from a whole vector on.
-    first: usize,
+    /// Columns that some row sees.
+    begin: usize,
     end: usize,
+    /// `begin`, or what is left of it in its vector.
+    first: usize,
 }
 
 impl Strip {
@@ -234,7 +236,14 @@ impl Strip {
     fn new(rows: Range<usize>, cols: &Range<usize>, seen: Range<usize>) -> Option<Strip> {
         let seen = clip(seen, cols.start, cols.len());
         let first = seen.start / LANES * LANES;
-        let strip = Strip { row0: rows.start, num_rows: rows.len(), col0: cols.start, first, end: seen.end };
+        let strip = Strip {
+            row0: rows.start,
+            num_rows: rows.len(),
+            col0: cols.start,
+            begin: seen.start,
+            end: seen.end,
+            first,
+        };
         (!seen.is_empty()).then_some(strip)
     }
 
@@ -246,11 +255,6 @@ impl Strip {
     /// Columns that a tile of the other operand's rows may read here: a tile's rows more at both ends.
     fn margin(&self, row: usize) -> Range<usize> {
         self.first.saturating_sub(LANES)..row.min(self.vectors().end + LANES)
-    }
-
-    /// Slots of the columns `first .. end`.
-    fn num_slots<T: Tile>(&self) -> usize {
-        (self.end - self.first).div_ceil(T::PER_SLOT)
     }
 
     /// scores (num_rows, ..) = a_rows (num_rows, D) * panels^T   in the columns `first .. end`
@@ -294,7 +298,7 @@ impl Strip {
         }
     }
 
-    /// c (num_rows, D) = or += weights (num_rows, first .. end) * columns (first .. end, D)
+    /// c (num_rows, D) = or += weights (num_rows, begin .. end) * columns (begin .. end, D)
     unsafe fn combine<T: Tile>(
         &self,
         ahead: &mut Ahead<'_>,
@@ -309,11 +313,14 @@ impl Strip {
         let AttentionDims { seq_len, head_dim, .. } = dims;
         let width = T::COLS.min(head_dim);
         let column_len = seq_len.div_ceil(T::PER_SLOT) * width;
+        // Slots that hold nothing but columns left of `begin`.
+        let skip = (self.begin - self.first) / T::PER_SLOT;
+        let first_slot = (self.col0 + self.first) / T::PER_SLOT + skip;
         for (column, col) in (0..head_dim).step_by(width).enumerate() {
-            let from = column * column_len + (self.col0 + self.first) / T::PER_SLOT * width;
+            let from = column * column_len + first_slot * width;
             let args = TileArgs {
-                k: self.num_slots::<T>(),
-                a: weights.wrapping_add(self.first),
+                k: (self.end - self.first).div_ceil(T::PER_SLOT) - skip,
+                a: weights.wrapping_add(self.first + skip),
                 a_row: row,
                 a_col: 1,
                 b: columns[from..].as_ptr(),
