@@ -2,7 +2,7 @@
 
 use super::{How, shipped_recipe};
 use crate::errors::Failure;
-use pawl_model::{Model, Sampler, SamplerSettings};
+use pawl_model::{DecodeError, DecodeOptions, Decoder, Model, SamplerSettings, draw_token};
 use pawl_recipe::Overrides;
 use pawl_record::SettingValue;
 use serde_json::{Value, json};
@@ -58,16 +58,24 @@ pub(super) fn measure(how: &How<'_>) -> Result<Vec<Decode>, Failure> {
 
 /// Tokens/s of `num_sequences` sequences that grow together after a prompt.
 fn generate(model: &Model, num_sequences: usize, num_tokens: usize) -> Result<f64, Failure> {
-    let mut sampler = Sampler::new(model, SamplerSettings { temperature: 1.0, top_k: 0, seed: 0 })?;
-    let mut sequences: Vec<Vec<u32>> = vec![(1..=PROMPT_TOKENS as u32).collect(); num_sequences];
+    let settings = SamplerSettings { temperature: 1.0, top_k: 0, seed: 0 };
+    let options = DecodeOptions { num_threads: model.num_threads(), ..DecodeOptions::default() };
+    let refused = |error: DecodeError| Failure::new("nano cannot be decoded").caused_by(&error);
+    let mut decoder = Decoder::new(model, num_sequences, options).map_err(refused)?;
+    let prompt: Vec<u32> = (1..=PROMPT_TOKENS as u32).collect();
+    let mut next = Vec::with_capacity(num_sequences);
+    for row in 0..num_sequences {
+        let logits = decoder.prefill(row, &prompt).map_err(refused)?;
+        next.push((row, draw_token(logits, settings, row as u64)));
+    }
     let begun = Instant::now();
     let mut drawn = 0;
     while drawn < num_tokens && (drawn == 0 || begun.elapsed().as_secs_f64() < SECONDS) {
-        for sequence in &mut sequences {
-            let token = sampler.next(model, sequence);
-            sequence.push(token);
-        }
+        let logits = decoder.step(&next).map_err(refused)?;
         drawn += 1;
+        for (row, token) in &mut next {
+            *token = draw_token(logits.row(*row), settings, (drawn * num_sequences + *row) as u64);
+        }
     }
     Ok((drawn * num_sequences) as f64 / begun.elapsed().as_secs_f64())
 }
