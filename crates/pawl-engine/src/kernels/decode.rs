@@ -226,11 +226,13 @@ fn multiply_panel<E: Element>(
             Isa::Avx512 | Isa::Avx2 => unreachable!("asserted to be available"),
             Isa::Portable => tile::<false, E>(&mut sums, x, data),
         };
-        for (sums, y) in sums.iter().zip(&rows.y[done..done + num]) {
-            for (sum, j) in sums.iter().zip(columns.clone()) {
-                // SAFETY: y holds N floats, and column j belongs to this task.
-                unsafe { *y.add(j) = scales.map_or(*sum, |scales| *sum * scales[j]) };
+        for (sums, y) in sums.iter_mut().zip(&rows.y[done..done + num]) {
+            if let Some(scales) = scales {
+                sums.iter_mut().zip(&scales[columns.clone()]).for_each(|(sum, scale)| *sum *= scale);
             }
+            // SAFETY: y holds N floats, and these columns belong to this task.
+            let y = unsafe { std::slice::from_raw_parts_mut(y.add(columns.start), columns.len()) };
+            y.copy_from_slice(&sums[..columns.len()]);
         }
         done += num;
     }
