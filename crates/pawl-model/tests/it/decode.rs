@@ -4,7 +4,7 @@ use pawl_model::{DecodeError, DecodeOptions, Decoder, Model, Sampler, SamplerSet
 use pawl_recipe::{Overrides, Recipe, Source, shipped, std_only};
 use pawl_record::SettingValue;
 
-/// Of the largest logit of a position; worst seen 0.
+/// Of the largest logit of a position; worst seen 1.5e-6.
 const TOLERANCE: f32 = 1e-5;
 
 /// A model whose every parameter is away from its initial value, so that no gate is shut and no table zero.
@@ -274,8 +274,9 @@ fn new_parameters_are_taken_when_asked() {
     assert!(after.iter().zip(&before).all(|(after, before)| *after == -2.0 * before));
 }
 
-/// How far logits of a nano move, of the largest of a position, when its matrices are rounded: worst seen.
-const ROUNDED: [(Weights, f32, f32); 2] = [(Weights::Bf16, 1e-4, 2e-2), (Weights::Int8, 1e-4, 5e-2)];
+/// How far logits of a nano move, of the largest of a position, when its matrices are rounded: at least, or
+/// nothing was rounded, and at most. Seen: 2.3e-3 in bf16, 9.2e-3 in int8.
+const ROUNDED: [(Weights, f32, f32); 2] = [(Weights::Bf16, 5e-4, 5e-3), (Weights::Int8, 2e-3, 2e-2)];
 
 #[test]
 fn narrow_weights_move_logits_a_little() {
