@@ -171,6 +171,7 @@ fn resuming_with_other_words_is_refused() {
         (&["--seed", "9"], "seed"),
         (&["--depth", "2"], "depth"),
         (&["--set", "seq_len=256"], "settings"),
+        (&["--precision", "bf16"], "precision"),
     ] {
         let mut all = vec!["train", "tiny", "--resume", id.as_str()];
         all.extend(args);
@@ -179,4 +180,17 @@ fn resuming_with_other_words_is_refused() {
         assert!(ended.stderr.contains(&format!("another {what}")), "{args:?}: {}", ended.stderr);
     }
     ask(lab.path(), &["train", "tiny", "--resume", &id, "--steps", "2", "--set", "seq_len=128"]);
+}
+
+#[test]
+fn precision_is_part_of_what_a_run_is() {
+    let lab = lab();
+    let exact = ask(lab.path(), &train("4", &["--json"])).json();
+    let rounded = ask(lab.path(), &train("4", &["--precision", "bf16", "--json"])).json();
+    assert_eq!((&exact["run"]["precision"], &rounded["run"]["precision"]), (&"f32".into(), &"bf16".into()));
+    assert_ne!(exact["run"]["id"], rounded["run"]["id"]);
+    let apart = (bpb(&exact) - bpb(&rounded)).abs();
+    assert!(apart > 0.0 && apart < 0.01, "{apart}: the same bits, or another model");
+    let id = rounded["run"]["id"].as_str().unwrap();
+    assert!(ask(lab.path(), &["show", id]).stdout.contains("precision: bf16"));
 }
