@@ -6,7 +6,7 @@ use crate::errors::Failure;
 use crate::machine::{forget_peak_memory, peak_memory};
 use crate::output::{Align, Table, bytes, count};
 use crate::recipes::{RecipeText, compile, from_recipe};
-use pawl_engine::{Group, KernelCost, Precision, Profile};
+use pawl_engine::{Group, KernelCost, Precision};
 use pawl_model::{Model, UPDATE_SECTION};
 use pawl_recipe::{Overrides, Recipe};
 use pawl_record::SettingValue;
@@ -137,7 +137,7 @@ fn run(
             Err(never) => match never {},
         }
         let seconds = start.elapsed().as_secs_f64();
-        let kernels = model.engine_mut().profile().map(Profile::take).unwrap_or_default();
+        let kernels = model.engine_mut().profile().expect("the profile was started before the steps").take();
         if step > 0 {
             runs.push((seconds, kernels));
         }
