@@ -103,14 +103,14 @@ impl Decoding {
         });
         let mut shapes = Vec::new();
         let steps: Vec<Compiled> =
-            program.steps.iter().map(|step| compile(step, &mut shapes, engine.num_threads())).collect();
+            program.steps.iter().map(|step| compile(step, &mut shapes, engine)).collect();
         let remembers =
             |step: &Step| matches!(step, Step::Remember { .. } | Step::Attention { .. } | Step::Scan { .. });
         let max_rows =
             program.steps.iter().map(|step| if let Step::Linear { rows, .. } = step { *rows } else { 1 });
         let max_rows = max_rows.max().unwrap_or(1);
         let mut decoding = Decoding {
-            frozen: Program::new(&program.graph, &inputs, &outputs, engine.num_threads()),
+            frozen: Program::new(&program.graph, &inputs, &outputs, engine),
             graph: program.graph.clone(),
             constants: program.constants.clone(),
             weights,
@@ -278,7 +278,7 @@ fn operands(step: &Step) -> Vec<&Source> {
 }
 
 /// Plans what can be planned ahead; matrices of `Linear` are listed in `shapes`, each once.
-fn compile(step: &Step, shapes: &mut Vec<(usize, usize, usize, bool)>, num_threads: usize) -> Compiled {
+fn compile(step: &Step, shapes: &mut Vec<(usize, usize, usize, bool)>, engine: &Engine) -> Compiled {
     match step {
         Step::Segment { graph, inputs, outputs } => {
             let buffers: Vec<usize> = (0..inputs.len()).collect();
@@ -287,7 +287,7 @@ fn compile(step: &Step, shapes: &mut Vec<(usize, usize, usize, bool)>, num_threa
                 buffer: inputs.len() + k,
                 accumulate: false,
             });
-            let program = Program::new(graph, &buffers, &bound.collect::<Vec<_>>(), num_threads);
+            let program = Program::new(graph, &buffers, &bound.collect::<Vec<_>>(), engine);
             let outputs = outputs.iter().map(|(_, slot)| *slot).collect();
             Compiled::Segment { program, inputs: inputs.clone(), outputs }
         }

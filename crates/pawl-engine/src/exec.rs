@@ -5,7 +5,7 @@ use crate::kernels::attention::AttentionDims;
 use crate::kernels::gemm::{self, Dims, Strided};
 use crate::kernels::map;
 use crate::kernels::{self, Isa, Precision};
-use crate::plan::{Kernel, Loc, Output, Plan, Products, RopeTable, RowLoop, Step};
+use crate::plan::{Kernel, Loc, Output, Plan, Products, RopeTable, RowLoop, Step, Target};
 use crate::pool::Pool;
 use crate::profile::Profile;
 use crate::reference::binary_int;
@@ -17,6 +17,8 @@ pub(crate) const MAX_LOOP_BUFFERS: usize = 32;
 /// The threads and the instruction set that programs run on.
 pub struct Engine {
     pool: Pool,
+    /// No threads: what runs beside other work of the pool runs on this.
+    alone: Pool,
     isa: Isa,
     profile: Option<Profile>,
 }
@@ -24,13 +26,13 @@ pub struct Engine {
 impl Engine {
     /// An engine of `num_threads` threads on the best instruction set of this machine.
     pub fn new(num_threads: usize) -> Engine {
-        Engine { pool: Pool::new(num_threads), isa: Isa::detect(), profile: None }
+        Engine::with_isa(num_threads, Isa::detect())
     }
 
     /// The same on a chosen instruction set, which must be available.
     pub fn with_isa(num_threads: usize, isa: Isa) -> Engine {
         assert!(isa.is_available(), "{isa:?} is not available on this machine");
-        Engine { pool: Pool::new(num_threads), isa, profile: None }
+        Engine { pool: Pool::new(num_threads), alone: Pool::new(1), isa, profile: None }
     }
 
     /// Counts from now on what each kernel costs.
@@ -47,6 +49,22 @@ impl Engine {
         &self.pool
     }
 
+    /// All threads for one kernel after another.
+    pub(crate) fn together(&self) -> Hands<'_> {
+        Hands { pool: &self.pool, isa: self.isa, profile: self.profile.as_ref(), share: 1.0 }
+    }
+
+    /// The calling thread alone, while others of the pool do the same.
+    pub(crate) fn alone(&self) -> Hands<'_> {
+        let share = 1.0 / self.num_threads() as f64;
+        Hands { pool: &self.alone, isa: self.isa, profile: self.profile.as_ref(), share }
+    }
+
+    /// What a program of this engine is compiled for.
+    pub fn target(&self, precision: Precision, repeats: bool) -> Target {
+        Target { num_threads: self.num_threads(), isa: self.isa, precision, repeats }
+    }
+
     /// Number of threads.
     pub fn num_threads(&self) -> usize {
         self.pool.num_threads()
@@ -58,18 +76,30 @@ impl Engine {
     }
 }
 
+/// What runs a plan.
+#[derive(Clone, Copy)]
+pub(crate) struct Hands<'a> {
+    pool: &'a Pool,
+    isa: Isa,
+    profile: Option<&'a Profile>,
+    /// Of the threads' time: what several count at once adds up to the time that passes.
+    share: f64,
+}
+
 /// A plan with its arena.
 pub struct Program {
     plan: Plan,
     arena: Buffer,
+    kept: Buffer,
     pointers: Vec<*mut f32>,
 }
 
 /// Everything a step needs to find its operands.
 #[derive(Clone, Copy)]
-struct Memory<'a> {
-    arena: *mut f32,
-    buffers: &'a [*mut f32],
+pub(crate) struct Memory<'a> {
+    pub(crate) arena: *mut f32,
+    pub(crate) kept: *mut f32,
+    pub(crate) buffers: &'a [*mut f32],
 }
 
 impl Memory<'_> {
@@ -79,36 +109,32 @@ impl Memory<'_> {
             match loc {
                 Loc::Buffer { buffer, offset } => self.buffers[buffer].add(offset),
                 Loc::Arena { offset, .. } => self.arena.add(offset),
+                Loc::Kept { offset } => self.kept.add(offset),
             }
         }
     }
 }
 
 impl Program {
-    /// Compiles what `outputs` need, in float32; see [`Plan::compile`].
-    pub fn new(graph: &Graph, inputs: &[usize], outputs: &[Output], num_threads: usize) -> Program {
-        Program::with_precision(graph, inputs, outputs, num_threads, Precision::F32)
+    /// Compiles what `outputs` need to run on `engine`, in float32; see [`Plan::compile`].
+    pub fn new(graph: &Graph, inputs: &[usize], outputs: &[Output], engine: &Engine) -> Program {
+        Program::with_target(graph, inputs, outputs, engine.target(Precision::F32, false))
     }
 
-    /// The same with products and attention in `precision`.
-    pub fn with_precision(
-        graph: &Graph,
-        inputs: &[usize],
-        outputs: &[Output],
-        num_threads: usize,
-        precision: Precision,
-    ) -> Program {
-        let plan = Plan::compile(graph, inputs, outputs, num_threads, precision);
-        let arena = Buffer::zeros(plan.arena_len);
-        Program { plan, arena, pointers: Vec::new() }
+    /// The same for a given target.
+    pub fn with_target(graph: &Graph, inputs: &[usize], outputs: &[Output], target: Target) -> Program {
+        let plan = Plan::compile(graph, inputs, outputs, target);
+        let (arena, kept) = (Buffer::zeros(plan.arena_len), Buffer::zeros(plan.kept_len));
+        Program { plan, arena, kept, pointers: Vec::new() }
     }
 
     /// Bytes of memory beside the buffers.
-    pub fn arena_bytes(&self) -> usize {
-        self.plan.arena_bytes()
+    pub fn memory_bytes(&self) -> usize {
+        4 * (self.arena.len() + self.kept.len())
     }
 
-    /// Runs the program once on `buffers`. `round` counts runs whose accumulating outputs add up: 0 overwrites.
+    /// Runs the program once on `buffers`. `round` counts runs on the same parameters, over which accumulating
+    /// outputs add up: 0 overwrites.
     pub fn run(&mut self, engine: &Engine, buffers: &mut [Buffer], round: usize) {
         for (buffer, len) in &self.plan.buffer_lens {
             assert_eq!(buffers[*buffer].len(), *len, "buffer {buffer} has another length than planned");
@@ -116,8 +142,17 @@ impl Program {
         // Grows in the first run and is refilled in later ones.
         self.pointers.clear();
         self.pointers.extend(buffers.iter_mut().map(|buffer| buffer.floats_mut().as_mut_ptr()));
-        let memory = Memory { arena: self.arena.floats_mut().as_mut_ptr(), buffers: &self.pointers };
-        run_plan(engine, &self.plan, memory, round);
+        self.run_pointers(engine.together(), round);
+    }
+
+    fn run_pointers(&mut self, hands: Hands<'_>, round: usize) {
+        let arena = self.arena.floats_mut().as_mut_ptr();
+        let kept = self.kept.floats_mut().as_mut_ptr();
+        let memory = Memory { arena, kept, buffers: &self.pointers };
+        if round == 0 {
+            run_once(hands, &self.plan, memory);
+        }
+        run_round(hands, &self.plan, memory, round);
     }
 }
 
@@ -127,18 +162,26 @@ impl Program {
     /// # Safety
     /// Each pointer holds as many elements as its buffer was planned with, and what is written overlaps nothing.
     pub(crate) unsafe fn run_at(&mut self, engine: &Engine, pointers: &[*mut f32]) {
-        let memory = Memory { arena: self.arena.floats_mut().as_mut_ptr(), buffers: pointers };
-        run_plan(engine, &self.plan, memory, 0);
+        self.pointers.clear();
+        self.pointers.extend_from_slice(pointers);
+        self.run_pointers(engine.together(), 0);
     }
 }
 
-fn run_plan(engine: &Engine, plan: &Plan, memory: Memory<'_>, round: usize) {
-    for step in &plan.steps {
-        let started = engine.profile.as_ref().map(Profile::now);
-        run_step(engine, plan, step, memory, round);
-        if let (Some(profile), Some(started)) = (&engine.profile, started) {
-            profile.add(&step.kernel, profile.now() - started);
-        }
+/// What later rounds find done.
+pub(crate) fn run_once(hands: Hands<'_>, plan: &Plan, memory: Memory<'_>) {
+    plan.once.iter().for_each(|step| timed_step(hands, plan, step, memory, 0));
+}
+
+pub(crate) fn run_round(hands: Hands<'_>, plan: &Plan, memory: Memory<'_>, round: usize) {
+    plan.steps.iter().for_each(|step| timed_step(hands, plan, step, memory, round));
+}
+
+fn timed_step(hands: Hands<'_>, plan: &Plan, step: &Step, memory: Memory<'_>, round: usize) {
+    let started = hands.profile.map(Profile::now);
+    run_step(hands, plan, step, memory, round);
+    if let (Some(profile), Some(started)) = (hands.profile, started) {
+        profile.add(&step.kernel, hands.share * (profile.now() - started));
     }
 }
 
@@ -161,6 +204,7 @@ pub(crate) fn scratch_len(kernel: &Kernel, num_threads: usize) -> usize {
         | Kernel::ToFloat { .. }
         | Kernel::Copy { .. }
         | Kernel::Clear { .. }
+        | Kernel::Pack { .. }
         | Kernel::RmsNorm { .. }
         | Kernel::RmsNormBackward { .. }
         | Kernel::Softmax { .. }
@@ -218,9 +262,8 @@ impl Operands<'_> {
     }
 }
 
-fn run_step(engine: &Engine, plan: &Plan, step: &Step, memory: Memory<'_>, round: usize) {
-    let Engine { pool, isa, .. } = engine;
-    let isa = *isa;
+fn run_step(hands: Hands<'_>, plan: &Plan, step: &Step, memory: Memory<'_>, round: usize) {
+    let Hands { pool, isa, .. } = hands;
     let o = Operands { step, memory, precision: plan.precision };
     match &step.kernel {
         Kernel::Map { program, len } => {
@@ -266,7 +309,12 @@ fn run_step(engine: &Engine, plan: &Plan, step: &Step, memory: Memory<'_>, round
             unsafe { copy(pool, memory.at(step.writes[0]), memory.at(step.reads[0]), axes) };
         }
         Kernel::Clear { len } => o.write(0, *len).fill(0.0),
-        Kernel::Gemm(products) => product(engine, &o, products, round),
+        Kernel::Gemm(products) => product(hands, &o, products, round),
+        Kernel::Pack { k, n, tb } => {
+            let len = gemm::packed_right_len(isa, o.precision, *k, *n);
+            let b = strided(o.read(0, k * n), *k, *n, *tb);
+            gemm::pack_right(pool, isa, o.precision, o.write(0, len), b, *k, *n);
+        }
         Kernel::Accumulate { len } => {
             let (out, x) = (o.write(0, *len), o.read(0, *len));
             if round == 0 {
@@ -275,7 +323,7 @@ fn run_step(engine: &Engine, plan: &Plan, step: &Step, memory: Memory<'_>, round
                 out.iter_mut().zip(x).for_each(|(out, x)| *out += x);
             }
         }
-        Kernel::Loop(rows) => row_loop(engine, rows, &o),
+        Kernel::Loop(rows) => row_loop(hands, rows, &o),
         Kernel::RmsNorm { .. }
         | Kernel::RmsNormBackward { .. }
         | Kernel::Softmax { .. }
@@ -289,7 +337,7 @@ fn run_step(engine: &Engine, plan: &Plan, step: &Step, memory: Memory<'_>, round
         | Kernel::CrossEntropyBackward { .. }
         | Kernel::Scan { .. }
         | Kernel::TopK { .. }
-        | Kernel::Dropout { .. } => row_kernel(engine, &plan.tables, &step.kernel, &o),
+        | Kernel::Dropout { .. } => row_kernel(hands, &plan.tables, &step.kernel, &o),
     }
 }
 
@@ -319,7 +367,7 @@ fn pointers(locs: &[Loc], memory: Memory<'_>) -> Pointers {
     Pointers { list, len: locs.len() }
 }
 
-fn row_loop(engine: &Engine, rows: &RowLoop, o: &Operands<'_>) {
+fn row_loop(hands: Hands<'_>, rows: &RowLoop, o: &Operands<'_>) {
     let (reads, writes) = (&o.step.reads, &o.step.writes);
     let mut buffers = [std::ptr::null_mut(); MAX_LOOP_BUFFERS];
     let num = reads.len() + writes.len();
@@ -329,39 +377,36 @@ fn row_loop(engine: &Engine, rows: &RowLoop, o: &Operands<'_>) {
         for ((pointer, loc), stride) in buffers.iter_mut().zip(reads.iter().chain(writes)).zip(moves) {
             *pointer = o.memory.at(loc.shifted(round * stride));
         }
-        let memory = Memory { arena: o.scratch().as_mut_ptr(), buffers: &buffers[..num] };
-        run_plan(engine, &rows.body, memory, round);
+        // A body keeps nothing: what it would pack is packed outside.
+        let kept = std::ptr::null_mut();
+        let memory = Memory { arena: o.scratch().as_mut_ptr(), kept, buffers: &buffers[..num] };
+        run_round(hands, &rows.body, memory, round);
     }
 }
 
-fn product(engine: &Engine, o: &Operands<'_>, products: &Products, round: usize) {
-    let Products { batch, dims, ta, tb, accumulate } = *products;
+/// A row-major matrix (rows, cols), or the transpose of one (cols, rows).
+fn strided(data: &[f32], rows: usize, cols: usize, transposed: bool) -> Strided<'_> {
+    if transposed { Strided { data, row: 1, col: rows } } else { Strided { data, row: cols, col: 1 } }
+}
+
+fn product(hands: Hands<'_>, o: &Operands<'_>, products: &Products, round: usize) {
+    let Hands { pool, isa, .. } = hands;
+    let Products { batch, dims, ta, tb, accumulate, packed } = *products;
     let Dims { m, n, k } = dims;
     let store = if accumulate && round > 0 { gemm::Store::Add } else { gemm::Store::Set };
-    let strided = |data, rows, cols, transposed: bool| {
-        if transposed { Strided { data, row: 1, col: rows } } else { Strided { data, row: cols, col: 1 } }
-    };
     let a = strided(o.read(0, batch * m * k), m, k, ta);
-    let b = strided(o.read(1, batch * k * n), k, n, tb);
     let c = o.write(0, batch * m * n);
+    if packed {
+        let b = gemm::Right::Packed(o.read(1, gemm::packed_right_len(isa, o.precision, k, n)));
+        return gemm::gemm(pool, isa, o.precision, o.scratch(), c, n, a, b, dims, store);
+    }
+    let b = strided(o.read(1, batch * k * n), k, n, tb);
     if batch == 1 {
-        gemm::gemm(&engine.pool, engine.isa, o.precision, o.scratch(), c, n, a, b, dims, store);
+        gemm::gemm(pool, isa, o.precision, o.scratch(), c, n, a, b, dims, store);
     } else {
         let strides = gemm::BatchStrides { a: m * k, b: k * n, c: m * n };
-        gemm::gemm_batch(
-            &engine.pool,
-            engine.isa,
-            o.precision,
-            o.scratch(),
-            c,
-            n,
-            a,
-            b,
-            dims,
-            store,
-            batch,
-            strides,
-        );
+        let scratch = o.scratch();
+        gemm::gemm_batch(pool, isa, o.precision, scratch, c, n, a, b, dims, store, batch, strides);
     }
 }
 
@@ -421,9 +466,8 @@ unsafe fn copy(pool: &Pool, to: *mut f32, from: *const f32, axes: &[(usize, usiz
 }
 
 /// Kernels whose work is rows, heads or sequences rather than elements.
-fn row_kernel(engine: &Engine, tables: &[RopeTable], kernel: &Kernel, o: &Operands<'_>) {
-    let Engine { pool, isa, .. } = engine;
-    let isa = *isa;
+fn row_kernel(hands: Hands<'_>, tables: &[RopeTable], kernel: &Kernel, o: &Operands<'_>) {
+    let Hands { pool, isa, .. } = hands;
     match *kernel {
         Kernel::RmsNorm { eps, c, rows } => {
             kernels::rows::rmsnorm_forward(
@@ -468,10 +512,10 @@ fn row_kernel(engine: &Engine, tables: &[RopeTable], kernel: &Kernel, o: &Operan
             kernels::embedding::embedding_backward(pool, isa, o.write(0, v * c), dy, ids, c);
         }
         Kernel::Attention { shape, kv, mask, scale } => {
-            attention_kernel(engine, o, false, shape, kv, mask, scale);
+            attention_kernel(hands, o, false, shape, kv, mask, scale);
         }
         Kernel::AttentionBackward { shape, kv, mask, scale } => {
-            attention_kernel(engine, o, true, shape, kv, mask, scale);
+            attention_kernel(hands, o, true, shape, kv, mask, scale);
         }
         Kernel::CrossEntropy { n, v } => {
             let (logits, targets) = (o.read(0, n * v), o.ints(1, n));
@@ -506,6 +550,7 @@ fn row_kernel(engine: &Engine, tables: &[RopeTable], kernel: &Kernel, o: &Operan
         | Kernel::Copy { .. }
         | Kernel::Clear { .. }
         | Kernel::Gemm(_)
+        | Kernel::Pack { .. }
         | Kernel::Accumulate { .. }
         | Kernel::Loop(_) => unreachable!("handled by run_step"),
     }
@@ -517,7 +562,7 @@ fn attention_dims(shape: [usize; 4], kv: usize) -> AttentionDims {
 }
 
 fn attention_kernel(
-    engine: &Engine,
+    hands: Hands<'_>,
     o: &Operands<'_>,
     backward: bool,
     shape: [usize; 4],
@@ -525,14 +570,14 @@ fn attention_kernel(
     mask: Mask,
     scale: f32,
 ) {
-    let Engine { pool, isa, .. } = engine;
+    let Hands { pool, isa, .. } = hands;
     let dims = attention_dims(shape, kv);
     let [b, t, h, d] = shape;
     let (q_len, kv_len, lse_len) = (b * t * h * d, b * t * kv * d, b * h * t);
     if backward {
         kernels::attention::attention_backward(
             pool,
-            *isa,
+            isa,
             o.precision,
             o.scratch(),
             o.write(0, q_len),
@@ -551,7 +596,7 @@ fn attention_kernel(
     } else {
         kernels::attention::attention_forward(
             pool,
-            *isa,
+            isa,
             o.precision,
             o.scratch(),
             o.write(0, q_len),

@@ -14,10 +14,12 @@ mod plan;
 pub mod pool;
 mod profile;
 pub mod reference;
+mod rounds;
 
 pub use buffer::Buffer;
 pub use decode::{Decoding, Lane, Weights};
 pub use exec::{Engine, Program};
 pub use kernels::{Isa, Precision};
-pub use plan::{Output, Plan};
+pub use plan::{Output, Plan, Target};
 pub use profile::{Group, KernelCost, Profile};
+pub use rounds::Rounds;

@@ -130,7 +130,7 @@ pub(crate) fn thread_seconds() -> f64 {
 
 fn group(kernel: &Kernel) -> Group {
     match kernel {
-        Kernel::Gemm(_) => Group::Products,
+        Kernel::Gemm(_) | Kernel::Pack { .. } => Group::Products,
         Kernel::Attention { .. } | Kernel::AttentionBackward { .. } => Group::Attention,
         Kernel::RmsNorm { .. } | Kernel::RmsNormBackward { .. } => Group::Norms,
         Kernel::Map { .. } | Kernel::MapReduce { .. } | Kernel::Accumulate { .. } => Group::Elementwise,
@@ -178,6 +178,7 @@ fn work(kernel: &Kernel) -> (f64, f64) {
             let batch = p.batch as f64;
             floats(batch * 2.0 * m * n * k, batch * (m * k + k * n + m * n))
         }
+        Kernel::Pack { k, n, .. } => each(k * n, 0.0, 2.0),
         Kernel::RmsNorm { c, rows, .. } => each(c * rows, 3.0, 2.0),
         Kernel::RmsNormBackward { c, rows } => each(c * rows, 5.0, 3.0),
         Kernel::Softmax { c, rows, .. } => each(c * rows, 5.0, 2.0),

@@ -1,7 +1,7 @@
 //! The buffers of a model and the programs that run on them.
 
 use crate::init::draw;
-use pawl_engine::{Buffer, Engine, Output, Precision, Program};
+use pawl_engine::{Buffer, Engine, Output, Precision, Program, Rounds};
 use pawl_graph::{Graph, InputKind};
 use pawl_recipe::{Recipe, RecipeError};
 use std::collections::BTreeMap;
@@ -53,7 +53,7 @@ pub struct Model {
     engine: Engine,
     buffers: Vec<Buffer>,
     layout: Layout,
-    gradients: Program,
+    gradients: Rounds,
     update: Program,
     tokens: usize,
     targets: usize,
@@ -93,9 +93,19 @@ impl Model {
         let loss = train.graph.scaled(train.loss, 1.0 / num_micro as f32);
         let grads = train.graph.gradients(loss, &params);
 
+        let engine = Engine::new(num_threads);
         let mut buffers = Vec::new();
         let mut layout = Layout::default();
         let inputs = layout.bind(&train.graph, &mut buffers);
+        let find =
+            |kind: InputKind| layout.place.iter().find(|((k, _), _)| *k == rank(&kind)).map(|(_, b)| *b);
+        let tokens = find(InputKind::Tokens).expect("a training graph reads tokens");
+        let targets = find(InputKind::Targets).expect("a training graph reads targets");
+        let rng = find(InputKind::Rng);
+        let moving: Vec<usize> = [Some(tokens), Some(targets), rng].into_iter().flatten().collect();
+        for buffer in &moving {
+            buffers[*buffer] = Buffer::zeros(num_micro * buffers[*buffer].len());
+        }
         let mut outputs = Vec::new();
         let accumulate = num_micro > 1;
         for (param, grad) in train.params.iter().zip(&grads) {
@@ -113,22 +123,18 @@ impl Model {
         outputs.push(Output { value: loss, buffer: loss_buffer, accumulate });
         let wanted: Vec<_> = outputs.iter().map(|o| o.value).collect();
         let micro_flops = train.graph.cost(&wanted).flops;
-        let gradients = Program::with_precision(&train.graph, &inputs, &outputs, num_threads, precision);
+        let gradients =
+            Rounds::new(&train.graph, &inputs, &outputs, &engine, precision, num_micro, &moving);
 
-        let (update, update_flops) = layout.update_program(&recipe, &mut buffers, num_threads, precision);
+        let (update, update_flops) = layout.update_program(&recipe, &mut buffers, &engine, precision);
         let scalars = recipe
             .update_graph()
             .schedules
             .iter()
             .map(|s| layout.find(&InputKind::Scalar, &s.scalar))
             .collect();
-        let find =
-            |kind: InputKind| layout.place.iter().find(|((k, _), _)| *k == rank(&kind)).map(|(_, b)| *b);
-        let tokens = find(InputKind::Tokens).expect("a training graph reads tokens");
-        let targets = find(InputKind::Targets).expect("a training graph reads targets");
-        let rng = find(InputKind::Rng);
         Ok(Model {
-            engine: Engine::new(num_threads),
+            engine,
             tokens,
             targets,
             rng,
@@ -174,7 +180,7 @@ impl Model {
     /// Bytes of parameters, gradients, state and the arenas of the training step.
     pub fn memory_bytes(&self) -> usize {
         let buffers: usize = self.buffers.iter().map(|b| b.len() * 4).sum();
-        buffers + self.gradients.arena_bytes() + self.update.arena_bytes()
+        buffers + self.gradients.memory_bytes() + self.update.memory_bytes()
     }
 
     /// One update: `fill(micro_idx, inputs, targets)` gives each micro-batch (B, T), `scalars` the value of each
@@ -185,22 +191,24 @@ impl Model {
         scalars: &[f32],
         mut fill: impl FnMut(usize, &mut [i32], &mut [i32]) -> Result<(), E>,
     ) -> Result<f32, E> {
-        for micro_idx in 0..self.num_micro {
-            let (low, high) = (self.tokens.min(self.targets), self.tokens.max(self.targets));
-            let (first, second) = self.buffers.split_at_mut(high);
-            let (a, b) = (first[low].ints_mut(), second[0].ints_mut());
-            let (tokens, targets) = if self.tokens < self.targets { (a, b) } else { (b, a) };
-            debug_assert_eq!(tokens.len(), self.micro_tokens);
+        let [tokens, targets] = self
+            .buffers
+            .get_disjoint_mut([self.tokens, self.targets])
+            .expect("tokens and targets are two buffers");
+        let micro = |buffer| <Buffer>::ints_mut(buffer).chunks_exact_mut(self.micro_tokens);
+        for (micro_idx, (tokens, targets)) in micro(tokens).zip(micro(targets)).enumerate() {
             fill(micro_idx, tokens, targets)?;
-            if let Some(rng) = self.rng {
+        }
+        if let Some(rng) = self.rng {
+            for (micro_idx, words) in self.buffers[rng].ints_mut().chunks_exact_mut(2).enumerate() {
                 let micro = step * self.num_micro as u64 + micro_idx as u64;
                 let key = blake3::hash(&[self.dropout_seed.to_le_bytes(), micro.to_le_bytes()].concat());
                 let word =
                     |k: usize| i32::from_le_bytes(key.as_bytes()[k..k + 4].try_into().expect("four bytes"));
-                self.buffers[rng].ints_mut().copy_from_slice(&[word(0), word(4)]);
+                words.copy_from_slice(&[word(0), word(4)]);
             }
-            self.gradients.run(&self.engine, &mut self.buffers, micro_idx);
         }
+        self.gradients.run(&self.engine, &mut self.buffers);
         assert_eq!(scalars.len(), self.scalars.len(), "one number for each schedule");
         for (buffer, scalar) in self.scalars.iter().zip(scalars) {
             self.buffers[*buffer].floats_mut()[0] = *scalar;
@@ -270,39 +278,42 @@ pub struct Scorer {
     tokens: usize,
     targets: Option<usize>,
     output: usize,
+    /// Runs since the parameters were taken.
+    round: usize,
 }
 
 impl Scorer {
     /// Computes the host's cross-entropy of `batch` sequences of `seq_len` tokens.
     pub fn losses(model: &Model, batch: usize, seq_len: usize) -> Result<Scorer, ModelError> {
         let graph = model.recipe.loss_graph(batch, seq_len)?;
-        Ok(Scorer::new(&graph.graph, graph.losses, model.engine.num_threads()))
+        Ok(Scorer::new(&graph.graph, graph.losses, &model.engine))
     }
 
     /// Computes logits (B, T, V).
     pub fn logits(model: &Model, batch: usize, seq_len: usize) -> Result<Scorer, ModelError> {
         let graph = model.recipe.logits_graph(batch, seq_len)?;
-        Ok(Scorer::new(&graph.graph, graph.logits, model.engine.num_threads()))
+        Ok(Scorer::new(&graph.graph, graph.logits, &model.engine))
     }
 
-    fn new(graph: &Graph, output: pawl_graph::ValueId, num_threads: usize) -> Scorer {
+    fn new(graph: &Graph, output: pawl_graph::ValueId, engine: &Engine) -> Scorer {
         let mut buffers = Vec::new();
         let mut layout = Layout::default();
         let inputs = layout.bind(graph, &mut buffers);
         let out_buffer = buffers.len();
         buffers.push(Buffer::zeros(graph.values[output.idx()].len()));
         let outputs = [Output { value: output, buffer: out_buffer, accumulate: false }];
-        let program = Program::new(graph, &inputs, &outputs, num_threads);
+        let program = Program::with_target(graph, &inputs, &outputs, engine.target(Precision::F32, true));
         let find =
             |kind: InputKind| layout.place.iter().find(|((k, _), _)| *k == rank(&kind)).map(|(_, b)| *b);
         let tokens = find(InputKind::Tokens).expect("a model reads tokens");
         let targets = find(InputKind::Targets);
-        Scorer { program, buffers, layout, tokens, targets, output: out_buffer }
+        Scorer { program, buffers, layout, tokens, targets, output: out_buffer, round: 0 }
     }
 
     /// Takes the model's parameters as they are now.
     pub fn refresh(&mut self, model: &Model) {
         model.copy_params(&mut self.buffers, &self.layout);
+        self.round = 0;
     }
 
     /// Token ids (B, T), to write.
@@ -317,7 +328,8 @@ impl Scorer {
 
     /// Losses (B * T) in nats, or logits (B, T, V), of the tokens written before.
     pub fn run(&mut self, model: &Model) -> &[f32] {
-        self.program.run(&model.engine, &mut self.buffers, 0);
+        self.program.run(&model.engine, &mut self.buffers, self.round);
+        self.round += 1;
         self.buffers[self.output].floats()
     }
 }
@@ -350,7 +362,7 @@ impl Layout {
         &mut self,
         recipe: &Recipe,
         buffers: &mut Vec<Buffer>,
-        num_threads: usize,
+        engine: &Engine,
         precision: Precision,
     ) -> (Program, f64) {
         let update = recipe.update_graph();
@@ -370,6 +382,6 @@ impl Layout {
         }
         let wanted: Vec<_> = outputs.iter().map(|o| o.value).collect();
         let flops = update.graph.cost(&wanted).flops;
-        (Program::with_precision(&update.graph, &inputs, &outputs, num_threads, precision), flops)
+        (Program::with_target(&update.graph, &inputs, &outputs, engine.target(precision, false)), flops)
     }
 }

@@ -5,33 +5,42 @@ use super::fuse::{Fusion, Writer, root};
 use super::memory;
 use super::rows::{self, Region};
 use super::simplify::merge_equal;
-use super::{Kernel, Loc, Output, Plan, Products, RopeTable, RowLoop, Step};
-use crate::exec::scratch_len;
-use crate::kernels::Precision;
-use crate::kernels::gemm::Dims;
+use super::{Kernel, Loc, Output, Plan, Products, RopeTable, RowLoop, Step, Target};
+use crate::exec::{MAX_LOOP_BUFFERS, scratch_len};
+use crate::kernels::gemm::{Dims, packed_right_len};
 use crate::kernels::map::{Axis, Operand, Pattern};
 use crate::kernels::sequence::rope_table;
-use pawl_graph::{DType, Graph, Instr, Op, Unary, ValueId};
+use pawl_graph::{DType, Graph, InputKind, Instr, Op, Unary, ValueId};
 use std::collections::BinaryHeap;
 
 pub(super) fn compile(
     graph: &Graph,
     inputs: &[usize],
     outputs: &[Output],
-    num_threads: usize,
-    precision: Precision,
+    target: Target,
 ) -> Plan {
-    compile_part(graph, inputs, outputs, num_threads, precision, true)
+    compile_part(graph, inputs, outputs, target, None)
 }
 
-/// The body of a loop over rows is not cut into rows again.
+/// The second operand of products as stored: where the matrix (K, N) lies, and whether transposed.
+#[derive(Clone, Copy, PartialEq)]
+struct Matrix {
+    place: Loc,
+    k: usize,
+    n: usize,
+    tb: bool,
+}
+
+/// Fewest rows of a product for which its second operand is packed ahead: fewer read it where it lies.
+const MIN_PACKED_ROWS: usize = 32;
+
+/// `body` holds what was packed for the body of a loop over rows, which is not cut into rows again.
 fn compile_part(
     graph: &Graph,
     inputs: &[usize],
     outputs: &[Output],
-    num_threads: usize,
-    precision: Precision,
-    cut_rows: bool,
+    target: Target,
+    body: Option<Vec<(Matrix, Loc)>>,
 ) -> Plan {
     assert_eq!(inputs.len(), graph.inputs.len(), "one buffer for each input of the graph");
     let wanted: Vec<ValueId> = outputs.iter().map(|o| o.value).collect();
@@ -40,7 +49,7 @@ fn compile_part(
     let outputs: Vec<Output> = outputs.iter().map(|o| Output { value: moved(o.value), ..*o }).collect();
     let values: Vec<ValueId> = outputs.iter().map(|o| o.value).collect();
     let needed = graph.needed(&values);
-    let regions = if cut_rows { rows::find(&graph, &needed, &values) } else { Vec::new() };
+    let regions = if body.is_none() { rows::find(&graph, &needed, &values) } else { Vec::new() };
     let mut outside = vec![false; graph.instrs.len()];
     regions.iter().flat_map(|r| &r.instrs).for_each(|idx| outside[*idx] = true);
     let keep: Vec<ValueId> =
@@ -53,11 +62,19 @@ fn compile_part(
         lens: Vec::new(),
         steps: Vec::new(),
         tables: Vec::new(),
-        num_threads,
-        precision,
+        once: Vec::new(),
+        kept_len: 0,
+        packs: target.repeats && body.is_none(),
+        packed: body.unwrap_or_default(),
+        target,
+        constant: Vec::new(),
     };
+    let written: Vec<usize> = outputs.iter().map(|output| output.buffer).collect();
     for (input, buffer) in graph.inputs.iter().zip(inputs) {
         builder.places[input.value.idx()] = Some(Loc::Buffer { buffer: *buffer, offset: 0 });
+        if input.kind == InputKind::Param && !written.contains(buffer) {
+            builder.constant.push(*buffer);
+        }
     }
     for unit in schedule(&graph, &needed, &regions) {
         match unit {
@@ -131,8 +148,15 @@ struct Builder<'a> {
     lens: Vec<usize>,
     steps: Vec<Step>,
     tables: Vec<RopeTable>,
-    num_threads: usize,
-    precision: Precision,
+    once: Vec<Step>,
+    kept_len: usize,
+    /// Matrices that were packed ahead, and where.
+    packed: Vec<(Matrix, Loc)>,
+    /// Whether more may be.
+    packs: bool,
+    target: Target,
+    /// Buffers of parameters that no output overwrites.
+    constant: Vec<usize>,
 }
 
 impl Builder<'_> {
@@ -171,7 +195,7 @@ impl Builder<'_> {
     }
 
     fn push(&mut self, kernel: Kernel, reads: Vec<Loc>, writes: Vec<Loc>) {
-        let len = scratch_len(&kernel, self.num_threads);
+        let len = scratch_len(&kernel, self.target.num_threads);
         let scratch = (len > 0).then(|| (self.block(len), len));
         self.steps.push(Step { kernel, reads, writes, scratch });
     }
@@ -397,12 +421,66 @@ impl Builder<'_> {
         let lead: usize = out[..out.len() - 2].iter().product();
         let shared = b.len() == 2 && !ta;
         let (batch, m) = if shared { (1, lead * m) } else { (lead, m) };
-        let products = Products { batch, dims: Dims { m, n, k }, ta, tb, accumulate: false };
-        self.simple(Kernel::Gemm(products), instr);
+        let mut products =
+            Products { batch, dims: Dims { m, n, k }, ta, tb, accumulate: false, packed: false };
+        let mut reads: Vec<Loc> = instr.inputs.iter().map(|v| self.place(*v)).collect();
+        let matrix = Matrix { place: reads[1], k, n, tb };
+        if batch == 1
+            && m >= MIN_PACKED_ROWS
+            && let Some(packed) = self.packed_ahead(matrix)
+        {
+            (reads[1], products.packed) = (packed, true);
+        }
+        let out = self.store(instr.outputs[0]);
+        self.push(Kernel::Gemm(products), reads, vec![out]);
+    }
+
+    /// Where a matrix of parameters lies packed; packs it in the first round if that is possible.
+    fn packed_ahead(&mut self, matrix: Matrix) -> Option<Loc> {
+        if let Some((_, packed)) = self.packed.iter().find(|(known, _)| *known == matrix) {
+            return Some(*packed);
+        }
+        let is_constant = matches!(matrix.place, Loc::Buffer { buffer, .. } if self.constant.contains(&buffer));
+        if !self.packs || !is_constant {
+            return None;
+        }
+        let Matrix { place, k, n, tb } = matrix;
+        let packed = Loc::Kept { offset: self.kept_len };
+        let len = packed_right_len(self.target.isa, self.target.precision, k, n);
+        self.kept_len += len.next_multiple_of(memory::ALIGN);
+        let kernel = Kernel::Pack { k, n, tb };
+        self.once.push(Step { kernel, reads: vec![place], writes: vec![packed], scratch: None });
+        self.packed.push((matrix, packed));
+        Some(packed)
+    }
+
+    /// What a loop's body multiplies by and can be packed ahead: the matrix as the body sees it, and where it
+    /// lies packed. At most `most`.
+    fn packed_for_body(&mut self, region: &Region, most: usize) -> Vec<(Matrix, Loc)> {
+        let mut found: Vec<(Matrix, Loc)> = Vec::new();
+        for instr in &region.body.instrs {
+            let Op::Matmul { tb, .. } = instr.op else { continue };
+            let read = region.body.inputs.iter().position(|input| input.value == instr.inputs[1]);
+            let Some(buffer) = read.filter(|read| !region.reads[*read].1) else { continue };
+            let [m, n] = region.body.shape(instr.outputs[0])[..] else { continue };
+            let matrix = region.body.shape(instr.inputs[1]);
+            let k = if tb { matrix[1] } else { matrix[0] };
+            let inside = Matrix { place: Loc::Buffer { buffer, offset: 0 }, k, n, tb };
+            if m < MIN_PACKED_ROWS || found.len() == most || found.iter().any(|(known, _)| *known == inside) {
+                continue;
+            }
+            let place = self.place(region.reads[buffer].0);
+            if let Some(packed) = self.packed_ahead(Matrix { place, ..inside }) {
+                found.push((inside, packed));
+            }
+        }
+        found
     }
 
     fn region(&mut self, region: &Region) {
-        let num_reads = region.reads.len();
+        let room = MAX_LOOP_BUFFERS - region.reads.len() - region.writes.len();
+        let packed = self.packed_for_body(region, room);
+        let num_reads = region.reads.len() + packed.len();
         let outputs: Vec<Output> = region
             .writes
             .iter()
@@ -413,13 +491,20 @@ impl Builder<'_> {
                 accumulate: *summed,
             })
             .collect();
-        let inputs: Vec<usize> = (0..num_reads).collect();
-        let body = compile_part(&region.body, &inputs, &outputs, self.num_threads, self.precision, false);
+        let inputs: Vec<usize> = (0..region.reads.len()).collect();
+        let inside = packed.iter().enumerate().map(|(k, (matrix, _))| {
+            let buffer = region.reads.len() + k;
+            (*matrix, Loc::Buffer { buffer, offset: 0 })
+        });
+        let body = compile_part(&region.body, &inputs, &outputs, self.target, Some(inside.collect()));
         let stride = |len: usize, moves: bool| if moves { len / region.rounds } else { 0 };
-        let read_strides = region.reads.iter().map(|(v, cut)| stride(self.len(*v), *cut)).collect();
+        let mut read_strides: Vec<usize> =
+            region.reads.iter().map(|(v, cut)| stride(self.len(*v), *cut)).collect();
+        read_strides.resize(num_reads, 0);
         let write_strides =
             region.writes.iter().map(|(v, _, summed)| stride(self.len(*v), !*summed)).collect();
-        let reads = region.reads.iter().map(|(v, _)| self.place(*v)).collect();
+        let mut reads: Vec<Loc> = region.reads.iter().map(|(v, _)| self.place(*v)).collect();
+        reads.extend(packed.iter().map(|(_, place)| *place));
         let writes = region.writes.iter().map(|(v, _, _)| self.store(*v)).collect();
         let kernel = RowLoop { body, rounds: region.rounds, read_strides, write_strides };
         self.push(Kernel::Loop(Box::new(kernel)), reads, writes);
@@ -446,7 +531,15 @@ impl Builder<'_> {
             self.write_directly(idx);
         }
         let arena_len = memory::assign(&mut self.steps, &self.lens);
-        Plan { precision: self.precision, steps: self.steps, arena_len, tables: self.tables, buffer_lens }
+        Plan {
+            precision: self.target.precision,
+            once: self.once,
+            steps: self.steps,
+            arena_len,
+            kept_len: self.kept_len,
+            tables: self.tables,
+            buffer_lens,
+        }
     }
 
     /// Drops a final copy of a whole block into a buffer by letting the block be that buffer, where no step

@@ -3,7 +3,7 @@
 use super::{Loc, Step};
 
 /// Elements between places, so that every block starts on a cache line of its own.
-const ALIGN: usize = 32;
+pub(super) const ALIGN: usize = 32;
 
 struct Block {
     base: usize,

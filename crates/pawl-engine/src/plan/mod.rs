@@ -12,7 +12,7 @@ mod memory;
 mod rows;
 mod simplify;
 
-use crate::kernels::Precision;
+use crate::kernels::{Isa, Precision};
 use crate::kernels::gemm::Dims;
 use crate::kernels::map::{Axis, MapProgram};
 use pawl_graph::{Binary, Graph, Mask, Reduction, ValueId};
@@ -24,6 +24,8 @@ pub(crate) enum Loc {
     Buffer { buffer: usize, offset: usize },
     /// In the arena; before memory is planned `base` names a block, afterwards it is 0.
     Arena { base: usize, offset: usize },
+    /// In what outlives a round: written in the first, read in all.
+    Kept { offset: usize },
 }
 
 impl Loc {
@@ -31,6 +33,7 @@ impl Loc {
         match self {
             Loc::Buffer { buffer, offset } => Loc::Buffer { buffer, offset: offset + by },
             Loc::Arena { base, offset } => Loc::Arena { base, offset: offset + by },
+            Loc::Kept { offset } => Loc::Kept { offset: offset + by },
         }
     }
 }
@@ -54,6 +57,8 @@ pub(crate) struct Products {
     pub(crate) dims: Dims,
     pub(crate) ta: bool,
     pub(crate) tb: bool,
+    /// The second operand was packed by a step of `Plan::once`.
+    pub(crate) packed: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -87,6 +92,12 @@ pub(crate) enum Kernel {
         len: usize,
     },
     Gemm(Products),
+    /// The second operand (K, N) of products, in the order in which they read it.
+    Pack {
+        k: usize,
+        n: usize,
+        tb: bool,
+    },
     RmsNorm {
         eps: f32,
         c: usize,
@@ -237,12 +248,29 @@ pub struct Output {
     pub accumulate: bool,
 }
 
+/// What a program is compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Work is laid out for at most so many workers; results do not depend on it.
+    pub num_threads: usize,
+    /// The instruction set.
+    pub isa: Isa,
+    /// Of products and attention.
+    pub precision: Precision,
+    /// Whether parameters stay as they are over several rounds, so that it pays to pack them once.
+    pub repeats: bool,
+}
+
 /// A compiled program.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub(crate) precision: Precision,
+    /// Run before the first round only: what depends on parameters alone.
+    pub(crate) once: Vec<Step>,
     pub(crate) steps: Vec<Step>,
     pub(crate) arena_len: usize,
+    /// Elements that outlive a round.
+    pub(crate) kept_len: usize,
     pub(crate) tables: Vec<RopeTable>,
     /// Elements of each buffer that is bound, by buffer index.
     pub(crate) buffer_lens: Vec<(usize, usize)>,
@@ -250,19 +278,12 @@ pub struct Plan {
 
 impl Plan {
     /// Compiles what `outputs` need. `inputs[k]` is the buffer of the graph's input k; an output may share
-    /// the buffer of an input (an update in place). Work is laid out for at most `num_threads` workers;
-    /// results do not depend on it.
-    pub fn compile(
-        graph: &Graph,
-        inputs: &[usize],
-        outputs: &[Output],
-        num_threads: usize,
-        precision: Precision,
-    ) -> Plan {
-        build::compile(graph, inputs, outputs, num_threads, precision)
+    /// the buffer of an input (an update in place).
+    pub fn compile(graph: &Graph, inputs: &[usize], outputs: &[Output], target: Target) -> Plan {
+        build::compile(graph, inputs, outputs, target)
     }
 
-    /// Bytes of the arena: everything but the caller's buffers.
+    /// Bytes of the arena: everything of a round but the caller's buffers.
     pub fn arena_bytes(&self) -> usize {
         self.arena_len * 4
     }

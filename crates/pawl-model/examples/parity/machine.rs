@@ -26,7 +26,7 @@ pub(crate) fn run(engine: &Engine, graph: &Graph, leaves: &Leaves, outputs: &[Va
         .map(|(n, value)| Output { value: *value, buffer: inputs.len() + n, accumulate: false })
         .collect();
     buffers.extend(outputs.iter().map(|value| Buffer::zeros(len(*value))));
-    Program::new(graph, &inputs, &bound, engine.num_threads()).run(engine, &mut buffers, 0);
+    Program::new(graph, &inputs, &bound, engine).run(engine, &mut buffers, 0);
     let tensor = |(value, buffer): (&ValueId, &Buffer)| match graph.values[value.idx()].dtype {
         DType::F32 => Tensor::Real(buffer.floats().iter().map(|x| f64::from(*x)).collect()),
         DType::I32 => Tensor::Int(buffer.ints().to_vec()),

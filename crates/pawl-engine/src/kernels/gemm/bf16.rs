@@ -52,7 +52,7 @@ pub(crate) use x86::Avx512Bf16;
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::{Tile, TileArgs};
-    use crate::kernels::gemm::tile::{lanes, transpose_16};
+    use crate::kernels::gemm::tile::{lanes, row_starts, transpose_16};
     use std::arch::x86_64::*;
     use std::mem::transmute;
 
@@ -130,7 +130,7 @@ mod x86 {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma")]
     unsafe fn tile<const R: usize, const V: usize>(last: __mmask16, args: TileArgs) {
         let mut sum = [[_mm512_setzero_ps(); V]; R];
-        let (mut a, mut b) = (args.a, args.b);
+        let (mut a, mut b) = (row_starts::<R>(args), args.b);
         let mask = |v: usize| if v + 1 == V { last } else { u16::MAX };
         // SAFETY: the rows and lanes used are those the caller promised; hidden lanes are not touched.
         unsafe {
@@ -145,12 +145,12 @@ mod x86 {
                     row[v] = transmute::<__m512, __m512bh>(_mm512_loadu_ps(b.add(v * 16)));
                 }
                 for r in 0..R {
-                    let x: __m512bh = transmute(_mm512_set1_ps(*a.add(r * args.a_row)));
+                    let x: __m512bh = transmute(_mm512_set1_ps(*a[r / 3].add(r % 3 * args.a_row)));
                     for v in 0..V {
                         sum[r][v] = _mm512_dpbf16_ps(sum[r][v], x, row[v]);
                     }
                 }
-                a = a.wrapping_add(args.a_col);
+                a = a.map(|a| a.wrapping_add(args.a_col));
                 b = b.wrapping_add(args.b_row);
             }
             for r in 0..R {

@@ -59,6 +59,21 @@ pub struct Strided<'a> {
     pub col: usize,
 }
 
+/// The second operand of a product.
+#[derive(Clone, Copy, Debug)]
+pub enum Right<'a> {
+    /// Packed by every product that reads it.
+    Matrix(Strided<'a>),
+    /// Packed before by [`pack_right`], in the same precision for the same instruction set.
+    Packed(&'a [f32]),
+}
+
+impl<'a> From<Strided<'a>> for Right<'a> {
+    fn from(matrix: Strided<'a>) -> Right<'a> {
+        Right::Matrix(matrix)
+    }
+}
+
 /// What a product does with what C held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Store {
@@ -79,11 +94,67 @@ pub fn gemm_batch_scratch_len(num_threads: usize, dims: Dims) -> usize {
     ALIGN + num_threads * (packed_b_len(dims) + packed_a_len(dims))
 }
 
+/// Floats that a packed matrix (K, N) takes.
+pub fn packed_right_len(isa: Isa, precision: Precision, k: usize, n: usize) -> usize {
+    struct Len(usize, usize);
+    impl WithTile for Len {
+        type Result = usize;
+        fn run<T: Tile>(self) -> usize {
+            self.1.next_multiple_of(T::COLS) * self.0.div_ceil(T::PER_SLOT)
+        }
+    }
+    with_tile(isa, precision, Len(k, n))
+}
+
+/// packed = b, in the order in which products read it; `packed_right_len` floats
+/// b        (K, N), read, any strides
+pub fn pack_right(
+    pool: &Pool,
+    isa: Isa,
+    precision: Precision,
+    packed: &mut [f32],
+    b: Strided<'_>,
+    k: usize,
+    n: usize,
+) {
+    struct Pack<'a>(&'a Pool, Product, *mut f32);
+    impl WithTile for Pack<'_> {
+        type Result = ();
+        fn run<T: Tile>(self) {
+            let Pack(pool, product, packed) = self;
+            for cut in cuts::<T>(product.dims) {
+                let packed_b = packed.wrapping_add(cut.packed);
+                let block = Block { product, cut, reads_a: true, reads_b: false, packed_b };
+                // SAFETY: bounds were checked, and every task packs a part of its own.
+                pool.run(block.num_pack_b_tasks::<T>(), &|task, _| unsafe { block.pack_panels::<T>(task) });
+            }
+        }
+    }
+    let dims = Dims { m: 1, n, k };
+    check_b(isa, b, dims);
+    assert_eq!(packed.len(), packed_right_len(isa, precision, k, n), "packed {k} x {n}");
+    let nothing = (std::ptr::null(), std::ptr::null_mut());
+    let product = Product {
+        a: nothing.0,
+        a_row: 0,
+        a_col: 0,
+        b: b.data.as_ptr(),
+        b_row: b.row,
+        b_col: b.col,
+        packed: nothing.0,
+        c: nothing.1,
+        c_row: 0,
+        dims,
+        store: Store::Set,
+    };
+    with_tile(isa, precision, Pack(pool, product, packed.as_mut_ptr()));
+}
+
 /// c  = or += (M, N)   rows `c_row` apart, per `store`
 /// a          (M, K)   read, any strides
-/// b          (K, N)   read, any strides
+/// b          (K, N)   read, any strides, or packed
 /// scratch    at least `gemm_scratch_len` floats, overwritten
-pub fn gemm(
+pub fn gemm<'b>(
     pool: &Pool,
     isa: Isa,
     precision: Precision,
@@ -91,20 +162,33 @@ pub fn gemm(
     c: &mut [f32],
     c_row: usize,
     a: Strided<'_>,
-    b: Strided<'_>,
+    b: impl Into<Right<'b>>,
     dims: Dims,
     store: Store,
 ) {
-    check(isa, c.len(), c_row, a, b, dims);
+    check(isa, c.len(), c_row, a, dims);
+    let b = b.into();
+    let (matrix, packed) = match b {
+        Right::Matrix(matrix) => {
+            check_b(isa, matrix, dims);
+            (matrix, std::ptr::null())
+        }
+        Right::Packed(packed) => {
+            let len = packed_right_len(isa, precision, dims.k, dims.n);
+            assert_eq!(packed.len(), len, "packed b of {dims:?}");
+            (Strided { data: packed, row: 0, col: 0 }, packed.as_ptr())
+        }
+    };
     let needed = gemm_scratch_len(pool.num_threads(), dims);
     assert!(scratch.len() >= needed, "gemm scratch: {} floats, {needed} needed", scratch.len());
     let product = Product {
         a: a.data.as_ptr(),
         a_row: a.row,
         a_col: a.col,
-        b: b.data.as_ptr(),
-        b_row: b.row,
-        b_col: b.col,
+        b: matrix.data.as_ptr(),
+        b_row: matrix.row,
+        b_col: matrix.col,
+        packed,
         c: c.as_mut_ptr(),
         c_row,
         dims,
@@ -142,14 +226,8 @@ pub fn gemm_batch(
     let skip = num - 1;
     let (a_end, b_end) = (skip * batch.a, skip * batch.b);
     assert!(a_end < a.data.len() && b_end < b.data.len() && skip * batch.c < c.len(), "batch strides");
-    check(
-        isa,
-        c.len() - skip * batch.c,
-        c_row,
-        Strided { data: &a.data[a_end..], ..a },
-        Strided { data: &b.data[b_end..], ..b },
-        dims,
-    );
+    check(isa, c.len() - skip * batch.c, c_row, Strided { data: &a.data[a_end..], ..a }, dims);
+    check_b(isa, Strided { data: &b.data[b_end..], ..b }, dims);
     assert!(num == 1 || batch.c >= (dims.m - 1) * c_row + dims.n, "matrices of c overlap");
     let needed = gemm_batch_scratch_len(pool.num_threads(), dims);
     assert!(scratch.len() >= needed, "gemm_batch scratch: {} floats, {needed} needed", scratch.len());
@@ -162,6 +240,7 @@ pub fn gemm_batch(
         b: b.data[i * batch.b..].as_ptr(),
         b_row: b.row,
         b_col: b.col,
+        packed: std::ptr::null(),
         c: c.as_ptr().wrapping_add(i * batch.c),
         c_row,
         dims,
@@ -196,14 +275,19 @@ pub struct BatchStrides {
     pub c: usize,
 }
 
-fn check(isa: Isa, c_len: usize, c_row: usize, a: Strided<'_>, b: Strided<'_>, dims: Dims) {
+fn check(isa: Isa, c_len: usize, c_row: usize, a: Strided<'_>, dims: Dims) {
     let Dims { m, n, k } = dims;
     assert!(isa.is_available(), "{isa:?} is not available on this machine");
     assert!(m > 0 && n > 0 && k > 0, "empty product {dims:?}");
     assert!(m == 1 || c_row >= n, "rows of c overlap: {n} columns, {c_row} apart");
     assert!((m - 1) * c_row + n <= c_len, "c is too short for {dims:?}");
     assert!((m - 1) * a.row + (k - 1) * a.col < a.data.len(), "a is too short for {dims:?}");
-    assert!((k - 1) * b.row + (n - 1) * b.col < b.data.len(), "b is too short for {dims:?}");
+}
+
+fn check_b(isa: Isa, b: Strided<'_>, dims: Dims) {
+    assert!(isa.is_available(), "{isa:?} is not available on this machine");
+    assert!(dims.n > 0 && dims.k > 0, "empty product {dims:?}");
+    assert!((dims.k - 1) * b.row + (dims.n - 1) * b.col < b.data.len(), "b is too short for {dims:?}");
 }
 
 /// Floats of a cache line: panels start on one, whatever the caller's scratch does.
@@ -239,6 +323,8 @@ struct Product {
     b: *const f32,
     b_row: usize,
     b_col: usize,
+    /// The whole of B in panels, or null.
+    packed: *const f32,
     c: *mut f32,
     c_row: usize,
     dims: Dims,
@@ -248,6 +334,34 @@ struct Product {
 // SAFETY: the pointers stand for slices borrowed by the caller of `multiply`; tasks write disjoint tiles.
 unsafe impl Sync for Product {}
 
+/// Work that is compiled for every kind of tile.
+trait WithTile {
+    type Result;
+    fn run<T: Tile>(self) -> Self::Result;
+}
+
+/// Chooses the tile of an instruction set and a precision.
+fn with_tile<W: WithTile>(isa: Isa, precision: Precision, work: W) -> W::Result {
+    match (isa, precision) {
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512, Precision::F32) => work.run::<tile::Avx512>(),
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512, Precision::Bf16) if super::has_bf16() => work.run::<bf16::Avx512Bf16>(),
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512, Precision::Bf16) => work.run::<Rounded<tile::Avx512>>(),
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx2, Precision::F32) => work.run::<tile::Avx2>(),
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx2, Precision::Bf16) => work.run::<Rounded<tile::Avx2>>(),
+        #[cfg(not(target_arch = "x86_64"))]
+        (Isa::Avx512 | Isa::Avx2, _) => unreachable!("asserted to be available"),
+        (Isa::Portable, Precision::F32) => work.run::<Portable>(),
+        (Isa::Portable, Precision::Bf16) => work.run::<Rounded<Portable>>(),
+    }
+}
+
+/// # Safety
+/// The product is in bounds, the instruction set available, the scratch long enough and its alone.
 unsafe fn multiply(
     isa: Isa,
     precision: Precision,
@@ -255,32 +369,47 @@ unsafe fn multiply(
     scratch: &mut [f32],
     product: Product,
 ) {
-    // SAFETY: the promise of the caller.
-    unsafe {
-        if few::is_few(&product) {
-            return few::multiply_few(isa, pool, product);
-        }
-        match (isa, precision) {
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512, Precision::F32) => multiply_with::<tile::Avx512>(pool, scratch, product),
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512, Precision::Bf16) if super::has_bf16() => {
-                multiply_with::<bf16::Avx512Bf16>(pool, scratch, product);
-            }
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512, Precision::Bf16) => {
-                multiply_with::<Rounded<tile::Avx512>>(pool, scratch, product);
-            }
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Avx2, Precision::F32) => multiply_with::<tile::Avx2>(pool, scratch, product),
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Avx2, Precision::Bf16) => multiply_with::<Rounded<tile::Avx2>>(pool, scratch, product),
-            #[cfg(not(target_arch = "x86_64"))]
-            (Isa::Avx512 | Isa::Avx2, _) => unreachable!("asserted to be available"),
-            (Isa::Portable, Precision::F32) => multiply_with::<Portable>(pool, scratch, product),
-            (Isa::Portable, Precision::Bf16) => multiply_with::<Rounded<Portable>>(pool, scratch, product),
+    struct Multiply<'a>(Option<&'a Pool>, &'a mut [f32], Product);
+    impl WithTile for Multiply<'_> {
+        type Result = ();
+        fn run<T: Tile>(self) {
+            // SAFETY: the promise of `multiply`'s caller.
+            unsafe { multiply_with::<T>(self.0, self.1, self.2) };
         }
     }
+    if few::is_few(&product) {
+        // SAFETY: the promise of the caller.
+        return unsafe { few::multiply_few(isa, pool, product) };
+    }
+    with_tile(isa, precision, Multiply(pool, scratch, product));
+}
+
+/// Columns `n0 .. n0 + cols` and terms `k0 .. k0 + k` of a product.
+#[derive(Clone, Copy)]
+struct Cut {
+    n0: usize,
+    cols: usize,
+    k0: usize,
+    k: usize,
+    /// Where the part begins in a packed B.
+    packed: usize,
+}
+
+/// The parts of a product in the order in which they are added up.
+fn cuts<T: Tile>(dims: Dims) -> impl Iterator<Item = Cut> {
+    let Dims { n, k, .. } = dims;
+    (0..n).step_by(COL_BLOCK).flat_map(move |n0| {
+        let cols = COL_BLOCK.min(n - n0);
+        let mut k0 = 0;
+        std::iter::from_fn(move || {
+            let len = (k0 < k).then(|| k_block::<T>(k, k0))?;
+            let before = n0 * k.div_ceil(T::PER_SLOT);
+            let packed = before + k0 / T::PER_SLOT * cols.next_multiple_of(T::COLS);
+            let cut = Cut { n0, cols, k0, k: len, packed };
+            k0 += len;
+            Some(cut)
+        })
+    })
 }
 
 /// The length of the block of k that starts at `k0`.
@@ -301,36 +430,36 @@ fn each(pool: Option<&Pool>, num_tasks: usize, task: &(dyn Fn(usize, usize) + Sy
 }
 
 unsafe fn multiply_with<T: Tile>(pool: Option<&Pool>, scratch: &mut [f32], product: Product) {
-    let Dims { m, n, k } = product.dims;
+    let m = product.dims.m;
     let reads_a = !T::CONVERTS && (product.a_col == 1 && !is_aliasing(product.a_row) || m == 1);
     let reads_b_once = m <= T::ROWS;
     let reads_b_twice = m <= UNPACKED_ROWS && !is_aliasing(product.b_row);
-    let reads_b = !T::CONVERTS && product.b_col == 1 && (reads_b_once || reads_b_twice);
-    let (packed_b, packed_a) = scratch.split_at_mut(packed_b_len(product.dims));
-    let (packed_b, packed_a) = (packed_b.as_mut_ptr(), SharedMut::new(packed_a));
-    for n0 in (0..n).step_by(COL_BLOCK) {
-        let cols = COL_BLOCK.min(n - n0);
-        let mut k0 = 0;
-        while k0 < k {
-            let block = Block { product, n0, cols, k0, k: k_block::<T>(k, k0), reads_a, reads_b, packed_b };
-            // SAFETY: the promise of the caller; every part of the scratch has one writer at a time.
-            unsafe { block.multiply::<T>(pool, &packed_a) };
-            k0 += block.k;
-        }
+    let reads_b = !T::CONVERTS
+        && product.packed.is_null()
+        && product.b_col == 1
+        && (reads_b_once || reads_b_twice);
+    let (own_b, packed_a) = scratch.split_at_mut(packed_b_len(product.dims));
+    let packed_a = SharedMut::new(packed_a);
+    for cut in cuts::<T>(product.dims) {
+        let packed_b = match product.packed.is_null() {
+            true => own_b.as_mut_ptr(),
+            false => product.packed.wrapping_add(cut.packed).cast_mut(),
+        };
+        let block = Block { product, cut, reads_a, reads_b, packed_b };
+        // SAFETY: the promise of the caller; every part of the scratch has one writer at a time.
+        unsafe { block.multiply::<T>(pool, &packed_a) };
     }
 }
 
-/// Columns `n0 .. n0 + cols` and terms `k0 .. k0 + k` of a product.
+/// A part of a product and where its operands are read.
 #[derive(Clone, Copy)]
 struct Block {
     product: Product,
-    n0: usize,
-    cols: usize,
-    k0: usize,
-    k: usize,
+    cut: Cut,
     /// A, or B, is read where it is instead of being packed.
     reads_a: bool,
     reads_b: bool,
+    /// Panels of this part of B: written first unless the product came with a packed B.
     packed_b: *mut f32,
 }
 
@@ -340,13 +469,14 @@ unsafe impl Sync for Block {}
 impl Block {
     unsafe fn multiply<T: Tile>(&self, pool: Option<&Pool>, packed_a: &SharedMut<'_, f32>) {
         let dims = self.product.dims;
-        let num_panels = self.cols.div_ceil(T::COLS);
+        let num_panels = self.cut.cols.div_ceil(T::COLS);
         let num_row_blocks = dims.m.div_ceil(ROW_BLOCK);
         let a_len = packed_a_len(dims);
         let block_len = self.a_stride::<T>() * ROW_BLOCK;
         let shares_a = !self.reads_a && shares_packed_a(dims);
         let num_a_tasks = if shares_a { num_row_blocks } else { 0 };
-        let num_b_tasks = if self.reads_b { 0 } else { self.num_pack_b_tasks::<T>() };
+        let packs_b = !self.reads_b && self.product.packed.is_null();
+        let num_b_tasks = if packs_b { self.num_pack_b_tasks::<T>() } else { 0 };
         each(pool, num_a_tasks + num_b_tasks, &|task, _| {
             // SAFETY: blocks of rows, and tasks of B, are disjoint parts of the scratch.
             unsafe {
@@ -381,7 +511,7 @@ impl Block {
 
     /// Lines of a packed panel.
     fn slots<T: Tile>(&self) -> usize {
-        self.k.div_ceil(T::PER_SLOT)
+        self.cut.k.div_ceil(T::PER_SLOT)
     }
 
     /// Whether A is packed row by row: a conversion alone, where its terms of k lie together.
@@ -402,26 +532,26 @@ impl Block {
     /// Where element (k0, n0 + panel * COLS) of B is.
     fn b_at<T: Tile>(&self, panel: usize) -> *const f32 {
         let Product { b, b_row, b_col, .. } = self.product;
-        b.wrapping_add(self.k0 * b_row + (self.n0 + panel * T::COLS) * b_col)
+        b.wrapping_add(self.cut.k0 * b_row + (self.cut.n0 + panel * T::COLS) * b_col)
     }
 
     fn panel_cols<T: Tile>(&self, panel: usize) -> usize {
-        T::COLS.min(self.cols - panel * T::COLS)
+        T::COLS.min(self.cut.cols - panel * T::COLS)
     }
 
     /// Rows of B that lie together are packed a few rows at a time, columns a panel at a time: either way
     /// memory is read in order.
     fn num_pack_b_tasks<T: Tile>(&self) -> usize {
-        if self.product.b_col == 1 { self.k.div_ceil(PACK_ROWS) } else { self.cols.div_ceil(T::COLS) }
+        if self.product.b_col == 1 { self.cut.k.div_ceil(PACK_ROWS) } else { self.cut.cols.div_ceil(T::COLS) }
     }
 
     unsafe fn pack_panels<T: Tile>(&self, task: usize) {
         let Product { b_row, b_col, .. } = self.product;
         let (panels, steps) = if b_col == 1 {
             let first = task * PACK_ROWS;
-            (0..self.cols.div_ceil(T::COLS), first..self.k.min(first + PACK_ROWS))
+            (0..self.cut.cols.div_ceil(T::COLS), first..self.cut.k.min(first + PACK_ROWS))
         } else {
-            (task..task + 1, 0..self.k)
+            (task..task + 1, 0..self.cut.k)
         };
         for panel in panels {
             let src = self.b_at::<T>(panel).wrapping_add(steps.start * b_row);
@@ -435,17 +565,17 @@ impl Block {
     /// Packs the block of rows that starts at `m0`.
     unsafe fn pack_rows<T: Tile>(&self, dst: &mut [f32], m0: usize) {
         let Product { a, a_row, a_col, dims, .. } = self.product;
-        let a = a.wrapping_add(m0 * a_row + self.k0 * a_col);
+        let a = a.wrapping_add(m0 * a_row + self.cut.k0 * a_col);
         let rows = ROW_BLOCK.min(dims.m - m0);
         if self.packs_a_rows::<T>() {
             for (i, row) in dst.chunks_exact_mut(self.a_stride::<T>()).take(rows).enumerate() {
                 // SAFETY: the row lies inside A, and has room for its slots.
-                unsafe { T::pack_row(row.as_mut_ptr(), a.wrapping_add(i * a_row), self.k) };
+                unsafe { T::pack_row(row.as_mut_ptr(), a.wrapping_add(i * a_row), self.cut.k) };
             }
             return;
         }
         // SAFETY: the rows lie inside A.
-        unsafe { pack_a::<T>(dst, a, a_row, a_col, rows, self.k) };
+        unsafe { pack_a::<T>(dst, a, a_row, a_col, rows, self.cut.k) };
     }
 
     /// Rows `m0 .. m0 + ROW_BLOCK` of C, the columns of `panels`.
@@ -461,7 +591,7 @@ impl Block {
             };
             for i in (0..rows).step_by(T::ROWS) {
                 let (a, a_row, a_col) = if self.reads_a {
-                    (a.wrapping_add((m0 + i) * a_row + self.k0 * a_col), a_row, a_col)
+                    (a.wrapping_add((m0 + i) * a_row + self.cut.k0 * a_col), a_row, a_col)
                 } else if self.packs_a_rows::<T>() {
                     let stride = self.a_stride::<T>();
                     (packed_a.wrapping_add(i * stride), stride, 1)
@@ -475,9 +605,9 @@ impl Block {
                     a_col,
                     b,
                     b_row,
-                    c: c.wrapping_add((m0 + i) * c_row + self.n0 + panel * T::COLS),
+                    c: c.wrapping_add((m0 + i) * c_row + self.cut.n0 + panel * T::COLS),
                     c_row,
-                    add: store == Store::Add || self.k0 > 0,
+                    add: store == Store::Add || self.cut.k0 > 0,
                 };
                 // SAFETY: the tile lies inside the product, whose bounds were checked.
                 unsafe { T::run(T::ROWS.min(rows - i), self.panel_cols::<T>(panel), args) };

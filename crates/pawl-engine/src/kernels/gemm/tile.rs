@@ -149,7 +149,7 @@ unsafe fn portable<const R: usize>(cols: usize, args: TileArgs) {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86::{Avx2, Avx512, lanes, transpose_16};
+pub(crate) use x86::{Avx2, Avx512, lanes, row_starts, transpose_16};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
@@ -226,7 +226,7 @@ mod x86 {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
     unsafe fn avx512<const R: usize, const V: usize>(last: __mmask16, args: TileArgs) {
         let mut sum = [[_mm512_setzero_ps(); V]; R];
-        let (mut a, mut b) = (args.a, args.b);
+        let (mut a, mut b) = (row_starts::<R>(args), args.b);
         let mask = |v: usize| if v + 1 == V { last } else { u16::MAX };
         // SAFETY: the rows and lanes used are those the caller promised; hidden lanes are not touched.
         unsafe {
@@ -241,12 +241,12 @@ mod x86 {
                     row[v] = _mm512_maskz_loadu_ps(mask(v), b.add(v * 16));
                 }
                 for r in 0..R {
-                    let x = _mm512_set1_ps(*a.add(r * args.a_row));
+                    let x = _mm512_set1_ps(*a[r / 3].add(r % 3 * args.a_row));
                     for v in 0..V {
                         sum[r][v] = _mm512_fmadd_ps(x, row[v], sum[r][v]);
                     }
                 }
-                a = a.wrapping_add(args.a_col);
+                a = a.map(|a| a.wrapping_add(args.a_col));
                 b = b.wrapping_add(args.b_row);
             }
             for r in 0..R {
@@ -264,6 +264,21 @@ mod x86 {
                 }
             }
         }
+    }
+
+    /// Where every third of R rows of A starts. The compiler is kept from knowing how they are related: it
+    /// would step from row to row, a chain of additions as long as all multiply-adds of a step where two run
+    /// in a cycle.
+    #[inline(always)]
+    pub(crate) fn row_starts<const R: usize>(args: TileArgs) -> [*const f32; 4] {
+        std::array::from_fn(|third| {
+            let mut start = args.a.wrapping_add(3 * third.min((R - 1) / 3) * args.a_row);
+            // SAFETY: no instruction.
+            unsafe {
+                std::arch::asm!("/* {0} */", inout(reg) start, options(pure, nomem, nostack, preserves_flags));
+            }
+            start
+        })
     }
 
     /// dst (cols, rows) = transpose of src (rows, cols), both at most 16.
