@@ -123,8 +123,7 @@ impl Model {
         outputs.push(Output { value: loss, buffer: loss_buffer, accumulate });
         let wanted: Vec<_> = outputs.iter().map(|o| o.value).collect();
         let micro_flops = train.graph.cost(&wanted).flops;
-        let gradients =
-            Rounds::new(&train.graph, &inputs, &outputs, &engine, precision, num_micro, &moving);
+        let gradients = Rounds::new(&train.graph, &inputs, &outputs, &engine, precision, num_micro, &moving);
 
         let (update, update_flops) = layout.update_program(&recipe, &mut buffers, &engine, precision);
         let scalars = recipe

@@ -13,12 +13,7 @@ use crate::kernels::sequence::rope_table;
 use pawl_graph::{DType, Graph, InputKind, Instr, Op, Unary, ValueId};
 use std::collections::BinaryHeap;
 
-pub(super) fn compile(
-    graph: &Graph,
-    inputs: &[usize],
-    outputs: &[Output],
-    target: Target,
-) -> Plan {
+pub(super) fn compile(graph: &Graph, inputs: &[usize], outputs: &[Output], target: Target) -> Plan {
     compile_part(graph, inputs, outputs, target, None)
 }
 
@@ -440,7 +435,8 @@ impl Builder<'_> {
         if let Some((_, packed)) = self.packed.iter().find(|(known, _)| *known == matrix) {
             return Some(*packed);
         }
-        let is_constant = matches!(matrix.place, Loc::Buffer { buffer, .. } if self.constant.contains(&buffer));
+        let is_constant =
+            matches!(matrix.place, Loc::Buffer { buffer, .. } if self.constant.contains(&buffer));
         if !self.packs || !is_constant {
             return None;
         }

@@ -12,9 +12,9 @@ mod memory;
 mod rows;
 mod simplify;
 
-use crate::kernels::{Isa, Precision};
 use crate::kernels::gemm::Dims;
 use crate::kernels::map::{Axis, MapProgram};
+use crate::kernels::{Isa, Precision};
 use pawl_graph::{Binary, Graph, Mask, Reduction, ValueId};
 
 /// Where a tensor lies, in elements of four bytes.

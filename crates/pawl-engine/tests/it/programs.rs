@@ -32,8 +32,7 @@ fn compile(
         places.push(Output { value: *value, buffer: buffers.len(), accumulate });
         buffers.push(Buffer::zeros(case.graph.values[value.idx()].len()));
     }
-    let program =
-        Program::with_target(&case.graph, &inputs, &places, engine.target(precision, accumulate));
+    let program = Program::with_target(&case.graph, &inputs, &places, engine.target(precision, accumulate));
     (program, buffers)
 }
 

@@ -52,7 +52,8 @@ pub(crate) use x86::Avx512Bf16;
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::{Tile, TileArgs};
-    use crate::kernels::gemm::tile::{lanes, row_starts, transpose_16};
+    use crate::kernels::gemm::full::{self, avx512_tile};
+    use crate::kernels::gemm::tile::{lanes, transpose_16};
     use std::arch::x86_64::*;
     use std::mem::transmute;
 
@@ -69,9 +70,9 @@ mod x86 {
             // SAFETY: the promise of the caller.
             unsafe {
                 if cols > 16 {
-                    rows_of::<2>(rows, lanes(cols - 16), args);
+                    tile_rows::<2>(rows, lanes(cols - 16), args);
                 } else {
-                    rows_of::<1>(rows, lanes(cols), args);
+                    tile_rows::<1>(rows, lanes(cols), args);
                 }
             }
         }
@@ -103,72 +104,16 @@ mod x86 {
         }
     }
 
+    /// sum + x * row, pair by pair.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma")]
-    unsafe fn rows_of<const V: usize>(rows: usize, last: __mmask16, args: TileArgs) {
-        // SAFETY: the promise of the caller.
-        unsafe {
-            match rows {
-                1 => tile::<1, V>(last, args),
-                2 => tile::<2, V>(last, args),
-                3 => tile::<3, V>(last, args),
-                4 => tile::<4, V>(last, args),
-                5 => tile::<5, V>(last, args),
-                6 => tile::<6, V>(last, args),
-                7 => tile::<7, V>(last, args),
-                8 => tile::<8, V>(last, args),
-                9 => tile::<9, V>(last, args),
-                10 => tile::<10, V>(last, args),
-                11 => tile::<11, V>(last, args),
-                _ => tile::<12, V>(last, args),
-            }
-        }
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    fn multiply(sum: __m512, x: __m512, row: __m512) -> __m512 {
+        // SAFETY: both types are 512 bits of plain data.
+        let pairs = |x: __m512| unsafe { transmute::<__m512, __m512bh>(x) };
+        _mm512_dpbf16_ps(sum, pairs(x), pairs(row))
     }
 
-    /// `V` vectors of columns, of which the last has only the lanes of `last`.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma")]
-    unsafe fn tile<const R: usize, const V: usize>(last: __mmask16, args: TileArgs) {
-        let mut sum = [[_mm512_setzero_ps(); V]; R];
-        let (mut a, mut b) = (row_starts::<R>(args), args.b);
-        let mask = |v: usize| if v + 1 == V { last } else { u16::MAX };
-        // SAFETY: the rows and lanes used are those the caller promised; hidden lanes are not touched.
-        unsafe {
-            for r in 0..R {
-                for v in 0..V {
-                    _mm_prefetch::<_MM_HINT_T0>(args.c.add(r * args.c_row + v * 16) as *const i8);
-                }
-            }
-            for _ in 0..args.k {
-                let mut row: [__m512bh; V] = [transmute::<__m512, __m512bh>(_mm512_setzero_ps()); V];
-                for v in 0..V {
-                    row[v] = transmute::<__m512, __m512bh>(_mm512_loadu_ps(b.add(v * 16)));
-                }
-                for r in 0..R {
-                    let x: __m512bh = transmute(_mm512_set1_ps(*a[r / 3].add(r % 3 * args.a_row)));
-                    for v in 0..V {
-                        sum[r][v] = _mm512_dpbf16_ps(sum[r][v], x, row[v]);
-                    }
-                }
-                a = a.map(|a| a.wrapping_add(args.a_col));
-                b = b.wrapping_add(args.b_row);
-            }
-            for r in 0..R {
-                for v in 0..V {
-                    let c = args.c.add(r * args.c_row + v * 16);
-                    let mut value = sum[r][v];
-                    if args.add {
-                        value = _mm512_add_ps(_mm512_maskz_loadu_ps(mask(v), c), value);
-                    }
-                    if mask(v) == u16::MAX {
-                        _mm512_storeu_ps(c, value);
-                    } else {
-                        _mm512_mask_storeu_ps(c, mask(v), value);
-                    }
-                }
-            }
-        }
-    }
+    avx512_tile!("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma", full::bfloat16);
 
     /// 32 neighbours (`count` of them from memory, the others 0) as 16 slots.
     #[inline]

@@ -7,6 +7,8 @@
 
 pub(crate) mod bf16;
 mod few;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod full;
 pub(crate) mod pack;
 pub(crate) mod tile;
 
@@ -434,10 +436,8 @@ unsafe fn multiply_with<T: Tile>(pool: Option<&Pool>, scratch: &mut [f32], produ
     let reads_a = !T::CONVERTS && (product.a_col == 1 && !is_aliasing(product.a_row) || m == 1);
     let reads_b_once = m <= T::ROWS;
     let reads_b_twice = m <= UNPACKED_ROWS && !is_aliasing(product.b_row);
-    let reads_b = !T::CONVERTS
-        && product.packed.is_null()
-        && product.b_col == 1
-        && (reads_b_once || reads_b_twice);
+    let reads_b =
+        !T::CONVERTS && product.packed.is_null() && product.b_col == 1 && (reads_b_once || reads_b_twice);
     let (own_b, packed_a) = scratch.split_at_mut(packed_b_len(product.dims));
     let packed_a = SharedMut::new(packed_a);
     for cut in cuts::<T>(product.dims) {

@@ -149,10 +149,11 @@ unsafe fn portable<const R: usize>(cols: usize, args: TileArgs) {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86::{Avx2, Avx512, lanes, row_starts, transpose_16};
+pub(crate) use x86::{Avx2, Avx512, lanes, transpose_16};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
+    use super::super::full::{self, avx512_tile};
     use super::{Tile, TileArgs};
     use std::arch::x86_64::*;
 
@@ -167,9 +168,9 @@ mod x86 {
             // SAFETY: the promise of the caller.
             unsafe {
                 if cols > 16 {
-                    avx512_rows::<2>(rows, lanes(cols - 16), args);
+                    tile_rows::<2>(rows, lanes(cols - 16), args);
                 } else {
-                    avx512_rows::<1>(rows, lanes(cols), args);
+                    tile_rows::<1>(rows, lanes(cols), args);
                 }
             }
         }
@@ -199,87 +200,14 @@ mod x86 {
         u16::MAX >> (16 - count)
     }
 
+    /// sum + x * row
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
-    unsafe fn avx512_rows<const V: usize>(rows: usize, last: __mmask16, args: TileArgs) {
-        // SAFETY: the promise of the caller.
-        unsafe {
-            match rows {
-                1 => avx512::<1, V>(last, args),
-                2 => avx512::<2, V>(last, args),
-                3 => avx512::<3, V>(last, args),
-                4 => avx512::<4, V>(last, args),
-                5 => avx512::<5, V>(last, args),
-                6 => avx512::<6, V>(last, args),
-                7 => avx512::<7, V>(last, args),
-                8 => avx512::<8, V>(last, args),
-                9 => avx512::<9, V>(last, args),
-                10 => avx512::<10, V>(last, args),
-                11 => avx512::<11, V>(last, args),
-                _ => avx512::<12, V>(last, args),
-            }
-        }
+    #[target_feature(enable = "avx512f")]
+    fn multiply(sum: __m512, x: __m512, row: __m512) -> __m512 {
+        _mm512_fmadd_ps(x, row, sum)
     }
 
-    /// `V` vectors of columns, of which the last has only the lanes of `last`.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
-    unsafe fn avx512<const R: usize, const V: usize>(last: __mmask16, args: TileArgs) {
-        let mut sum = [[_mm512_setzero_ps(); V]; R];
-        let (mut a, mut b) = (row_starts::<R>(args), args.b);
-        let mask = |v: usize| if v + 1 == V { last } else { u16::MAX };
-        // SAFETY: the rows and lanes used are those the caller promised; hidden lanes are not touched.
-        unsafe {
-            for r in 0..R {
-                for v in 0..V {
-                    _mm_prefetch::<_MM_HINT_T0>(args.c.add(r * args.c_row + v * 16) as *const i8);
-                }
-            }
-            for _ in 0..args.k {
-                let mut row = [_mm512_setzero_ps(); V];
-                for v in 0..V {
-                    row[v] = _mm512_maskz_loadu_ps(mask(v), b.add(v * 16));
-                }
-                for r in 0..R {
-                    let x = _mm512_set1_ps(*a[r / 3].add(r % 3 * args.a_row));
-                    for v in 0..V {
-                        sum[r][v] = _mm512_fmadd_ps(x, row[v], sum[r][v]);
-                    }
-                }
-                a = a.map(|a| a.wrapping_add(args.a_col));
-                b = b.wrapping_add(args.b_row);
-            }
-            for r in 0..R {
-                for v in 0..V {
-                    let c = args.c.add(r * args.c_row + v * 16);
-                    let mut value = sum[r][v];
-                    if args.add {
-                        value = _mm512_add_ps(_mm512_maskz_loadu_ps(mask(v), c), value);
-                    }
-                    if mask(v) == u16::MAX {
-                        _mm512_storeu_ps(c, value);
-                    } else {
-                        _mm512_mask_storeu_ps(c, mask(v), value);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Where every third of R rows of A starts. The compiler is kept from knowing how they are related: it
-    /// would step from row to row, a chain of additions as long as all multiply-adds of a step where two run
-    /// in a cycle.
-    #[inline(always)]
-    pub(crate) fn row_starts<const R: usize>(args: TileArgs) -> [*const f32; 4] {
-        std::array::from_fn(|third| {
-            let mut start = args.a.wrapping_add(3 * third.min((R - 1) / 3) * args.a_row);
-            // SAFETY: no instruction.
-            unsafe {
-                std::arch::asm!("/* {0} */", inout(reg) start, options(pure, nomem, nostack, preserves_flags));
-            }
-            start
-        })
-    }
+    avx512_tile!("avx512f,avx512bw,avx512dq,avx512vl,fma", full::float32);
 
     /// dst (cols, rows) = transpose of src (rows, cols), both at most 16.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
