@@ -391,9 +391,13 @@ fn strided(data: &[f32], rows: usize, cols: usize, transposed: bool) -> Strided<
 
 fn product(hands: Hands<'_>, o: &Operands<'_>, products: &Products, round: usize) {
     let Hands { pool, isa, .. } = hands;
-    let Products { batch, dims, ta, tb, accumulate, packed } = *products;
+    let Products { batch, dims, ta, tb, accumulate, packed, symmetric } = *products;
     let Dims { m, n, k } = dims;
-    let store = if accumulate && round > 0 { gemm::Store::Add } else { gemm::Store::Set };
+    let store = match accumulate && round > 0 {
+        true => gemm::Store::Add,
+        false if symmetric => gemm::Store::Mirror,
+        false => gemm::Store::Set,
+    };
     let a = strided(o.read(0, batch * m * k), m, k, ta);
     let c = o.write(0, batch * m * n);
     if packed {

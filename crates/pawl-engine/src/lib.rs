@@ -7,6 +7,7 @@
 mod buffer;
 mod decode;
 mod exec;
+mod parts;
 pub mod kernels;
 pub mod limits;
 pub mod philox;
@@ -20,6 +21,7 @@ pub use buffer::Buffer;
 pub use decode::{Decoding, Lane, Weights};
 pub use exec::{Engine, Program};
 pub use kernels::{Isa, Precision};
+pub use parts::Parts;
 pub use plan::{Output, Plan, Target};
 pub use profile::{Group, KernelCost, Profile};
 pub use rounds::Rounds;

@@ -153,7 +153,7 @@ fn group(kernel: &Kernel) -> Group {
 }
 
 /// Floating-point operations, as `pawl_graph` prices them, and bytes of one call.
-fn work(kernel: &Kernel) -> (f64, f64) {
+pub(crate) fn work(kernel: &Kernel) -> (f64, f64) {
     let floats = |flops: f64, floats: f64| (flops, 4.0 * floats);
     // Operations, reads and writes of each element of a tensor.
     let each = |len: usize, flops: f64, moved: f64| floats(flops * len as f64, moved * len as f64);
@@ -176,7 +176,8 @@ fn work(kernel: &Kernel) -> (f64, f64) {
         Kernel::Gemm(p) => {
             let [m, n, k] = [p.dims.m, p.dims.n, p.dims.k].map(|extent| extent as f64);
             let batch = p.batch as f64;
-            floats(batch * 2.0 * m * n * k, batch * (m * k + k * n + m * n))
+            let flops = if p.symmetric { (m + 1.0) * n * k } else { 2.0 * m * n * k };
+            floats(batch * flops, batch * (m * k + k * n + m * n))
         }
         Kernel::Pack { k, n, .. } => each(k * n, 0.0, 2.0),
         Kernel::RmsNorm { c, rows, .. } => each(c * rows, 3.0, 2.0),
@@ -201,6 +202,7 @@ fn work(kernel: &Kernel) -> (f64, f64) {
             let pairs = (b * h * d) as f64 * visible_pairs(*mask, t);
             floats(8.0 * pairs, (4 * b * t * h * d + 4 * b * t * kv * d) as f64)
         }
+        // Counted in its parts.
         Kernel::Loop(_) => (0.0, 0.0),
     }
 }

@@ -1,7 +1,7 @@
 //! The buffers of a model and the programs that run on them.
 
 use crate::init::draw;
-use pawl_engine::{Buffer, Engine, Output, Precision, Program, Rounds};
+use pawl_engine::{Buffer, Engine, Output, Parts, Precision, Program, Rounds};
 use pawl_graph::{Graph, InputKind};
 use pawl_recipe::{Recipe, RecipeError};
 use std::collections::BTreeMap;
@@ -54,7 +54,7 @@ pub struct Model {
     buffers: Vec<Buffer>,
     layout: Layout,
     gradients: Rounds,
-    update: Program,
+    update: Parts,
     tokens: usize,
     targets: usize,
     rng: Option<usize>,
@@ -213,7 +213,7 @@ impl Model {
             self.buffers[*buffer].floats_mut()[0] = *scalar;
         }
         self.enter(UPDATE_SECTION);
-        self.update.run(&self.engine, &mut self.buffers, 0);
+        self.update.run(&self.engine, &mut self.buffers);
         self.enter(0);
         Ok(self.buffers[self.loss].floats()[0])
     }
@@ -363,7 +363,7 @@ impl Layout {
         buffers: &mut Vec<Buffer>,
         engine: &Engine,
         precision: Precision,
-    ) -> (Program, f64) {
+    ) -> (Parts, f64) {
         let update = recipe.update_graph();
         let inputs = self.bind(&update.graph, buffers);
         let mut outputs = Vec::new();
@@ -381,6 +381,6 @@ impl Layout {
         }
         let wanted: Vec<_> = outputs.iter().map(|o| o.value).collect();
         let flops = update.graph.cost(&wanted).flops;
-        (Program::with_target(&update.graph, &inputs, &outputs, engine.target(precision, false)), flops)
+        (Parts::new(&update.graph, &inputs, &outputs, engine, precision), flops)
     }
 }

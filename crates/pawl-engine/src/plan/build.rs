@@ -5,6 +5,7 @@ use super::fuse::{Fusion, Writer, root};
 use super::memory;
 use super::rows::{self, Region};
 use super::simplify::merge_equal;
+use super::symmetry::symmetric_values;
 use super::{Kernel, Loc, Output, Plan, Products, RopeTable, RowLoop, Step, Target};
 use crate::exec::{MAX_LOOP_BUFFERS, scratch_len};
 use crate::kernels::gemm::{Dims, packed_right_len};
@@ -63,6 +64,7 @@ fn compile_part(
         packed: body.unwrap_or_default(),
         target,
         constant: Vec::new(),
+        symmetric: symmetric_values(&graph),
     };
     let written: Vec<usize> = outputs.iter().map(|output| output.buffer).collect();
     for (input, buffer) in graph.inputs.iter().zip(inputs) {
@@ -152,6 +154,8 @@ struct Builder<'a> {
     target: Target,
     /// Buffers of parameters that no output overwrites.
     constant: Vec<usize>,
+    /// Values whose matrices are symmetric.
+    symmetric: Vec<bool>,
 }
 
 impl Builder<'_> {
@@ -416,8 +420,9 @@ impl Builder<'_> {
         let lead: usize = out[..out.len() - 2].iter().product();
         let shared = b.len() == 2 && !ta;
         let (batch, m) = if shared { (1, lead * m) } else { (lead, m) };
-        let mut products =
-            Products { batch, dims: Dims { m, n, k }, ta, tb, accumulate: false, packed: false };
+        let dims = Dims { m, n, k };
+        let symmetric = m == n && self.symmetric[instr.outputs[0].idx()];
+        let mut products = Products { batch, dims, ta, tb, accumulate: false, packed: false, symmetric };
         let mut reads: Vec<Loc> = instr.inputs.iter().map(|v| self.place(*v)).collect();
         let matrix = Matrix { place: reads[1], k, n, tb };
         if batch == 1

@@ -11,6 +11,7 @@ mod fuse;
 mod memory;
 mod rows;
 mod simplify;
+mod symmetry;
 
 use crate::kernels::gemm::Dims;
 use crate::kernels::map::{Axis, MapProgram};
@@ -59,6 +60,8 @@ pub(crate) struct Products {
     pub(crate) tb: bool,
     /// The second operand was packed by a step of `Plan::once`.
     pub(crate) packed: bool,
+    /// The result is a symmetric matrix.
+    pub(crate) symmetric: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -203,7 +206,7 @@ impl Kernel {
                     p.dims.m,
                     p.dims.n,
                     p.dims.k
-                )
+                ) + if p.symmetric { " symmetric" } else { "" }
             }
             Kernel::Copy { axes } => format!("copy {axes:?}"),
             other => {

@@ -83,6 +83,8 @@ pub enum Store {
     Set,
     /// C += A B
     Add,
+    /// C = A B, symmetric to the bit as the caller knows: tiles below the diagonal are copied, not computed.
+    Mirror,
 }
 
 /// Floats of scratch that [`gemm`] needs.
@@ -336,6 +338,12 @@ struct Product {
 // SAFETY: the pointers stand for slices borrowed by the caller of `multiply`; tasks write disjoint tiles.
 unsafe impl Sync for Product {}
 
+impl Product {
+    fn c_at(&self, row: usize, col: usize) -> *mut f32 {
+        self.c.wrapping_add(row * self.c_row + col)
+    }
+}
+
 /// Work that is compiled for every kind of tile.
 trait WithTile {
     type Result;
@@ -449,6 +457,23 @@ unsafe fn multiply_with<T: Tile>(pool: Option<&Pool>, scratch: &mut [f32], produ
         // SAFETY: the promise of the caller; every part of the scratch has one writer at a time.
         unsafe { block.multiply::<T>(pool, &packed_a) };
     }
+    if product.store == Store::Mirror {
+        // SAFETY: C is square, and of each pair of blocks the upper is read and the lower written.
+        unsafe { mirror::<T>(pool, product) };
+    }
+}
+
+/// Copies what lies above the diagonal below it, block by block of a panel's width.
+unsafe fn mirror<T: Tile>(pool: Option<&Pool>, product: Product) {
+    let Product { c_row, dims, .. } = product;
+    each(pool, dims.n.div_ceil(T::COLS), &|block, _| {
+        let i = block * T::COLS;
+        let rows = T::COLS.min(dims.m - i);
+        for j in (0..i).step_by(T::COLS) {
+            // SAFETY: both blocks are inside C.
+            unsafe { T::transpose(T::COLS, rows, product.c_at(j, i), c_row, product.c_at(i, j), c_row) };
+        }
+    });
 }
 
 /// A part of a product and where its operands are read.
@@ -584,12 +609,17 @@ impl Block {
         let rows = ROW_BLOCK.min(dims.m - m0);
         let slots = self.slots::<T>();
         for panel in panels {
+            // Columns up to here are left to `mirror` in rows from here on.
+            let computed_rows = match store {
+                Store::Mirror => self.cut.n0 + (panel + 1) * T::COLS,
+                Store::Set | Store::Add => dims.m,
+            };
             let (b, b_row) = if self.reads_b {
                 (self.b_at::<T>(panel), b_row)
             } else {
                 (self.packed_b.wrapping_add(panel * slots * T::COLS).cast_const(), T::COLS)
             };
-            for i in (0..rows).step_by(T::ROWS) {
+            for i in (0..rows).step_by(T::ROWS).take_while(|i| m0 + i < computed_rows) {
                 let (a, a_row, a_col) = if self.reads_a {
                     (a.wrapping_add((m0 + i) * a_row + self.cut.k0 * a_col), a_row, a_col)
                 } else if self.packs_a_rows::<T>() {

@@ -190,3 +190,54 @@ fn bfloat16_rounds_to_nearest_even() {
         assert_eq!(product(&a, &b), product(&rounded[0], &rounded[1]), "{isa:?}");
     }
 }
+
+#[test]
+fn mirrored_products_have_the_bits_of_whole_ones() {
+    for (n, k) in [(5, 7), (33, 64), (100, 40), (200, 300), (257, 31)] {
+        let a = numbers(n * k, 4);
+        let (left, right) = (strided(&a, n, k, false, 0), strided(&a, k, n, true, 0));
+        let dims = Dims { m: n, n, k };
+        for isa in isas() {
+            for precision in [Precision::F32, Precision::Bf16] {
+                let product = |pool: &Pool, store| {
+                    let mut c = vec![f32::NAN; n * n];
+                    let mut scratch = vec![f32::NAN; gemm_scratch_len(pool.num_threads(), dims)];
+                    gemm(pool, isa, precision, &mut scratch, &mut c, n, left, right, dims, store);
+                    c
+                };
+                let what = format!("{isa:?} {precision:?} {dims:?}");
+                let whole = same_bits(&what, |pool| product(pool, Store::Set));
+                let mirrored = same_bits(&what, |pool| product(pool, Store::Mirror));
+                assert!(whole == mirrored, "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_matrix_packed_ahead_gives_the_same_bits() {
+    for (m, n, k) in [(40, 33, 17), (96, 100, 300), (33, 70, 1700), (64, 2100, 40)] {
+        let dims = Dims { m, n, k };
+        let (a, b) = (numbers(m * k, 5), numbers(k * n, 6));
+        let a = strided(&a, m, k, false, 0);
+        for tb in [false, true] {
+            let b = strided(&b, k, n, tb, 0);
+            for isa in isas() {
+                for precision in [Precision::F32, Precision::Bf16] {
+                    let product = |pool: &Pool, ahead: bool| {
+                        let mut c = vec![f32::NAN; m * n];
+                        let mut scratch = vec![f32::NAN; gemm_scratch_len(pool.num_threads(), dims)];
+                        let mut packed = vec![f32::NAN; packed_right_len(isa, precision, k, n)];
+                        pack_right(pool, isa, precision, &mut packed, b, k, n);
+                        let b = if ahead { Right::Packed(&packed) } else { b.into() };
+                        gemm(pool, isa, precision, &mut scratch, &mut c, n, a, b, dims, Store::Set);
+                        c
+                    };
+                    let what = format!("{isa:?} {precision:?} {dims:?} tb {tb}");
+                    let ahead = same_bits(&what, |pool| product(pool, true));
+                    assert!(ahead == same_bits(&what, |pool| product(pool, false)), "{what}");
+                }
+            }
+        }
+    }
+}
