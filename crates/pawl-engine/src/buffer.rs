@@ -1,42 +1,55 @@
 //! Memory of the engine: zeroed, aligned to a cache line, four-byte elements that are floats or integers.
 
-/// One cache line.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([f32; 16]);
+/// Floats of one cache line.
+const LINE: usize = 16;
 
 /// Memory from which on huge pages pay, bytes: two of them.
 const HUGE: usize = 4 << 20;
 
 /// Asks for pages of 2 MiB while nothing is touched yet; a system that has none changes nothing.
-fn prefer_huge_pages(lines: &[Line]) {
-    let bytes = size_of_val(lines);
+fn prefer_huge_pages(floats: &[f32]) {
+    let bytes = size_of_val(floats);
     if bytes < HUGE {
         return;
     }
     #[cfg(target_os = "linux")]
     {
         let page = 4096;
-        let start = (lines.as_ptr() as usize).next_multiple_of(page);
-        let end = (lines.as_ptr() as usize + bytes) / page * page;
+        let start = (floats.as_ptr() as usize).next_multiple_of(page);
+        let end = (floats.as_ptr() as usize + bytes) / page * page;
         // SAFETY: whole pages inside the allocation; advice changes no content.
         unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_HUGEPAGE) };
     }
 }
 
 /// A tensor's memory. Integers share the bits of the floats.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub struct Buffer {
-    lines: Vec<Line>,
+    /// Longer than the tensor, so that it can start on a cache line: memory that comes zeroed from the system is
+    /// not touched before it is used, but only if no alignment is asked for.
+    floats: Vec<f32>,
+    start: usize,
     len: usize,
+}
+
+impl Clone for Buffer {
+    fn clone(&self) -> Buffer {
+        let mut copy = Buffer::zeros(self.len);
+        copy.floats_mut().copy_from_slice(self.floats());
+        copy
+    }
 }
 
 impl Buffer {
     /// `len` zeros.
     pub fn zeros(len: usize) -> Buffer {
-        let lines = vec![Line([0.0; 16]); len.div_ceil(16)];
-        prefer_huge_pages(&lines);
-        Buffer { lines, len }
+        if len == 0 {
+            return Buffer::default();
+        }
+        let floats = vec![0.0; len.next_multiple_of(LINE) + LINE];
+        prefer_huge_pages(&floats);
+        let start = floats.as_ptr().align_offset(4 * LINE);
+        Buffer { floats, start, len }
     }
 
     /// Number of elements.
@@ -51,31 +64,51 @@ impl Buffer {
 
     /// As floats.
     pub fn floats(&self) -> &[f32] {
-        // SAFETY: `lines` holds at least `len` floats, contiguous because Line is repr(C) without padding.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+        &self.floats[self.start..self.start + self.len]
     }
 
     /// As floats, to write.
     pub fn floats_mut(&mut self) -> &mut [f32] {
-        // SAFETY: as above, borrowed uniquely.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+        &mut self.floats[self.start..self.start + self.len]
     }
 
     /// As integers.
     pub fn ints(&self) -> &[i32] {
-        // SAFETY: as above; every bit pattern of four bytes is an i32.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+        let floats = self.floats();
+        // SAFETY: the same memory; every bit pattern of four bytes is an i32.
+        unsafe { std::slice::from_raw_parts(floats.as_ptr().cast(), floats.len()) }
     }
 
     /// As integers, to write.
     pub fn ints_mut(&mut self) -> &mut [i32] {
-        // SAFETY: as above; every i32 is a valid float bit pattern.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+        let floats = self.floats_mut();
+        // SAFETY: as above, borrowed uniquely; every i32 is a valid float bit pattern.
+        unsafe { std::slice::from_raw_parts_mut(floats.as_mut_ptr().cast(), floats.len()) }
     }
 
     /// Little-endian bytes, as files hold them.
     pub fn bytes(&self) -> &[u8] {
+        let floats = self.floats();
         // SAFETY: four bytes an element; u8 has no alignment or validity to keep. The targets are little-endian.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len * 4) }
+        unsafe { std::slice::from_raw_parts(floats.as_ptr().cast(), 4 * floats.len()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_start_on_a_cache_line_and_their_copies_too() {
+        for len in [1, 15, 16, 100, 1 << 20] {
+            let mut buffer = Buffer::zeros(len);
+            assert!(buffer.floats().len() == len && buffer.floats().iter().all(|x| *x == 0.0));
+            buffer.ints_mut()[len - 1] = 7;
+            let copy = buffer.clone();
+            assert_eq!(copy.ints()[len - 1], 7);
+            let starts = [buffer.bytes().as_ptr(), copy.bytes().as_ptr()];
+            assert!(starts.iter().all(|start| start.addr().is_multiple_of(64)), "{len}");
+        }
+        assert!(Buffer::zeros(0).is_empty());
     }
 }

@@ -6,7 +6,7 @@ use crate::kernels::gemm::{self, Dims, Strided};
 use crate::kernels::map;
 use crate::kernels::{self, Isa, Precision};
 use crate::plan::{Kernel, Loc, Output, Plan, Products, RopeTable, RowLoop, Step, Target};
-use crate::pool::Pool;
+use crate::pool::{Pool, SharedMut};
 use crate::profile::Profile;
 use crate::reference::binary_int;
 use pawl_graph::{Graph, Mask};
@@ -63,6 +63,16 @@ impl Engine {
     /// What a program of this engine is compiled for.
     pub fn target(&self, precision: Precision, repeats: bool) -> Target {
         Target { num_threads: self.num_threads(), isa: self.isa, precision, repeats }
+    }
+
+    /// Calls `work` once on each item, on all threads, the first items first.
+    pub fn for_each<T: Send>(&self, items: &mut [T], work: impl Fn(&mut T) + Sync) {
+        let num_items = items.len();
+        let items = SharedMut::new(items);
+        self.pool.run(num_items, &|item, _| {
+            // SAFETY: each item belongs to one task.
+            work(unsafe { &mut items.part(item, 1)[0] });
+        });
     }
 
     /// Number of threads.

@@ -7,9 +7,9 @@
 mod buffer;
 mod decode;
 mod exec;
-mod parts;
 pub mod kernels;
 pub mod limits;
+mod parts;
 pub mod philox;
 mod plan;
 pub mod pool;

@@ -3,7 +3,7 @@
 use crate::init::draw;
 use pawl_engine::{Buffer, Engine, Output, Parts, Precision, Program, Rounds};
 use pawl_graph::{Graph, InputKind};
-use pawl_recipe::{Recipe, RecipeError};
+use pawl_recipe::{ParamDecl, Recipe, RecipeError};
 use std::collections::BTreeMap;
 
 /// Why a model cannot be built or run.
@@ -111,13 +111,8 @@ impl Model {
         for (param, grad) in train.params.iter().zip(&grads) {
             let buffer = layout.add(InputKind::Grad, &param.name, param.shape.iter().product(), &mut buffers);
             outputs.push(Output { value: *grad, buffer, accumulate });
-            draw(
-                &param.init,
-                init_seed,
-                &param.name,
-                buffers[layout.find(&InputKind::Param, &param.name)].floats_mut(),
-            );
         }
+        draw_all(&engine, &train.params, init_seed, &layout, &mut buffers);
         let loss_buffer = buffers.len();
         buffers.push(Buffer::zeros(1));
         outputs.push(Output { value: loss, buffer: loss_buffer, accumulate });
@@ -267,6 +262,20 @@ impl Model {
             }
         }
     }
+}
+
+/// Draws the first values of every parameter, several at a time.
+fn draw_all(engine: &Engine, params: &[ParamDecl], init_seed: u64, layout: &Layout, buffers: &mut [Buffer]) {
+    let mut buffers: Vec<Option<&mut Buffer>> = buffers.iter_mut().map(Some).collect();
+    let mut jobs: Vec<(&ParamDecl, &mut Buffer)> = Vec::new();
+    for param in params {
+        let buffer = buffers[layout.find(&InputKind::Param, &param.name)].take();
+        jobs.push((param, buffer.expect("a parameter is declared once")));
+    }
+    jobs.sort_by_key(|(_, buffer)| std::cmp::Reverse(buffer.len()));
+    engine.for_each(&mut jobs, |(param, buffer)| {
+        draw(&param.init, init_seed, &param.name, buffer.floats_mut());
+    });
 }
 
 /// The model without its optimizer, for losses or logits of a fixed shape (B, T).

@@ -32,8 +32,8 @@ pub struct TrainOptions<'a> {
     pub eval_every_steps: Option<u64>,
     /// Keep the checkpoints when the run is over.
     pub keep_checkpoints: bool,
-    /// Float32 peak of the threads used, FLOP/s, for the share of peak.
-    pub peak_flops: f64,
+    /// Float32 peak of the threads used, FLOP/s, for the share of peak; asked for after the first update.
+    pub peak_flops: &'a dyn Fn() -> f64,
     /// Set from outside to stop after the current update.
     pub stop: &'a AtomicBool,
     /// Told after each update.
@@ -192,7 +192,7 @@ pub fn pretrain(
             state.save(&mut dir, "last", &model, manifest, trained)?;
             saved = Instant::now();
         }
-        (options.report)(&progress(&state, manifest, resumed_at, trained, options.peak_flops, loss));
+        (options.report)(&progress(&state, manifest, resumed_at, trained, (options.peak_flops)(), loss));
         if stopping {
             return Err(TrainError::Stopped { id: manifest.id.clone(), step: state.step });
         }
@@ -391,7 +391,7 @@ fn outcome(
         train_seconds: state.earlier_seconds + trained.as_secs_f64(),
         total_seconds: begun.elapsed().as_secs_f64(),
         tokens_per_sec: manifest.tokens_per_step as f64 / seconds_per_step,
-        mfu: manifest.flops_per_step / seconds_per_step / options.peak_flops,
+        mfu: manifest.flops_per_step / seconds_per_step / (options.peak_flops)(),
         peak_memory_bytes: peak_memory_bytes(),
         checkpoint_hash: None,
         curve: state.curve.clone(),

@@ -24,7 +24,8 @@ pub(super) fn symmetric_values(graph: &Graph) -> Vec<bool> {
                 }
                 Op::Unary(_) | Op::Binary(_) | Op::Detach | Op::Expand { .. } | Op::Reshape { .. } => {
                     inputs.iter().all(|v| {
-                        is_uniform(graph, *v) || symmetric[v.idx()] && graph.shape(*v).ends_with(&[rows, cols])
+                        is_uniform(graph, *v)
+                            || symmetric[v.idx()] && graph.shape(*v).ends_with(&[rows, cols])
                     })
                 }
                 _ => false,

@@ -81,7 +81,7 @@ fn train(lab: &Path, num_threads: usize, lr: f64, stop: &AtomicBool) -> Result<R
         checkpoint_every: Duration::ZERO,
         eval_every_steps: Some(7),
         keep_checkpoints: true,
-        peak_flops: 1e11,
+        peak_flops: &|| 1e11,
         stop,
         report: &|_| (),
     };
@@ -200,7 +200,7 @@ fn a_budget_of_endless_steps_is_refused_before_anything_is_written() {
         checkpoint_every: Duration::ZERO,
         eval_every_steps: None,
         keep_checkpoints: false,
-        peak_flops: 1e11,
+        peak_flops: &|| 1e11,
         stop: &stop,
         report: &|_| (),
     };

@@ -91,12 +91,13 @@ fn train(lab: &Path, asked: Asked, how: &How) -> Result<RunRecord, Failure> {
     }
     let num_threads = num_threads(how.threads);
     let progress = Progress::new(how.quiet, &manifest);
+    let peak = std::cell::OnceCell::new();
     let options = TrainOptions {
         num_threads,
         checkpoint_every: CHECKPOINT_EVERY,
         eval_every_steps: (!how.score_only).then(|| eval_every(&manifest)),
         keep_checkpoints: !how.score_only,
-        peak_flops: peak_flops(num_threads),
+        peak_flops: &|| *peak.get_or_init(|| peak_flops(num_threads)),
         stop: &stop,
         report: &|at| progress.show(at),
     };
