@@ -5,6 +5,8 @@
 //! number of threads, the other dimensions, or where the element lies (up to four rows against a
 //! transposed matrix excepted: `few.rs`). It refuses k = 0 and to allocate.
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod amx;
 pub(crate) mod bf16;
 mod few;
 pub(crate) mod pack;
@@ -264,6 +266,10 @@ unsafe fn multiply(
             #[cfg(target_arch = "x86_64")]
             (Isa::Avx512, Precision::F32) => multiply_with::<tile::Avx512>(pool, scratch, product),
             #[cfg(target_arch = "x86_64")]
+            (Isa::Avx512, Precision::Bf16) if amx::is_available() => {
+                multiply_with::<amx::Amx>(pool, scratch, product);
+            }
+            #[cfg(target_arch = "x86_64")]
             (Isa::Avx512, Precision::Bf16) if super::has_bf16() => {
                 multiply_with::<bf16::Avx512Bf16>(pool, scratch, product);
             }
@@ -386,7 +392,7 @@ impl Block {
 
     /// Whether A is packed row by row: a conversion alone, where its terms of k lie together.
     fn packs_a_rows<T: Tile>(&self) -> bool {
-        T::PER_SLOT > 1 && self.product.a_col == 1
+        T::READS_ROWS || T::PER_SLOT > 1 && self.product.a_col == 1
     }
 
     /// Slots of packed A for each of its rows; rows that are packed as such start on cache lines that
@@ -438,11 +444,10 @@ impl Block {
         let a = a.wrapping_add(m0 * a_row + self.k0 * a_col);
         let rows = ROW_BLOCK.min(dims.m - m0);
         if self.packs_a_rows::<T>() {
-            for (i, row) in dst.chunks_exact_mut(self.a_stride::<T>()).take(rows).enumerate() {
-                // SAFETY: the row lies inside A, and has room for its slots.
-                unsafe { T::pack_row(row.as_mut_ptr(), a.wrapping_add(i * a_row), self.k) };
-            }
-            return;
+            let stride = self.a_stride::<T>();
+            assert!(dst.len() >= rows * stride);
+            // SAFETY: the rows lie inside A, and have room for their slots.
+            return unsafe { T::pack_rows(dst.as_mut_ptr(), stride, a, a_col, a_row, self.k, rows) };
         }
         // SAFETY: the rows lie inside A.
         unsafe { pack_a::<T>(dst, a, a_row, a_col, rows, self.k) };
@@ -453,6 +458,8 @@ impl Block {
         let Product { a, a_row, a_col, b_row, c, c_row, dims, store, .. } = self.product;
         let rows = ROW_BLOCK.min(dims.m - m0);
         let slots = self.slots::<T>();
+        // SAFETY: the instruction set was checked.
+        unsafe { T::begin() };
         for panel in panels {
             let (b, b_row) = if self.reads_b {
                 (self.b_at::<T>(panel), b_row)
@@ -483,6 +490,8 @@ impl Block {
                 unsafe { T::run(T::ROWS.min(rows - i), self.panel_cols::<T>(panel), args) };
             }
         }
+        // SAFETY: begun above.
+        unsafe { T::end() };
     }
 }
 
