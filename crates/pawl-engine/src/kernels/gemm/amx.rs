@@ -17,8 +17,10 @@ use std::sync::OnceLock;
 const HEIGHT: usize = 16;
 /// Slots, or float32, of a row of a tile register.
 const WIDTH: usize = 16;
-/// Rows and columns of C in four registers, two by two.
-const SIDE: usize = 2 * HEIGHT;
+/// Columns of C in two registers side by side.
+const COLS: usize = 2 * WIDTH;
+/// The most rows of C, in two registers.
+const ROWS_MAX: usize = 2 * HEIGHT;
 
 /// Whether this machine has AMX for bfloat16, and the system lets this process use it; asks once.
 pub(crate) fn is_available() -> bool {
@@ -53,12 +55,12 @@ fn is_permitted() -> bool {
     false
 }
 
-/// 32 x 32 of C in four registers, two of A, two of B.
-pub(crate) struct Amx;
+/// `HIGH` by two registers of C, `HIGH` of A, two of B. Two high is the fastest: each operand is used twice.
+pub(crate) struct Amx<const HIGH: usize>;
 
-impl Tile for Amx {
-    const ROWS: usize = SIDE;
-    const COLS: usize = SIDE;
+impl<const HIGH: usize> Tile for Amx<HIGH> {
+    const ROWS: usize = HIGH * HEIGHT;
+    const COLS: usize = COLS;
     const PER_SLOT: usize = 2;
     const CONVERTS: bool = true;
     const READS_ROWS: bool = true;
@@ -69,17 +71,17 @@ impl Tile for Amx {
     }
 
     unsafe fn end() {
-        // SAFETY: the promise of the caller. Without tiles in use, switching threads saves none.
-        unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
+        // SAFETY: the promise of the caller.
+        unsafe { release() };
     }
 
     unsafe fn run(rows: usize, cols: usize, args: TileArgs) {
         // SAFETY: the promise of the caller.
         unsafe {
-            if rows == SIDE && cols == SIDE {
-                product(rows, cols, args);
+            if rows.is_multiple_of(HEIGHT) && cols.is_multiple_of(WIDTH) {
+                product::<HIGH>(rows, cols, args);
             } else {
-                part(rows, cols, args);
+                part::<HIGH>(rows, cols, args);
             }
         }
     }
@@ -149,76 +151,73 @@ unsafe fn configure() {
     }
 }
 
-/// Two registers side by side or one above the other: where each begins. Where only the first is needed it
-/// stands for both, and the second result is not used.
-fn two(first: *const f32, needed: usize, apart: usize) -> [*const f32; 2] {
-    [first, if needed > WIDTH { first.wrapping_add(apart) } else { first }]
+/// Gives the registers back, so that switching threads saves none.
+///
+/// # Safety
+/// AMX is available.
+unsafe fn release() {
+    // SAFETY: the promise of the caller.
+    unsafe { asm!("tilerelease", options(nostack, preserves_flags)) };
 }
 
-/// c (32, 32) = or += a (rows, k) * b (k, cols), of which the rows and columns past the edge are undefined.
-/// Rows of A up to a multiple of 16, and columns of B as well, are read.
+/// Where two registers side by side, or one above the other, begin. Where the first is enough it stands for
+/// both, and what comes of the second is not used.
+fn two(first: *const f32, len: usize, apart: usize) -> [*const f32; 2] {
+    [first, if len > WIDTH { first.wrapping_add(apart) } else { first }]
+}
+
+/// c (rows, cols) = or += a (rows, k) * b (k, cols), where rows and columns are filled up to multiples of 16 by
+/// what lies there.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn product(rows: usize, cols: usize, args: TileArgs) {
+unsafe fn product<const HIGH: usize>(rows: usize, cols: usize, args: TileArgs) {
     let TileArgs { k, a, a_row, b, b_row, c, c_row, add, .. } = args;
-    let a = two(a, rows, HEIGHT * a_row);
-    let b = two(b, cols, WIDTH);
     let whole = k / WIDTH;
     // SAFETY: the promise of the caller. Tiles keep their values between these blocks: compiled code has no
     // instruction that touches them.
     unsafe {
-        for r in 0..SIDE {
+        for r in 0..rows {
             _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(r * c_row).cast());
-            _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(r * c_row + WIDTH).cast());
+            _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(r * c_row + cols - 1).cast());
         }
-        load_c(c, c_row, add);
-        steps(whole, a, a_row, b, b_row);
+        clear();
+        if add {
+            load_c(rows, cols, c, c_row);
+        }
+        steps::<HIGH>(whole, two(a, rows, HEIGHT * a_row), a_row, two(b, cols, WIDTH), b_row);
         if !k.is_multiple_of(WIDTH) {
-            let args = TileArgs {
-                k: k % WIDTH,
-                a: a[0].wrapping_add(whole * WIDTH),
-                b: b[0].wrapping_add(whole * WIDTH * b_row),
-                ..args
-            };
-            last_step(rows, cols, args);
+            let (a, b) = (a.wrapping_add(whole * WIDTH), b.wrapping_add(whole * WIDTH * b_row));
+            last_step::<HIGH>(rows, cols, TileArgs { k: k % WIDTH, a, b, ..args });
         }
-        store_c(c, c_row);
+        store_c(rows, cols, c, c_row);
     }
 }
 
 /// A last step of fewer than 16 slots, through copies that are filled up with zeros.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn last_step(rows: usize, cols: usize, args: TileArgs) {
-    let (mut a, mut b) = ([0.0_f32; SIDE * WIDTH], [0.0_f32; WIDTH * SIDE]);
-    // SAFETY: `rows` rows of A have k slots, k rows of B `cols` columns; masked lanes are not touched.
+unsafe fn last_step<const HIGH: usize>(rows: usize, cols: usize, args: TileArgs) {
+    let (mut a, mut b) = ([0.0_f32; ROWS_MAX * WIDTH], [0.0_f32; WIDTH * COLS]);
+    // SAFETY: `rows` rows of A have k slots, k rows of B `cols` columns; the copies are whole registers.
     unsafe {
-        for r in 0..rows {
-            let row = _mm512_maskz_loadu_ps(lanes(args.k), args.a.wrapping_add(r * args.a_row));
-            _mm512_storeu_ps(a.as_mut_ptr().wrapping_add(r * WIDTH), row);
-        }
-        for p in 0..args.k {
-            for j in (0..cols).step_by(WIDTH) {
-                let mask = lanes(WIDTH.min(cols - j));
-                let row = _mm512_maskz_loadu_ps(mask, args.b.wrapping_add(p * args.b_row + j));
-                _mm512_storeu_ps(b.as_mut_ptr().wrapping_add(p * SIDE + j), row);
-            }
-        }
+        copy_part(a.as_mut_ptr(), WIDTH, args.a, args.a_row, rows, args.k);
+        copy_part(b.as_mut_ptr(), COLS, args.b, args.b_row, args.k, cols);
         let (a, b) = (two(a.as_ptr(), rows, HEIGHT * WIDTH), two(b.as_ptr(), cols, WIDTH));
-        steps(1, a, WIDTH, b, SIDE);
+        steps::<HIGH>(1, a, WIDTH, b, COLS);
     }
 }
 
-/// A tile at the edge of C, through a copy of it.
+/// A product whose edge cuts registers, through a copy of C.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn part(rows: usize, cols: usize, args: TileArgs) {
-    let mut copy = [0.0_f32; SIDE * SIDE];
-    let copy = copy.as_mut_ptr();
-    // SAFETY: C has `rows` rows of `cols` columns, the copy is a whole tile.
+unsafe fn part<const HIGH: usize>(rows: usize, cols: usize, args: TileArgs) {
+    let mut copy = [0.0_f32; ROWS_MAX * COLS];
+    let c = copy.as_mut_ptr();
+    let (all_rows, all_cols) = (rows.next_multiple_of(HEIGHT), cols.next_multiple_of(WIDTH));
+    // SAFETY: C has `rows` rows of `cols` columns, the copy is whole registers.
     unsafe {
         if args.add {
-            copy_part(copy, SIDE, args.c, args.c_row, rows, cols);
+            copy_part(c, COLS, args.c, args.c_row, rows, cols);
         }
-        product(rows, cols, TileArgs { c: copy, c_row: SIDE, ..args });
-        copy_part(args.c, args.c_row, copy, SIDE, rows, cols);
+        product::<HIGH>(all_rows, all_cols, TileArgs { c, c_row: COLS, ..args });
+        copy_part(args.c, args.c_row, c, COLS, rows, cols);
     }
 }
 
@@ -245,78 +244,120 @@ unsafe fn copy_part(
     }
 }
 
-/// Registers 0 to 3 become c (32, 32), or 0.
+/// The registers of C = 0
 #[inline(always)]
-unsafe fn load_c(c: *const f32, c_row: usize, add: bool) {
-    // SAFETY: the caller promises C where it is added to, and configured tiles.
-    unsafe {
-        if add {
-            asm!(
-                "tileloadd tmm0, [{upper} + {row}*1]",
-                "tileloadd tmm1, [{upper} + {row}*1 + 64]",
-                "tileloadd tmm2, [{lower} + {row}*1]",
-                "tileloadd tmm3, [{lower} + {row}*1 + 64]",
-                upper = in(reg) c, lower = in(reg) c.wrapping_add(HEIGHT * c_row), row = in(reg) 4 * c_row,
-                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                options(readonly, nostack, preserves_flags)
-            );
-        } else {
-            asm!(
-                "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
-                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                options(nomem, nostack, preserves_flags)
-            );
-        }
-    }
-}
-
-/// c (32, 32) = registers 0 to 3
-#[inline(always)]
-unsafe fn store_c(c: *mut f32, c_row: usize) {
-    // SAFETY: the caller promises C and configured tiles.
+unsafe fn clear() {
+    // SAFETY: the caller promises configured tiles.
     unsafe {
         asm!(
-            "tilestored [{upper} + {row}*1], tmm0",
-            "tilestored [{upper} + {row}*1 + 64], tmm1",
-            "tilestored [{lower} + {row}*1], tmm2",
-            "tilestored [{lower} + {row}*1 + 64], tmm3",
-            upper = in(reg) c, lower = in(reg) c.wrapping_add(HEIGHT * c_row), row = in(reg) 4 * c_row,
-            options(nostack, preserves_flags)
+            "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            options(nomem, nostack, preserves_flags)
         );
     }
 }
 
-/// Registers 0 to 3 += a (32, 16 num) * b (16 num, 32), in slots; `a` and `b` are both halves of each.
+/// Calls `$each!(register, address)` for the registers that hold c (rows, cols).
+macro_rules! each_of_c {
+    ($each:ident, $rows:expr, $cols:expr, $c:expr, $c_row:expr) => {
+        $each!("tmm0", $c, $c_row);
+        if $cols > WIDTH {
+            $each!("tmm1", $c.wrapping_add(WIDTH), $c_row);
+        }
+        if $rows > HEIGHT {
+            $each!("tmm2", $c.wrapping_add(HEIGHT * $c_row), $c_row);
+        }
+        if $rows > HEIGHT && $cols > WIDTH {
+            $each!("tmm3", $c.wrapping_add(HEIGHT * $c_row + WIDTH), $c_row);
+        }
+    };
+}
+
+/// The registers of C = c (rows, cols)
 #[inline(always)]
-unsafe fn steps(num: usize, a: [*const f32; 2], a_row: usize, b: [*const f32; 2], b_row: usize) {
+unsafe fn load_c(rows: usize, cols: usize, c: *const f32, c_row: usize) {
+    macro_rules! load {
+        ($tile:tt, $from:expr, $row:expr) => {
+            asm!(
+                concat!("tileloadd ", $tile, ", [{from} + {row}*1]"),
+                from = in(reg) $from, row = in(reg) 4 * $row, out($tile) _,
+                options(readonly, nostack, preserves_flags)
+            )
+        };
+    }
+    // SAFETY: the caller promises C and configured tiles.
+    unsafe {
+        each_of_c!(load, rows, cols, c, c_row);
+    }
+}
+
+/// c (rows, cols) = the registers of C
+#[inline(always)]
+unsafe fn store_c(rows: usize, cols: usize, c: *mut f32, c_row: usize) {
+    macro_rules! store {
+        ($tile:tt, $to:expr, $row:expr) => {
+            asm!(
+                concat!("tilestored [{to} + {row}*1], ", $tile),
+                to = in(reg) $to, row = in(reg) 4 * $row,
+                options(nostack, preserves_flags)
+            )
+        };
+    }
+    // SAFETY: the caller promises C and configured tiles.
+    unsafe {
+        each_of_c!(store, rows, cols, c, c_row);
+    }
+}
+
+/// The registers of C += a (16 HIGH, 16 num) * b (16 num, 32), in slots; `a` and `b` are both halves of each.
+#[inline(always)]
+unsafe fn steps<const HIGH: usize>(
+    num: usize,
+    a: [*const f32; 2],
+    a_row: usize,
+    b: [*const f32; 2],
+    b_row: usize,
+) {
     if num == 0 {
         return;
     }
+    /// One loop over the steps: the second line of registers is worked on by what `$lower` says.
+    macro_rules! loop_over_steps {
+        ($($lower:literal),*) => {
+            asm!(
+                "2:",
+                "tileloadd tmm4, [{upper} + {a_row}*1]",
+                "tileloadd tmm6, [{left} + {b_row}*1]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{right} + {b_row}*1]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                $($lower,)*
+                "add {upper}, 64",
+                "add {lower}, 64",
+                "add {left}, {b_step}",
+                "add {right}, {b_step}",
+                "dec {num}",
+                "jnz 2b",
+                upper = inout(reg) a[0] => _, lower = inout(reg) a[1] => _, a_row = in(reg) 4 * a_row,
+                left = inout(reg) b[0] => _, right = inout(reg) b[1] => _, b_row = in(reg) 4 * b_row,
+                b_step = in(reg) 4 * WIDTH * b_row, num = inout(reg) num => _,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(readonly, nostack)
+            )
+        };
+    }
     // SAFETY: the caller promises the operands and configured tiles.
     unsafe {
-        asm!(
-            "2:",
-            "tileloadd tmm4, [{upper} + {a_row}*1]",
-            "tileloadd tmm6, [{left} + {b_row}*1]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm7, [{right} + {b_row}*1]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tileloadd tmm5, [{lower} + {a_row}*1]",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "add {upper}, 64",
-            "add {lower}, 64",
-            "add {left}, {b_step}",
-            "add {right}, {b_step}",
-            "dec {num}",
-            "jnz 2b",
-            upper = inout(reg) a[0] => _, lower = inout(reg) a[1] => _, a_row = in(reg) 4 * a_row,
-            left = inout(reg) b[0] => _, right = inout(reg) b[1] => _, b_row = in(reg) 4 * b_row,
-            b_step = in(reg) 4 * WIDTH * b_row, num = inout(reg) num => _,
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-            options(readonly, nostack)
-        );
+        if HIGH == 1 {
+            loop_over_steps!();
+        } else {
+            loop_over_steps!(
+                "tileloadd tmm5, [{lower} + {a_row}*1]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7"
+            );
+        }
     }
 }
 
@@ -330,7 +371,7 @@ pub(crate) unsafe fn dot_products(steps: usize) -> usize {
     let slots = [f32::from_bits(0x3f00_3f00); HEIGHT * WIDTH];
     // SAFETY: the promise of the caller; the tiles that are loaded are as large as the slots.
     unsafe {
-        Amx::begin();
+        configure();
         asm!(
             "tileloadd tmm4, [{slots} + {row}*1]",
             "tileloadd tmm5, [{slots} + {row}*1]",
@@ -345,7 +386,7 @@ pub(crate) unsafe fn dot_products(steps: usize) -> usize {
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _, out("tmm4") _, out("tmm5") _,
             options(readonly, nostack)
         );
-        Amx::end();
+        release();
     }
     2 * steps.max(1) * PRODUCTS * HEIGHT * WIDTH * 2 * WIDTH
 }

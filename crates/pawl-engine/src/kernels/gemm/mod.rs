@@ -267,7 +267,7 @@ unsafe fn multiply(
             (Isa::Avx512, Precision::F32) => multiply_with::<tile::Avx512>(pool, scratch, product),
             #[cfg(target_arch = "x86_64")]
             (Isa::Avx512, Precision::Bf16) if amx::is_available() => {
-                multiply_with::<amx::Amx>(pool, scratch, product);
+                multiply_with::<amx::Amx<2>>(pool, scratch, product);
             }
             #[cfg(target_arch = "x86_64")]
             (Isa::Avx512, Precision::Bf16) if super::has_bf16() => {
