@@ -5,6 +5,8 @@
 //! processor time, added over threads, and every limit is the best and the median of several short windows.
 
 use crate::buffer::Buffer;
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::gemm::amx;
 use crate::kernels::{Isa, has_bf16, lanes};
 use crate::pool::{Pool, SharedMut};
 use crate::profile::thread_seconds;
@@ -40,9 +42,14 @@ pub fn float32(pool: &Pool, isa: Isa, effort: Effort) -> Rate {
     arithmetic(pool, effort, |steps| multiply_adds(isa, steps))
 }
 
-/// The same for dot products of pairs of bfloat16 added to float32, four FLOPs a lane; `None` where the machine
-/// has no such instruction.
+/// The same for dot products of bfloat16 added to float32, by the fastest instruction of this machine: AMX, or
+/// pairs in AVX-512; `None` where it has neither.
 pub fn bfloat16(pool: &Pool, effort: Effort) -> Option<Rate> {
+    #[cfg(target_arch = "x86_64")]
+    if amx::is_available() {
+        // SAFETY: it is there.
+        return Some(arithmetic(pool, effort, |steps| unsafe { amx::dot_products(steps) }));
+    }
     #[cfg(target_arch = "x86_64")]
     if has_bf16() && Isa::Avx512.is_available() {
         // SAFETY: both sets are there.

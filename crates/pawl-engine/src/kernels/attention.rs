@@ -14,6 +14,8 @@ mod pack;
 mod scratch;
 mod weights;
 
+#[cfg(target_arch = "x86_64")]
+use super::gemm::amx;
 use super::gemm::bf16::{self, Rounded};
 use super::gemm::tile::{self, Portable, Tile, TileArgs};
 use super::lanes::LANES;
@@ -61,6 +63,11 @@ macro_rules! with_tile {
             #[cfg(target_arch = "x86_64")]
             (Isa::Avx512, Precision::F32) => {
                 type $tile = tile::Avx512;
+                $call
+            }
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx512, Precision::Bf16) if amx::is_available() => {
+                type $tile = amx::Amx<1>;
                 $call
             }
             #[cfg(target_arch = "x86_64")]

@@ -26,7 +26,7 @@ pub enum Precision {
     Bf16,
 }
 
-/// Whether this machine multiplies bfloat16 in hardware (AVX-512-BF16).
+/// Whether this machine multiplies bfloat16 in hardware (AVX-512-BF16, without which AMX is not used either).
 pub fn has_bf16() -> bool {
     #[cfg(target_arch = "x86_64")]
     let has = is_x86_feature_detected!("avx512bf16");

@@ -4,7 +4,7 @@
 //! and dk as they lie, and the left operand of the product that gives dq when walked down the columns.
 
 use super::pack::{pack_columns, pack_panels, pack_rows};
-use super::scratch::{KEY_BLOCK, QUERY_CHUNK, QUERY_STRIDE};
+use super::scratch::{KEY_BLOCK, KEY_SLOTS, QUERY_CHUNK, QUERY_STRIDE};
 use super::weights::{row_deltas, softmax_strip_backward};
 use super::{Ahead, Grads, Head, Saved, Scratch, Strip, chunks, clip, parts};
 use crate::kernels::Isa;
@@ -28,6 +28,7 @@ impl Backward<'_> {
         let (k, v) = (&saved.k[head.kv_at(0)..], &saved.v[head.kv_at(0)..]);
         // SAFETY: the promise of the caller; scratch was cut for these sizes.
         unsafe {
+            T::begin();
             pack_columns::<T>(self.scratch.columns[2], k, head.kv_row(), seq_len, head_dim);
             for h in head.query_heads() {
                 self.pack_queries::<T>(head, h, saved);
@@ -56,6 +57,7 @@ impl Backward<'_> {
                     }
                 }
             }
+            T::end();
         }
     }
 
@@ -83,7 +85,7 @@ impl Backward<'_> {
         let head_dim = head.dims.head_dim;
         let Scratch { panels, columns, rows, strips: [scores, dscores], block, stats } = &mut self.scratch;
         let at = r * head_dim.div_ceil(T::PER_SLOT);
-        let block = &mut block[r / T::PER_SLOT * QUERY_STRIDE..];
+        let block = &mut block[r / T::PER_SLOT * block_strides::<T>().1..];
         // Where tiles read float32, gradients of scores are made where the product for dq reads them.
         let (dscores, slots) = if T::CONVERTS { (&mut **dscores, Some(block)) } else { (block, None) };
         let (peaks, deltas) = (&stats[0][strip.col0..], &stats[1][strip.col0..]);
@@ -109,8 +111,13 @@ impl Backward<'_> {
             if let Some(slots) = slots {
                 // Lanes are queries, terms keys: as the product for dq reads them.
                 let (margin, rows) = (strip.margin(QUERY_STRIDE), strip.num_rows);
-                let (to, from) = (slots[margin.start..].as_mut_ptr(), dscores[margin.start..].as_ptr());
-                T::pack(to, QUERY_STRIDE, from, QUERY_STRIDE, 1, rows, margin.len());
+                let to = slots[margin.start * block_strides::<T>().0..].as_mut_ptr();
+                let from = dscores[margin.start..].as_ptr();
+                if T::READS_ROWS {
+                    T::pack_rows(to, KEY_SLOTS, from, QUERY_STRIDE, 1, rows, margin.len());
+                } else {
+                    T::pack(to, QUERY_STRIDE, from, QUERY_STRIDE, 1, rows, margin.len());
+                }
             }
             for (i, (weights, to)) in
                 [(&mut **scores, &self.grads.dv), (dscores, &self.grads.dk)].into_iter().enumerate()
@@ -149,13 +156,14 @@ impl Backward<'_> {
         }
         let (slot, width) = (seen.start / T::PER_SLOT, T::COLS.min(head_dim));
         let column_len = seq_len.div_ceil(T::PER_SLOT) * width;
+        let (a_row, a_col) = block_strides::<T>();
         for (column, col) in (0..head_dim).step_by(width).enumerate() {
             let b = column * column_len + (keys.start / T::PER_SLOT + slot) * width;
             let args = TileArgs {
                 k: seen.end.div_ceil(T::PER_SLOT) - slot,
-                a: self.scratch.block[slot * QUERY_STRIDE + queries.start - from..].as_ptr(),
-                a_row: 1,
-                a_col: QUERY_STRIDE,
+                a: self.scratch.block[slot * a_col + (queries.start - from) * a_row..].as_ptr(),
+                a_row,
+                a_col,
                 b: self.scratch.columns[2][b..].as_ptr(),
                 b_row: width,
                 c: self.grads.dq.as_ptr().wrapping_add(head.q_at(queries.start, h) + col),
@@ -167,6 +175,11 @@ impl Backward<'_> {
             unsafe { T::run(queries.len(), width.min(head_dim - col), args) };
         }
     }
+}
+
+/// From one query to the next, and from one slot of keys to the next, in a block of gradients of scores.
+fn block_strides<T: Tile>() -> (usize, usize) {
+    if T::READS_ROWS { (KEY_SLOTS, 1) } else { (1, QUERY_STRIDE) }
 }
 
 /// Whether a window hides the first block of keys from some queries, so that it cannot be what sets dq.

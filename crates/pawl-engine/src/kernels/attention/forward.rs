@@ -33,11 +33,13 @@ impl Forward<'_> {
         unsafe {
             pack_panels::<T>(self.scratch.panels[0], k, head.kv_row(), seq_len, head_dim);
             pack_columns::<T>(self.scratch.columns[0], v, head.kv_row(), seq_len, head_dim);
+            T::begin();
             for h in head.query_heads() {
                 for queries in parts(0..seq_len, QUERY_BLOCK) {
                     self.block::<T>(head, h, queries, q);
                 }
             }
+            T::end();
         }
     }
 

@@ -5,7 +5,7 @@ use crate::kernels::lanes::LANES;
 
 /// Queries whose strips share a chunk of keys before the next one; a multiple of every tile's rows.
 pub(super) const QUERY_BLOCK: usize = 96;
-/// Keys of a strip in the forward pass: 12 x 512 scores (24 KiB) stay in the first-level cache. Up to this
+/// Keys of a strip in the forward pass: 12 x 512 scores (24 KiB; 16 x 512 with AMX, 32 KiB of 48) stay in the first-level cache. Up to this
 /// many keys a row is finished at once.
 pub(super) const KEY_CHUNK: usize = 512;
 /// Keys whose strips share a chunk of queries in the backward pass; a multiple of every tile's rows and of
@@ -17,8 +17,10 @@ pub(super) const QUERY_CHUNK: usize = 256;
 /// Elements from one row of a strip to the next: not a power of two, or rows share sets of the cache.
 pub(super) const KEY_STRIDE: usize = KEY_CHUNK + LANES;
 pub(super) const QUERY_STRIDE: usize = QUERY_CHUNK + LANES;
+/// The same in slots of a block whose lines are queries, whole cache lines.
+pub(super) const KEY_SLOTS: usize = KEY_BLOCK / 2 + LANES;
 /// The most rows of a tile.
-pub(super) const ROWS_MAX: usize = 12;
+pub(super) const ROWS_MAX: usize = 16;
 
 /// A worker's memory, in layouts whose sizes hold for any tile. Panels are (T / COLS, D, COLS), columns
 /// (D / COLS, T, COLS), rows (.., D) without gaps: what a tile walks down must be contiguous, or it fills a
@@ -32,7 +34,8 @@ pub(super) struct Scratch<'a> {
     pub(super) rows: [&'a mut [f32]; 2],
     /// Forward scores; backward scores and their gradients.
     pub(super) strips: [&'a mut [f32]; 2],
-    /// Backward: gradients of the scores of a block of keys against a chunk of queries, keys first.
+    /// Backward: gradients of the scores of a block of keys against a chunk of queries, keys first; queries
+    /// first where a tile reads rows.
     pub(super) block: &'a mut [f32],
     /// Forward peaks, totals and factors of a block; backward peaks and deltas of a head.
     pub(super) stats: [&'a mut [f32]; 3],

@@ -53,7 +53,7 @@ pub(crate) use x86::Avx512Bf16;
 mod x86 {
     use super::{Tile, TileArgs};
     use crate::kernels::gemm::full::{self, avx512_tile};
-    use crate::kernels::gemm::tile::{lanes, transpose_16};
+    use crate::kernels::gemm::tile::{Avx512, lanes, transpose_16};
     use std::arch::x86_64::*;
     use std::mem::transmute;
 
@@ -101,6 +101,18 @@ mod x86 {
         unsafe fn pack_row(dst: *mut f32, src: *const f32, k: usize) {
             // SAFETY: the promise of the caller.
             unsafe { convert_row(dst, src, k) };
+        }
+
+        unsafe fn transpose(
+            rows: usize,
+            cols: usize,
+            src: *const f32,
+            src_row: usize,
+            dst: *mut f32,
+            dst_row: usize,
+        ) {
+            // SAFETY: the promise of the caller.
+            unsafe { Avx512::transpose(rows, cols, src, src_row, dst, dst_row) };
         }
     }
 

@@ -5,6 +5,8 @@
 //! number of threads, the other dimensions, or where the element lies (up to four rows against a
 //! transposed matrix excepted: `few.rs`). It refuses k = 0 and to allocate.
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod amx;
 pub(crate) mod bf16;
 mod few;
 #[cfg(target_arch = "x86_64")]
@@ -356,6 +358,8 @@ fn with_tile<W: WithTile>(isa: Isa, precision: Precision, work: W) -> W::Result 
         #[cfg(target_arch = "x86_64")]
         (Isa::Avx512, Precision::F32) => work.run::<tile::Avx512>(),
         #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512, Precision::Bf16) if amx::is_available() => work.run::<amx::Amx<2>>(),
+        #[cfg(target_arch = "x86_64")]
         (Isa::Avx512, Precision::Bf16) if super::has_bf16() => work.run::<bf16::Avx512Bf16>(),
         #[cfg(target_arch = "x86_64")]
         (Isa::Avx512, Precision::Bf16) => work.run::<Rounded<tile::Avx512>>(),
@@ -541,7 +545,7 @@ impl Block {
 
     /// Whether A is packed row by row: a conversion alone, where its terms of k lie together.
     fn packs_a_rows<T: Tile>(&self) -> bool {
-        T::PER_SLOT > 1 && self.product.a_col == 1
+        T::READS_ROWS || T::PER_SLOT > 1 && self.product.a_col == 1
     }
 
     /// Slots of packed A for each of its rows; rows that are packed as such start on cache lines that
@@ -593,11 +597,10 @@ impl Block {
         let a = a.wrapping_add(m0 * a_row + self.cut.k0 * a_col);
         let rows = ROW_BLOCK.min(dims.m - m0);
         if self.packs_a_rows::<T>() {
-            for (i, row) in dst.chunks_exact_mut(self.a_stride::<T>()).take(rows).enumerate() {
-                // SAFETY: the row lies inside A, and has room for its slots.
-                unsafe { T::pack_row(row.as_mut_ptr(), a.wrapping_add(i * a_row), self.cut.k) };
-            }
-            return;
+            let stride = self.a_stride::<T>();
+            assert!(dst.len() >= rows * stride);
+            // SAFETY: the rows lie inside A, and have room for their slots.
+            return unsafe { T::pack_rows(dst.as_mut_ptr(), stride, a, a_col, a_row, self.cut.k, rows) };
         }
         // SAFETY: the rows lie inside A.
         unsafe { pack_a::<T>(dst, a, a_row, a_col, rows, self.cut.k) };
@@ -608,6 +611,8 @@ impl Block {
         let Product { a, a_row, a_col, b_row, c, c_row, dims, store, .. } = self.product;
         let rows = ROW_BLOCK.min(dims.m - m0);
         let slots = self.slots::<T>();
+        // SAFETY: the instruction set was checked.
+        unsafe { T::begin() };
         for panel in panels {
             // Columns up to here are left to `mirror` in rows from here on.
             let computed_rows = match store {
@@ -643,6 +648,8 @@ impl Block {
                 unsafe { T::run(T::ROWS.min(rows - i), self.panel_cols::<T>(panel), args) };
             }
         }
+        // SAFETY: begun above.
+        unsafe { T::end() };
     }
 }
 

@@ -58,11 +58,21 @@ fn check_gemm_in(precision: Precision, dims: Dims, ta: bool, tb: bool, extra: us
     }
 }
 
+/// From less than a vector to more than a block of rows, whole tiles of every set among them.
+const SIZES: [(usize, usize, usize); 8] = [
+    (1, 1, 1),
+    (1, 70, 33),
+    (3, 1, 5),
+    (13, 33, 17),
+    (25, 64, 64),
+    (97, 129, 31),
+    (192, 96, 32),
+    (200, 47, 300),
+];
+
 #[test]
 fn products_of_odd_sizes_agree_with_the_definition() {
-    let sizes =
-        [(1, 1, 1), (1, 70, 33), (3, 1, 5), (13, 33, 17), (25, 64, 64), (97, 129, 31), (200, 47, 300)];
-    for (m, n, k) in sizes {
+    for (m, n, k) in SIZES {
         for (ta, tb) in [(false, false), (false, true), (true, false), (true, true)] {
             for extra in [0, 3] {
                 check_gemm(Dims { m, n, k }, ta, tb, extra, Store::Set);
@@ -106,22 +116,69 @@ fn general_strides_are_read_right() {
     }
 }
 
+/// The tiles that a machine with a better one does not choose, through the product and without a pool.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn bfloat16_tiles_that_are_not_chosen_agree_as_well() {
+    if Isa::Avx512.is_available() {
+        check_tile::<Rounded<tile::Avx512>>();
+    }
+    if Isa::Avx512.is_available() && crate::kernels::has_bf16() {
+        check_tile::<bf16::Avx512Bf16>();
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn check_tile<T: Tile>() {
+    for (m, n, k) in SIZES.into_iter().chain([(40, 70, 1600)]) {
+        for (ta, tb) in [(false, false), (false, true), (true, false)] {
+            let [a, b] = [(m * k, 1), (k * n, 2)]
+                .map(|(len, seed)| numbers(len, seed).into_iter().map(bf16::round).collect::<Vec<_>>());
+            let (a, b) = (strided(&a, m, k, ta, 0), strided(&b, k, n, tb, 0));
+            let dims = Dims { m, n, k };
+            let mut want = numbers(m * n, 3);
+            let mut got = want.clone();
+            reference(&mut want, n, a, b, dims, Store::Add);
+            let product = Product {
+                a: a.data.as_ptr(),
+                a_row: a.row,
+                a_col: a.col,
+                b: b.data.as_ptr(),
+                b_row: b.row,
+                b_col: b.col,
+                packed: std::ptr::null(),
+                c: got.as_mut_ptr(),
+                c_row: n,
+                dims,
+                store: Store::Add,
+            };
+            let mut scratch = vec![f32::NAN; gemm_scratch_len(1, dims)];
+            // SAFETY: the caller has the instruction set; the vectors are as long as the product says.
+            unsafe { multiply_with::<T>(None, aligned(&mut scratch), product) };
+            check_close(&got, &want, TOLERANCE, &format!("{dims:?} ta {ta} tb {tb}"));
+        }
+    }
+}
+
 #[test]
 fn an_element_has_the_same_bits_in_any_matrix() {
-    let (a, b) = (numbers(50 * 600, 1), numbers(600 * 100, 2));
-    for isa in isas() {
+    let (a, b) = (numbers(50 * 1600, 1), numbers(1600 * 100, 2));
+    let ways = isas().into_iter().flat_map(|isa| [(isa, Precision::F32), (isa, Precision::Bf16)]);
+    // One block of k, with a tail, and more than one in either precision.
+    for ((isa, precision), k) in ways.flat_map(|way| [(way, 601), (way, 1600)]) {
         let pool = Pool::new(2);
         let run = |m: usize, n: usize| {
-            let dims = Dims { m, n, k: 600 };
+            let dims = Dims { m, n, k };
             let mut c = vec![0.0; m * n];
             let mut scratch = vec![0.0; gemm_scratch_len(2, dims)];
-            let (a, b) = (strided(&a, m, 600, false, 0), Strided { data: &b, row: 100, col: 1 });
-            gemm(&pool, isa, Precision::F32, &mut scratch, &mut c, n, a, b, dims, Store::Set);
+            let (a, b) = (strided(&a, m, k, false, 0), Strided { data: &b, row: 100, col: 1 });
+            gemm(&pool, isa, precision, &mut scratch, &mut c, n, a, b, dims, Store::Set);
             c
         };
         let (all, some) = (run(50, 100), run(5, 7));
         for i in 0..5 {
-            assert_eq!(all[i * 100..i * 100 + 7], some[i * 7..i * 7 + 7], "{isa:?} row {i}");
+            let what = format!("{isa:?} {precision:?} {k} terms, row {i}");
+            assert_eq!(all[i * 100..i * 100 + 7], some[i * 7..i * 7 + 7], "{what}");
         }
     }
 }
@@ -130,41 +187,39 @@ fn an_element_has_the_same_bits_in_any_matrix() {
 fn a_batch_is_its_products_one_by_one() {
     for (num, m, n, k) in [(1, 5, 6, 7), (5, 33, 17, 20), (40, 16, 16, 16), (3, 128, 128, 100)] {
         let dims = Dims { m, n, k };
-        let (a, b) = (numbers(num * m * k, 1), numbers(num * k * n, 2));
         for b_batch in [k * n, 0] {
             let batch = BatchStrides { a: m * k, b: b_batch, c: m * n + 3 };
-            let before = numbers(num * batch.c, 3);
-            let mut want = before.clone();
-            for i in 0..num {
-                let a = strided(&a[i * batch.a..], m, k, true, 0);
-                let b = strided(&b[i * batch.b..], k, n, false, 0);
-                reference(&mut want[i * batch.c..], n, a, b, dims, Store::Add);
-            }
-            for isa in isas() {
-                let what = format!("{isa:?} {num} of {dims:?}");
-                let got = same_bits(&what, |pool| {
-                    let mut c = before.clone();
-                    let mut scratch = vec![f32::NAN; gemm_batch_scratch_len(pool.num_threads(), dims)];
-                    let (a, b) = (strided(&a, m, k, true, 0), strided(&b, k, n, false, 0));
-                    gemm_batch(
-                        pool,
-                        isa,
-                        Precision::F32,
-                        &mut scratch,
-                        &mut c,
-                        n,
-                        a,
-                        b,
-                        dims,
-                        Store::Add,
-                        num,
-                        batch,
-                    );
-                    c
-                });
-                check_close(&got, &want, TOLERANCE, &what);
+            for precision in [Precision::F32, Precision::Bf16] {
+                check_batch(precision, num, dims, batch);
             }
         }
+    }
+}
+
+fn check_batch(precision: Precision, num: usize, dims: Dims, batch: BatchStrides) {
+    let Dims { m, n, k } = dims;
+    let (mut a, mut b) = (numbers(num * m * k, 1), numbers(num * k * n, 2));
+    if precision == Precision::Bf16 {
+        a.iter_mut().chain(&mut b).for_each(|x| *x = bf16::round(*x));
+    }
+    let before = numbers(num * batch.c, 3);
+    let mut want = before.clone();
+    for i in 0..num {
+        let a = strided(&a[i * batch.a..], m, k, true, 0);
+        let b = strided(&b[i * batch.b..], k, n, false, 0);
+        reference(&mut want[i * batch.c..], n, a, b, dims, Store::Add);
+    }
+    let (a, b) = (strided(&a, m, k, true, 0), strided(&b, k, n, false, 0));
+    for isa in isas() {
+        let what = format!("{isa:?} {precision:?} {num} of {dims:?}");
+        let got = same_bits(&what, |pool| {
+            let mut c = before.clone();
+            let mut scratch = vec![f32::NAN; gemm_batch_scratch_len(pool.num_threads(), dims)];
+            let store = Store::Add;
+            gemm_batch(pool, isa, precision, &mut scratch, &mut c, n, a, b, dims, store, num, batch);
+            c
+        });
+        check_close(&got, &want, TOLERANCE, &what);
     }
 }
 

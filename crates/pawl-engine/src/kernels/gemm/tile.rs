@@ -29,11 +29,27 @@ pub(crate) trait Tile {
     const PER_SLOT: usize = 1;
     /// Whether operands are changed by packing, so that none can be read where it lies.
     const CONVERTS: bool = false;
+    /// Whether the terms of k of a row of A must lie together.
+    const READS_ROWS: bool = false;
+
+    /// Prepares this thread for [`Tile::run`].
+    ///
+    /// # Safety
+    /// The instruction set is available.
+    unsafe fn begin() {}
+
+    /// Gives back what [`Tile::begin`] took.
+    ///
+    /// # Safety
+    /// As for [`Tile::begin`], which came before.
+    unsafe fn end() {}
 
     /// One tile of `rows <= ROWS` by `cols <= COLS`, both at least 1.
     ///
     /// # Safety
-    /// The instruction set is available and every element the arguments describe is in bounds.
+    /// The instruction set is available, [`Tile::begin`] was called, and every element the arguments describe
+    /// is in bounds. Of operands that a tile converts, lines may be read, though not used, as far as a whole
+    /// tile has them.
     unsafe fn run(rows: usize, cols: usize, args: TileArgs);
 
     /// dst[p * width + j] = src[p * step + j * lane] for p < k, j < lanes; `PER_SLOT` terms of k to a slot.
@@ -78,6 +94,26 @@ pub(crate) trait Tile {
     unsafe fn pack_row(dst: *mut f32, src: *const f32, k: usize) {
         // SAFETY: the promise of the caller.
         unsafe { Self::pack(dst, 1, src, 1, 0, k, 1) };
+    }
+
+    /// As [`Tile::pack`], but the slots of lane j lie together, from `dst[j * width]` on.
+    ///
+    /// # Safety
+    /// As for [`Tile::pack`]; `step` is 1 unless the tile [`Tile::READS_ROWS`].
+    unsafe fn pack_rows(
+        dst: *mut f32,
+        width: usize,
+        src: *const f32,
+        step: usize,
+        lane: usize,
+        k: usize,
+        lanes: usize,
+    ) {
+        assert!(step == 1, "terms of k lie {step} apart");
+        for j in 0..lanes {
+            // SAFETY: the promise of the caller.
+            unsafe { Self::pack_row(dst.add(j * width), src.add(j * lane), k) };
+        }
     }
 
     /// dst (cols, rows) = transpose of src (rows, cols), rows `src_row` and `dst_row` apart.
