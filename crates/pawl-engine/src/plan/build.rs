@@ -2,8 +2,10 @@
 //! order that respects dependencies.
 
 use super::fuse::{Fusion, Writer, root};
+use super::group::{Group, Groups};
 use super::memory;
 use super::rows::{self, Region};
+use super::schedule::{Unit, schedule};
 use super::simplify::merge_equal;
 use super::{Kernel, Loc, Output, Plan, Products, RopeTable, RowLoop, Step};
 use crate::exec::scratch_len;
@@ -12,7 +14,7 @@ use crate::kernels::gemm::Dims;
 use crate::kernels::map::{Axis, Operand, Pattern};
 use crate::kernels::sequence::rope_table;
 use pawl_graph::{DType, Graph, Instr, Op, Unary, ValueId};
-use std::collections::BinaryHeap;
+use std::collections::BTreeSet;
 
 pub(super) fn compile(
     graph: &Graph,
@@ -46,9 +48,11 @@ fn compile_part(
     let keep: Vec<ValueId> =
         values.iter().copied().chain(regions.iter().flat_map(|r| r.reads.iter().map(|(v, _)| *v))).collect();
     let fusion = Fusion::decide(&graph, &needed, &keep, &outside);
+    let groups = Groups::find(&graph, &needed, &fusion, &keep, &regions);
     let mut builder = Builder {
         graph: &graph,
-        fusion: &fusion,
+        inline: fusion.inline.clone(),
+        members: BTreeSet::new(),
         places: vec![None; graph.values.len()],
         lens: Vec::new(),
         steps: Vec::new(),
@@ -59,10 +63,11 @@ fn compile_part(
     for (input, buffer) in graph.inputs.iter().zip(inputs) {
         builder.places[input.value.idx()] = Some(Loc::Buffer { buffer: *buffer, offset: 0 });
     }
-    for unit in schedule(&graph, &needed, &regions) {
+    for unit in schedule(&graph, &needed, &fusion, &regions, &groups) {
         match unit {
             Unit::Instr(idx) => builder.instr(idx),
             Unit::Region(idx) => builder.region(&regions[idx]),
+            Unit::Group(idx) => builder.group(&groups.list[idx]),
         }
     }
     // Numbers and broadcasts are written out first: `finish` takes the last steps for the outputs.
@@ -75,58 +80,12 @@ fn compile_part(
     builder.finish(inputs, &outputs)
 }
 
-enum Unit {
-    Instr(usize),
-    Region(usize),
-}
-
-/// Needed instructions in dependency order, each region as one. The original order breaks ties, so that
-/// short-lived values stay short-lived.
-fn schedule(graph: &Graph, needed: &[bool], regions: &[Region]) -> Vec<Unit> {
-    let num = graph.instrs.len();
-    let mut unit_of: Vec<usize> = (0..num).collect();
-    for (k, region) in regions.iter().enumerate() {
-        region.instrs.iter().for_each(|idx| unit_of[*idx] = num + k);
-    }
-    let mut waits = vec![0usize; num + regions.len()];
-    let mut then: Vec<Vec<usize>> = vec![Vec::new(); num + regions.len()];
-    for idx in (0..num).filter(|idx| needed[*idx]) {
-        for input in &graph.instrs[idx].inputs {
-            let (from, to) = (unit_of[graph.values[input.idx()].instr], unit_of[idx]);
-            if from != to {
-                then[from].push(to);
-                waits[to] += 1;
-            }
-        }
-    }
-    let priority = |unit: usize| {
-        // A region runs as late as its first instruction of the backward pass would.
-        std::cmp::Reverse(if unit < num {
-            (unit, unit)
-        } else {
-            (*regions[unit - num].instrs.last().unwrap_or(&0), unit)
-        })
-    };
-    let mut ready: BinaryHeap<std::cmp::Reverse<(usize, usize)>> = (0..num + regions.len())
-        .filter(|u| waits[*u] == 0 && (*u >= num || (needed[*u] && unit_of[*u] == *u)))
-        .map(priority)
-        .collect();
-    let mut order = Vec::new();
-    while let Some(std::cmp::Reverse((_, unit))) = ready.pop() {
-        order.push(if unit < num { Unit::Instr(unit) } else { Unit::Region(unit - num) });
-        for next in &then[unit] {
-            waits[*next] -= 1;
-            if waits[*next] == 0 {
-                ready.push(priority(*next));
-            }
-        }
-    }
-    order
-}
-
 struct Builder<'a> {
     graph: &'a Graph,
-    fusion: &'a Fusion<'a>,
+    /// Values that the step at hand computes without storing them.
+    inline: Vec<bool>,
+    /// Values of the group at hand, in memory only once it has run.
+    members: BTreeSet<ValueId>,
     places: Vec<Option<Loc>>,
     lens: Vec<usize>,
     steps: Vec<Step>,
@@ -179,6 +138,9 @@ impl Builder<'_> {
     /// Makes sure that whatever the tree of `value` reads lies in memory.
     fn settle(&mut self, value: ValueId, is_root: bool) {
         let value = root(self.graph, value);
+        if !is_root && self.members.contains(&value) {
+            return;
+        }
         let instr = self.graph.producer(value);
         match &instr.op {
             Op::Const(_) => {}
@@ -190,7 +152,7 @@ impl Builder<'_> {
                     self.place(source);
                 }
             }
-            Op::Unary(_) | Op::Binary(_) if is_root || self.fusion.inline[value.idx()] => {
+            Op::Unary(_) | Op::Binary(_) if is_root || self.inline[value.idx()] => {
                 for input in instr.inputs.clone() {
                     if self.len(input) == self.len(value) {
                         self.settle(input, false);
@@ -207,6 +169,9 @@ impl Builder<'_> {
 
     fn settle_broadcast(&mut self, source: ValueId) {
         let source = root(self.graph, source);
+        if self.members.contains(&source) {
+            return;
+        }
         let instr = self.graph.producer(source);
         match &instr.op {
             Op::Const(_) => {}
@@ -223,7 +188,7 @@ impl Builder<'_> {
         let places = &self.places;
         let graph = self.graph;
         let place = |v: ValueId| places[v.idx()].expect("settled above");
-        let mut writer = Writer::new(graph, &self.fusion.inline);
+        let mut writer = Writer::new(graph, &self.inline);
         let instr = graph.producer(value);
         let operand = match &instr.op {
             Op::Unary(_) | Op::Binary(_) => writer.compute(value, &place),
@@ -235,6 +200,28 @@ impl Builder<'_> {
         let out = self.store(value);
         self.push(Kernel::Map { program, len }, reads, vec![out]);
         out
+    }
+
+    /// All values of a group in one map, those that are read elsewhere stored.
+    fn group(&mut self, group: &Group) {
+        self.members = group.values.iter().copied().collect();
+        group.values.iter().for_each(|value| self.settle(*value, true));
+        group.values.iter().for_each(|value| self.inline[value.idx()] = true);
+        let places = &self.places;
+        let place = |v: ValueId| places[v.idx()].expect("settled above");
+        let mut writer = Writer::new(self.graph, &self.inline);
+        for value in &group.values {
+            let operand = writer.operand(*value, &place);
+            if group.stored.contains(value) {
+                writer.program.outputs.push(operand);
+            }
+        }
+        let (program, reads) = (writer.program, writer.reads);
+        group.values.iter().for_each(|value| self.inline[value.idx()] = false);
+        self.members.clear();
+        let len = self.len(group.values[0]);
+        let writes = group.stored.iter().map(|value| self.store(*value)).collect();
+        self.push(Kernel::Map { program, len }, reads, writes);
     }
 
     fn instr(&mut self, idx: usize) {
@@ -253,7 +240,7 @@ impl Builder<'_> {
                 self.simple(Kernel::IntBinary { op: *op, axes }, &instr);
             }
             Op::Unary(_) | Op::Binary(_) => {
-                if !self.fusion.inline[out.idx()] {
+                if !self.inline[out.idx()] {
                     self.map_step(out);
                 }
             }
@@ -376,7 +363,7 @@ impl Builder<'_> {
         self.settle(from, false);
         let places = &self.places;
         let place = |v: ValueId| places[v.idx()].expect("settled above");
-        let mut writer = Writer::new(self.graph, &self.fusion.inline);
+        let mut writer = Writer::new(self.graph, &self.inline);
         let operand = writer.operand(from, &place);
         writer.program.outputs = vec![operand];
         let (program, reads) = (writer.program, writer.reads);

@@ -8,8 +8,10 @@
 
 mod build;
 mod fuse;
+mod group;
 mod memory;
 mod rows;
+mod schedule;
 mod simplify;
 
 use crate::kernels::Precision;
