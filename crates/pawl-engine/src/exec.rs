@@ -4,6 +4,7 @@ use crate::buffer::Buffer;
 use crate::kernels::attention::AttentionDims;
 use crate::kernels::gemm::{self, Dims, Strided};
 use crate::kernels::map;
+use crate::kernels::row_program::row_program;
 use crate::kernels::{self, Isa, Precision};
 use crate::plan::{Kernel, Loc, Output, Plan, Products, RopeTable, RowLoop, Step};
 use crate::pool::Pool;
@@ -146,6 +147,7 @@ fn run_plan(engine: &Engine, plan: &Plan, memory: Memory<'_>, round: usize) {
 pub(crate) fn scratch_len(kernel: &Kernel, num_threads: usize) -> usize {
     match kernel {
         Kernel::Map { program, .. } => num_threads * program.scratch_len(),
+        Kernel::Rows { program, .. } => num_threads * program.scratch_len(),
         Kernel::MapReduce { program, axis, .. } => map::map_reduce_scratch_len(num_threads, program, *axis),
         Kernel::Gemm(products) if products.batch == 1 => gemm::gemm_scratch_len(num_threads, products.dims),
         Kernel::Gemm(products) => gemm::gemm_batch_scratch_len(num_threads, products.dims),
@@ -255,6 +257,13 @@ fn run_step(engine: &Engine, plan: &Plan, step: &Step, memory: Memory<'_>, round
                     *axis,
                 );
             }
+        }
+        Kernel::Rows { program, rows } => {
+            let reads: Pointers = pointers(&step.reads, memory);
+            let writes: Pointers = pointers(&step.writes, memory);
+            let scratch = o.scratch().as_mut_ptr();
+            // SAFETY: planned operands, none overlapping.
+            unsafe { row_program(pool, isa, scratch, writes.mutable(), reads.constant(), program, *rows) };
         }
         Kernel::IntBinary { op, axes } => int_binary(*op, axes, &o),
         Kernel::Iota { n } => (0..).zip(o.write_ints(0, *n)).for_each(|(i, out)| *out = i),
@@ -499,6 +508,7 @@ fn row_kernel(engine: &Engine, tables: &[RopeTable], kernel: &Kernel, o: &Operan
             kernels::dropout::dropout(pool, isa, y, x, [key[0], key[1]], rate, stream);
         }
         Kernel::Map { .. }
+        | Kernel::Rows { .. }
         | Kernel::MapReduce { .. }
         | Kernel::IntBinary { .. }
         | Kernel::Iota { .. }

@@ -2,8 +2,9 @@
 //! order that respects dependencies.
 
 use super::fuse::{Fusion, Writer, root};
-use super::group::{Group, Groups};
+use super::group::{Form, Group, Groups};
 use super::memory;
+use super::row_writer::RowWriter;
 use super::rows::{self, Region};
 use super::schedule::{Unit, schedule};
 use super::simplify::merge_equal;
@@ -145,12 +146,7 @@ impl Builder<'_> {
         match &instr.op {
             Op::Const(_) => {}
             Op::Expand { .. } => {
-                let source = root(self.graph, instr.inputs[0]);
-                if self.len(source) == 1 || !matches!(self.graph.producer(source).op, Op::Expand { .. }) {
-                    self.settle_broadcast(source);
-                } else {
-                    self.place(source);
-                }
+                self.settle_broadcast(instr.inputs[0]);
             }
             Op::Unary(_) | Op::Binary(_) if is_root || self.inline[value.idx()] => {
                 for input in instr.inputs.clone() {
@@ -175,7 +171,9 @@ impl Builder<'_> {
         let instr = self.graph.producer(source);
         match &instr.op {
             Op::Const(_) => {}
-            Op::Expand { .. } if self.len(instr.inputs[0]) == 1 => self.settle_broadcast(instr.inputs[0]),
+            Op::Expand { .. } if [1, self.len(source)].contains(&self.len(instr.inputs[0])) => {
+                self.settle_broadcast(instr.inputs[0]);
+            }
             _ => {
                 self.place(source);
             }
@@ -202,26 +200,41 @@ impl Builder<'_> {
         out
     }
 
-    /// All values of a group in one map, those that are read elsewhere stored.
+    /// All values of a group in one kernel, those that are read elsewhere stored.
     fn group(&mut self, group: &Group) {
         self.members = group.values.iter().copied().collect();
-        group.values.iter().for_each(|value| self.settle(*value, true));
+        for value in &group.values {
+            match &self.graph.producer(*value).op {
+                Op::Unary(_) | Op::Binary(_) => self.settle(*value, true),
+                _ => {
+                    let inputs = self.graph.producer(*value).inputs.clone();
+                    inputs.into_iter().for_each(|input| self.settle(input, false));
+                }
+            }
+        }
         group.values.iter().for_each(|value| self.inline[value.idx()] = true);
         let places = &self.places;
         let place = |v: ValueId| places[v.idx()].expect("settled above");
-        let mut writer = Writer::new(self.graph, &self.inline);
-        for value in &group.values {
-            let operand = writer.operand(*value, &place);
-            if group.stored.contains(value) {
-                writer.program.outputs.push(operand);
+        let (kernel, reads) = match group.form {
+            Form::Flat { len, .. } => {
+                let mut writer = Writer::new(self.graph, &self.inline);
+                for value in &group.values {
+                    let operand = writer.operand(*value, &place);
+                    if group.stored.contains(value) {
+                        writer.program.outputs.push(operand);
+                    }
+                }
+                (Kernel::Map { program: writer.program, len }, writer.reads)
             }
-        }
-        let (program, reads) = (writer.program, writer.reads);
+            Form::Rows { rows, c } => {
+                let (program, reads) = RowWriter::write(self.graph, &self.inline, group, c, &place);
+                (Kernel::Rows { program, rows }, reads)
+            }
+        };
         group.values.iter().for_each(|value| self.inline[value.idx()] = false);
         self.members.clear();
-        let len = self.len(group.values[0]);
         let writes = group.stored.iter().map(|value| self.store(*value)).collect();
-        self.push(Kernel::Map { program, len }, reads, writes);
+        self.push(kernel, reads, writes);
     }
 
     fn instr(&mut self, idx: usize) {

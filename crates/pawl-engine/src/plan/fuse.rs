@@ -252,6 +252,9 @@ impl<'a> Writer<'a> {
             Op::Expand { .. } if self.graph.values[instr.inputs[0].idx()].len() == 1 => {
                 self.broadcast(instr.inputs[0], Pattern::Scalar, place)
             }
+            Op::Expand { .. } if self.len(instr.inputs[0]) == self.len(source) => {
+                self.broadcast(instr.inputs[0], pattern, place)
+            }
             _ => self.stored(source, pattern, place),
         }
     }

@@ -1,13 +1,15 @@
-//! Which stored elementwise values are computed by one map with several results: values of equal length of
-//! which one feeds another, or that read the same tensor. What only the group reads is then never stored,
-//! and what several of its values read is read once.
+//! Which stored values are computed by one kernel: elementwise values of equal length of which one feeds
+//! another, or that read the same tensor, as a map with several results; together with reductions and norms
+//! of the last axis, as a program over rows. What only the group reads is then never stored, and what several
+//! of its values read is read once.
 //!
 //! It refuses to merge what something outside would have to run between.
 
-use super::fuse::{Fusion, is_elementwise, root};
+use super::fuse::{Fusion, broadcast_pattern, is_elementwise, root};
 use super::rows::Region;
 use super::schedule::Units;
-use pawl_graph::{Graph, Op, ValueId};
+use crate::kernels::map::Pattern;
+use pawl_graph::{DType, Graph, Op, ValueId};
 use std::collections::BTreeSet;
 
 /// Instructions of a map with several results: more registers would leave the first-level cache.
@@ -20,9 +22,47 @@ const MAX_STORED: usize = 8;
 /// would lie in memory all the while.
 const MAX_DISTANCE: usize = 96;
 
-/// Elementwise values of equal length that one map computes.
+/// Widest row of a program over rows: a register is as wide.
+const MAX_ROW: usize = 4096;
+
+/// What the values of a group have in common.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Form {
+    /// All are elementwise and of `len` elements; `last` is their last axis, 0 where they differ.
+    Flat { len: usize, last: usize },
+    /// Each is (rows, c) or (rows, 1), c at least 2.
+    Rows { rows: usize, c: usize },
+}
+
+impl Form {
+    /// The form of a group of both kinds of values.
+    fn with(self, other: Form) -> Option<Form> {
+        match (self, other) {
+            (Form::Flat { len: a, last }, Form::Flat { len: b, last: other }) => {
+                (a == b).then_some(Form::Flat { len: a, last: if last == other { last } else { 0 } })
+            }
+            (Form::Rows { rows, c }, Form::Flat { len, last })
+            | (Form::Flat { len, last }, Form::Rows { rows, c }) => {
+                let fits = (len == rows * c && last == c) || (len == rows && last == 1);
+                fits.then_some(Form::Rows { rows, c })
+            }
+            (Form::Rows { .. }, Form::Rows { .. }) => (self == other).then_some(self),
+        }
+    }
+
+    /// Elements of its full-size values.
+    pub(super) fn len(self) -> usize {
+        match self {
+            Form::Flat { len, .. } => len,
+            Form::Rows { rows, c } => rows * c,
+        }
+    }
+}
+
+/// Values that one kernel computes.
 #[derive(Debug, PartialEq)]
 pub(super) struct Group {
+    pub(super) form: Form,
     /// In dependency order.
     pub(super) values: Vec<ValueId>,
     /// Those of them that something outside reads.
@@ -77,10 +117,31 @@ struct Finder<'a> {
     members: Vec<Vec<usize>>,
     /// Names of the groups of several instructions.
     large: BTreeSet<usize>,
-    /// Tensors in memory that each candidate reads.
+    /// Form of each group by name.
+    forms: Vec<Option<Form>>,
+    /// Tensors that each candidate reads from memory, and those of other lengths among them with the pattern.
     reads: Vec<Vec<ValueId>>,
-    /// The instructions with a kernel that read what a candidate makes.
+    broadcasts: Vec<Vec<(ValueId, Pattern)>>,
+    /// The instructions with a kernel that read a value of a candidate.
     readers: Vec<Vec<usize>>,
+}
+
+/// The form of what one kernel of a group may compute, none for what is no candidate.
+fn form(graph: &Graph, idx: usize) -> Option<Form> {
+    let instr = &graph.instrs[idx];
+    let out = *instr.outputs.first()?;
+    if is_elementwise(graph, idx) {
+        let last = graph.shape(out).last().copied().unwrap_or(1);
+        return Some(Form::Flat { len: graph.values[out.idx()].len(), last });
+    }
+    let shape = instr.inputs.first().map(|v| graph.shape(*v))?;
+    let takes_rows = match instr.op {
+        Op::Reduce { axis, .. } => axis + 1 == shape.len() && graph.dtype(out) == DType::F32,
+        Op::RmsNorm { .. } | Op::RmsNormBackward => true,
+        _ => false,
+    };
+    let (c, len) = (*shape.last()?, shape.iter().product::<usize>());
+    (takes_rows && (2..=MAX_ROW).contains(&c)).then_some(Form::Rows { rows: len / c, c })
 }
 
 impl<'a> Finder<'a> {
@@ -94,14 +155,17 @@ impl<'a> Finder<'a> {
         let units = Units::new(graph, needed, fusion, regions);
         let num = graph.instrs.len();
         let mut then: Vec<Vec<usize>> = vec![Vec::new(); num];
-        let (mut members, mut readers) = (vec![Vec::new(); num], vec![Vec::new(); num]);
+        let (mut members, mut forms) = (vec![Vec::new(); num], vec![None; num]);
+        let mut readers = vec![Vec::new(); graph.values.len()];
         for idx in (0..num).filter(|idx| needed[*idx]) {
             if units.of[idx] != idx || !fusion.is_transparent(idx) {
                 units.sources[idx].iter().for_each(|source| then[*source].push(idx));
             }
-            if units.of[idx] == idx && is_elementwise(graph, idx) && !fusion.is_transparent(idx) {
-                members[idx].push(idx);
-                readers[idx] = fusion.readers(graph.instrs[idx].outputs[0]);
+            if units.of[idx] == idx && !fusion.is_transparent(idx) && form(graph, idx).is_some() {
+                (members[idx], forms[idx]) = (vec![idx], form(graph, idx));
+                for out in &graph.instrs[idx].outputs {
+                    readers[out.idx()] = fusion.readers(*out);
+                }
             }
         }
         let mut finder = Finder {
@@ -113,15 +177,17 @@ impl<'a> Finder<'a> {
             kept: keep.iter().map(|v| broadcast_root(graph, *v)).collect(),
             members,
             large: BTreeSet::new(),
+            forms,
             reads: vec![Vec::new(); num],
+            broadcasts: vec![Vec::new(); num],
             readers,
         };
         for idx in (0..num).filter(|idx| !finder.members[*idx].is_empty()).collect::<Vec<usize>>() {
-            let mut reads = Vec::new();
-            finder.collect_reads(finder.out(idx), true, &mut reads);
+            let (mut reads, mut broadcasts) = (Vec::new(), Vec::new());
+            finder.collect_reads(idx, &mut reads, &mut broadcasts);
             reads.sort_unstable();
             reads.dedup();
-            finder.reads[idx] = reads;
+            (finder.reads[idx], finder.broadcasts[idx]) = (reads, broadcasts);
         }
         finder
     }
@@ -135,27 +201,35 @@ impl<'a> Finder<'a> {
         self.graph.values[value.idx()].len()
     }
 
-    fn out(&self, idx: usize) -> ValueId {
-        self.graph.instrs[idx].outputs[0]
-    }
-
-    /// Appends the values in memory that the tree of a value reads.
-    fn collect_reads(&self, value: ValueId, is_root: bool, reads: &mut Vec<ValueId>) {
-        let value = root(self.graph, value);
-        let idx = self.graph.values[value.idx()].instr;
-        if !is_root && !self.fusion.is_transparent(idx) {
-            return reads.push(value);
-        }
-        for input in &self.graph.instrs[idx].inputs {
-            self.collect_reads(*input, false, reads);
+    /// Appends what the tree of an instruction reads from memory.
+    fn collect_reads(&self, idx: usize, reads: &mut Vec<ValueId>, broadcasts: &mut Vec<(ValueId, Pattern)>) {
+        let instr = &self.graph.instrs[idx];
+        let shape = self.graph.shape(instr.outputs[0]);
+        for input in &instr.inputs {
+            let value = root(self.graph, *input);
+            let source = self.graph.values[value.idx()].instr;
+            if self.fusion.is_transparent(source) {
+                self.collect_reads(source, reads, broadcasts);
+            } else {
+                reads.push(value);
+            }
+            if form(self.graph, idx).is_none_or(|f| f.len() != self.len(value)) {
+                // The shape that broadcasts is the one before its elements are seen as another shape.
+                let pattern = broadcast_pattern(shape, self.graph.shape(*input));
+                if pattern != Pattern::Full {
+                    broadcasts.push((broadcast_root(self.graph, value), pattern));
+                }
+            }
         }
     }
 
     /// Values that feed one another.
     fn merge_chains(&mut self) {
         for idx in 0..self.graph.instrs.len() {
-            for reader in self.readers[idx].clone() {
-                self.merge(idx, reader);
+            for out in &self.graph.instrs[idx].outputs {
+                for reader in self.readers[out.idx()].clone() {
+                    self.merge(idx, reader);
+                }
             }
         }
     }
@@ -164,8 +238,9 @@ impl<'a> Finder<'a> {
     fn merge_neighbours(&mut self) {
         let mut last_reader: Vec<Option<usize>> = vec![None; self.graph.values.len()];
         for idx in 0..self.graph.instrs.len() {
+            let Some(form) = form(self.graph, idx) else { continue };
             for value in self.reads[idx].clone() {
-                if self.len(value) != self.len(self.out(idx)) {
+                if self.len(value) != form.len() {
                     continue;
                 }
                 if let Some(before) = last_reader[value.idx()].replace(idx) {
@@ -175,42 +250,69 @@ impl<'a> Finder<'a> {
         }
     }
 
-    /// Makes one group of those of two instructions, if that is a map of fair size that can be scheduled.
+    /// Makes one group of those of two instructions, if that is a kernel of fair size that can be scheduled.
     fn merge(&mut self, a: usize, b: usize) {
-        let is_candidate = |idx: usize| self.members.get(self.units.of[idx]).is_some_and(|m| !m.is_empty());
-        if !is_candidate(a) || !is_candidate(b) || a.abs_diff(b) > MAX_DISTANCE {
-            return;
-        }
         let (first, second) = (self.units.of[a], self.units.of[b]);
-        if first == second || self.len(self.out(a)) != self.len(self.out(b)) {
+        let form_of = |name: usize| self.forms.get(name).copied().flatten();
+        let (Some(one), Some(other)) = (form_of(first), form_of(second)) else { return };
+        let Some(form) = one.with(other) else { return };
+        if first == second || a.abs_diff(b) > MAX_DISTANCE {
             return;
         }
         let mut both = [&self.members[first][..], &self.members[second][..]].concat();
         both.sort_unstable();
-        if self.is_small(&both) && !self.is_between(first, second) {
+        if self.is_small(&both) && self.reads_by_row(&both, form) && !self.is_between(first, second) {
             both.iter().for_each(|idx| self.units.of[*idx] = first);
             self.members[second].clear();
             self.members[first] = both;
+            (self.forms[first], self.forms[second]) = (Some(form), None);
             self.large.remove(&second);
             self.large.insert(first);
         }
     }
 
     fn is_small(&self, instrs: &[usize]) -> bool {
-        let size: usize = instrs.iter().map(|idx| self.fusion.size[self.out(*idx).idx()]).sum();
+        let size = |idx: &usize| self.fusion.size[self.graph.instrs[*idx].outputs[0].idx()].max(1);
         let mut reads: Vec<ValueId> =
             instrs.iter().flat_map(|idx| self.reads[*idx].iter().copied()).collect();
         reads.sort_unstable();
         reads.dedup();
-        reads.retain(|value| instrs.binary_search(&self.graph.values[value.idx()].instr).is_err());
-        let stored = instrs.iter().filter(|idx| self.is_stored(**idx, instrs)).count();
-        size <= MAX_INSTRS && reads.len() <= MAX_READS && stored <= MAX_STORED
+        reads.retain(|value| !self.is_made_by(*value, instrs));
+        instrs.iter().map(size).sum::<usize>() <= MAX_INSTRS
+            && reads.len() <= MAX_READS
+            && self.stored(instrs).count() <= MAX_STORED
     }
 
-    /// Whether something outside `instrs` reads what instruction `idx` makes.
-    fn is_stored(&self, idx: usize, instrs: &[usize]) -> bool {
-        self.kept.contains(&self.out(idx))
-            || self.readers[idx].iter().any(|reader| instrs.binary_search(reader).is_err())
+    fn is_made_by(&self, value: ValueId, instrs: &[usize]) -> bool {
+        instrs.binary_search(&self.graph.values[value.idx()].instr).is_ok()
+    }
+
+    /// Whether a group of this form reads each value that it makes element by element or row by row.
+    fn reads_by_row(&self, instrs: &[usize], form: Form) -> bool {
+        let fits = |value: ValueId, pattern: &Pattern| match form {
+            Form::Flat { .. } => false,
+            Form::Rows { rows, c } => {
+                self.len(value) == rows
+                    && match pattern {
+                        Pattern::Row { n } => *n == c,
+                        Pattern::Scalar => rows == 1,
+                        Pattern::Full | Pattern::Last { .. } | Pattern::Strided(_) => false,
+                    }
+            }
+        };
+        let broadcasts = instrs.iter().flat_map(|idx| &self.broadcasts[*idx]);
+        broadcasts
+            .filter(|(value, _)| self.is_made_by(*value, instrs))
+            .all(|(value, pattern)| fits(*value, pattern))
+    }
+
+    /// The values made by `instrs` that something else reads.
+    fn stored<'b>(&'b self, instrs: &'b [usize]) -> impl Iterator<Item = ValueId> + 'b {
+        let outputs = instrs.iter().flat_map(|idx| self.graph.instrs[*idx].outputs.iter().copied());
+        outputs.filter(|value| {
+            self.kept.contains(value)
+                || self.readers[value.idx()].iter().any(|reader| instrs.binary_search(reader).is_err())
+        })
     }
 
     /// Whether something waits for one of two groups while the other waits for it.
@@ -265,10 +367,9 @@ impl<'a> Finder<'a> {
 
     fn group(&self, name: usize) -> Group {
         let instrs = &self.members[name];
-        let values = instrs.iter().map(|idx| self.out(*idx)).collect();
-        let stored =
-            instrs.iter().filter(|idx| self.is_stored(**idx, instrs)).map(|idx| self.out(*idx)).collect();
-        Group { values, stored }
+        let values = instrs.iter().flat_map(|idx| self.graph.instrs[*idx].outputs.iter().copied()).collect();
+        let form = self.forms[name].expect("a group keeps its form under its name");
+        Group { form, values, stored: self.stored(instrs).collect() }
     }
 }
 

@@ -10,6 +10,7 @@ mod build;
 mod fuse;
 mod group;
 mod memory;
+mod row_writer;
 mod rows;
 mod schedule;
 mod simplify;
@@ -17,6 +18,7 @@ mod simplify;
 use crate::kernels::Precision;
 use crate::kernels::gemm::Dims;
 use crate::kernels::map::{Axis, MapProgram};
+use crate::kernels::row_program::RowProgram;
 use pawl_graph::{Binary, Graph, Mask, Reduction, ValueId};
 
 /// Where a tensor lies, in elements of four bytes.
@@ -68,6 +70,10 @@ pub(crate) enum Kernel {
         program: MapProgram,
         kind: Reduction,
         axis: Axis,
+    },
+    Rows {
+        program: RowProgram,
+        rows: usize,
     },
     /// Integer arithmetic; extents with the strides of both operands.
     IntBinary {
@@ -182,6 +188,15 @@ impl Kernel {
                     axis.outer,
                     axis.n,
                     axis.inner
+                )
+            }
+            Kernel::Rows { program, rows } => {
+                format!(
+                    "rows of {} operations, {} inputs, {} outputs, {rows} x {}",
+                    program.instrs.len(),
+                    program.inputs.len(),
+                    program.outputs.len(),
+                    program.c
                 )
             }
             Kernel::Gemm(p) => {
