@@ -4,6 +4,7 @@ use crate::buffer::Buffer;
 use crate::kernels::attention::AttentionDims;
 use crate::kernels::gemm::{self, Dims, Strided};
 use crate::kernels::map;
+use crate::kernels::row_program::row_program;
 use crate::kernels::{self, Isa, Precision};
 use crate::plan::{Kernel, Loc, Output, Plan, Products, RopeTable, RowLoop, Step, Target};
 use crate::pool::{Pool, SharedMut};
@@ -199,6 +200,7 @@ fn timed_step(hands: Hands<'_>, plan: &Plan, step: &Step, memory: Memory<'_>, ro
 pub(crate) fn scratch_len(kernel: &Kernel, num_threads: usize) -> usize {
     match kernel {
         Kernel::Map { program, .. } => num_threads * program.scratch_len(),
+        Kernel::Rows { program, .. } => num_threads * program.scratch_len(),
         Kernel::MapReduce { program, axis, .. } => map::map_reduce_scratch_len(num_threads, program, *axis),
         Kernel::Gemm(products) if products.batch == 1 => gemm::gemm_scratch_len(num_threads, products.dims),
         Kernel::Gemm(products) => gemm::gemm_batch_scratch_len(num_threads, products.dims),
@@ -308,6 +310,13 @@ fn run_step(hands: Hands<'_>, plan: &Plan, step: &Step, memory: Memory<'_>, roun
                     *axis,
                 );
             }
+        }
+        Kernel::Rows { program, rows } => {
+            let reads: Pointers = pointers(&step.reads, memory);
+            let writes: Pointers = pointers(&step.writes, memory);
+            let scratch = o.scratch().as_mut_ptr();
+            // SAFETY: planned operands, none overlapping.
+            unsafe { row_program(pool, isa, scratch, writes.mutable(), reads.constant(), program, *rows) };
         }
         Kernel::IntBinary { op, axes } => int_binary(*op, axes, &o),
         Kernel::Iota { n } => (0..).zip(o.write_ints(0, *n)).for_each(|(i, out)| *out = i),
@@ -557,6 +566,7 @@ fn row_kernel(hands: Hands<'_>, tables: &[RopeTable], kernel: &Kernel, o: &Opera
             kernels::dropout::dropout(pool, isa, y, x, [key[0], key[1]], rate, stream);
         }
         Kernel::Map { .. }
+        | Kernel::Rows { .. }
         | Kernel::MapReduce { .. }
         | Kernel::IntBinary { .. }
         | Kernel::Iota { .. }

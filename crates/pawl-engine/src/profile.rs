@@ -2,6 +2,7 @@
 //! roofline. It refuses to know what a program is for: its user divides a step into sections.
 
 use crate::kernels::map::{Axis, MapProgram, Pattern};
+use crate::kernels::row_program::{RowInstr, RowProgram};
 use crate::plan::Kernel;
 use pawl_graph::visible_pairs;
 use std::collections::BTreeMap;
@@ -18,7 +19,7 @@ pub enum Group {
     Attention,
     /// Root mean square norms.
     Norms,
-    /// Fused maps and reductions.
+    /// Fused maps, reductions and programs over rows, norms within them included.
     Elementwise,
     /// The loss over the vocabulary.
     CrossEntropy,
@@ -133,7 +134,9 @@ fn group(kernel: &Kernel) -> Group {
         Kernel::Gemm(_) | Kernel::Pack { .. } => Group::Products,
         Kernel::Attention { .. } | Kernel::AttentionBackward { .. } => Group::Attention,
         Kernel::RmsNorm { .. } | Kernel::RmsNormBackward { .. } => Group::Norms,
-        Kernel::Map { .. } | Kernel::MapReduce { .. } | Kernel::Accumulate { .. } => Group::Elementwise,
+        Kernel::Map { .. } | Kernel::Rows { .. } | Kernel::MapReduce { .. } | Kernel::Accumulate { .. } => {
+            Group::Elementwise
+        }
         Kernel::CrossEntropy { .. } | Kernel::CrossEntropyBackward { .. } => Group::CrossEntropy,
         Kernel::IntBinary { .. }
         | Kernel::Iota { .. }
@@ -162,6 +165,7 @@ pub(crate) fn work(kernel: &Kernel) -> (f64, f64) {
             let moved = read_len(program, *len) + (program.outputs.len() * len) as f64;
             floats((program.instrs.len() * len) as f64, moved)
         }
+        Kernel::Rows { program, rows } => row_work(program, *rows),
         Kernel::MapReduce { program, axis, .. } => {
             let Axis { outer, n, inner } = *axis;
             let len = outer * n * inner;
@@ -209,14 +213,32 @@ pub(crate) fn work(kernel: &Kernel) -> (f64, f64) {
 
 /// Distinct elements that a map of `len` elements reads.
 fn read_len(program: &MapProgram, len: usize) -> f64 {
-    let read = |pattern: &Pattern| match pattern {
+    program.patterns.iter().map(|pattern| distinct(pattern, len) as f64).sum()
+}
+
+/// Distinct elements behind the first `len` of a pattern.
+fn distinct(pattern: &Pattern, len: usize) -> usize {
+    match pattern {
         Pattern::Full => len,
         Pattern::Scalar => 1,
         Pattern::Last { n } => *n,
         Pattern::Row { n } => len / n,
         Pattern::Strided(axes) => axes.iter().filter(|axis| axis.1 != 0).map(|axis| axis.0).product(),
+    }
+}
+
+/// Operations and bytes of a program over rows.
+fn row_work(program: &RowProgram, rows: usize) -> (f64, f64) {
+    let len = |wide: bool| if wide { rows * program.c } else { rows };
+    let flops = |(out, instr): &(usize, RowInstr)| match instr {
+        RowInstr::Unary(..) | RowInstr::Binary(..) => len(program.registers[*out]),
+        RowInstr::Reduce(..) => len(true),
+        RowInstr::RmsNorm(..) => 3 * len(true),
+        RowInstr::RmsNormBackward(..) => 5 * len(true),
     };
-    program.patterns.iter().map(|pattern| read(pattern) as f64).sum()
+    let read: usize = program.inputs.iter().map(|input| distinct(&input.pattern, len(input.wide))).sum();
+    let written: usize = program.outputs.iter().map(|k| len(program.registers[*k])).sum();
+    (program.instrs.iter().map(flops).sum::<usize>() as f64, 4.0 * (read + written) as f64)
 }
 
 #[cfg(test)]

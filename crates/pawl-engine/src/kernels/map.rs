@@ -80,20 +80,20 @@ impl MapProgram {
 
 /// A row of the tile: floats in memory, or one number for all of them.
 #[derive(Clone, Copy)]
-enum Row {
+pub(super) enum Row {
     Slice(*const f32),
     Number(f32),
 }
 
 #[derive(Clone, Copy)]
-struct Ptr(*mut f32);
+pub(super) struct Ptr(pub(super) *mut f32);
 // SAFETY: tasks write disjoint ranges and workers own disjoint scratch.
 unsafe impl Sync for Ptr {}
 // SAFETY: as above.
 unsafe impl Send for Ptr {}
 impl Ptr {
     /// The pointer `offset` floats on. Through `self`, so that closures capture the wrapper.
-    unsafe fn at(&self, offset: usize) -> *mut f32 {
+    pub(super) unsafe fn at(&self, offset: usize) -> *mut f32 {
         // SAFETY: the caller keeps offset inside the buffer.
         unsafe { self.0.add(offset) }
     }
@@ -166,7 +166,7 @@ const MAX_AXES: usize = 12;
 
 /// Writes a broadcast row out into `to` where it can neither be read in place nor as one number. Works by
 /// runs along the last axis: a division for each element would cost more than most programs.
-unsafe fn spread(pattern: &Pattern, data: *const f32, start: usize, len: usize, to: *mut f32) {
+pub(super) unsafe fn spread(pattern: &Pattern, data: *const f32, start: usize, len: usize, to: *mut f32) {
     // SAFETY: the caller promises that the pattern stays inside the data and `to` holds TILE floats.
     let to = unsafe { std::slice::from_raw_parts_mut(to, len) };
     match pattern {
@@ -229,7 +229,7 @@ unsafe fn spread_axes(axes: &[(usize, usize)], data: *const f32, start: usize, t
     }
 }
 
-unsafe fn input_row(
+pub(super) unsafe fn input_row(
     pattern: &Pattern,
     data: *const f32,
     start: usize,
@@ -457,7 +457,7 @@ unsafe fn reduce_line(
     sums[0]
 }
 
-fn identity(kind: Reduction) -> f32 {
+pub(super) fn identity(kind: Reduction) -> f32 {
     match kind {
         Reduction::Sum => 0.0,
         Reduction::Max => f32::NEG_INFINITY,
@@ -492,7 +492,7 @@ fn combine_all_body<const FMA: bool>(kind: Reduction, sums: &mut [f32], x: &[f32
     }
 }
 
-unsafe fn unary(isa: Isa, op: Unary, out: &mut [f32], x: Row) {
+pub(super) unsafe fn unary(isa: Isa, op: Unary, out: &mut [f32], x: Row) {
     match x {
         // SAFETY: the row covers `out` and does not overlap it.
         Row::Slice(x) => math::unary(isa, op, out, unsafe { std::slice::from_raw_parts(x, out.len()) }),
@@ -504,7 +504,7 @@ unsafe fn unary(isa: Isa, op: Unary, out: &mut [f32], x: Row) {
     }
 }
 
-unsafe fn binary(isa: Isa, op: Binary, out: &mut [f32], a: Row, b: Row) {
+pub(super) unsafe fn binary(isa: Isa, op: Binary, out: &mut [f32], a: Row, b: Row) {
     let n = out.len();
     // SAFETY: rows cover `out` and do not overlap it.
     let slice = |x: *const f32| unsafe { std::slice::from_raw_parts(x, n) };

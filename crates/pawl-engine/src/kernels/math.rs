@@ -68,13 +68,13 @@ fn binary_body<const FMA: bool>(op: Binary, out: &mut [f32], a: &[f32], b: &[f32
 }
 
 #[inline(always)]
-fn binary_right_body<const FMA: bool>(op: Binary, out: &mut [f32], a: &[f32], b: f32) {
+pub(super) fn binary_right_body<const FMA: bool>(op: Binary, out: &mut [f32], a: &[f32], b: f32) {
     assert_eq!(out.len(), a.len(), "lengths of {op:?}");
     choose(op, Pairs { out, a: |i| a[i], b: |_| b });
 }
 
 #[inline(always)]
-fn binary_left_body<const FMA: bool>(op: Binary, out: &mut [f32], a: f32, b: &[f32]) {
+pub(super) fn binary_left_body<const FMA: bool>(op: Binary, out: &mut [f32], a: f32, b: &[f32]) {
     assert_eq!(out.len(), b.len(), "lengths of {op:?}");
     choose(op, Pairs { out, a: |_| a, b: |i| b[i] });
 }

@@ -13,6 +13,7 @@ pub mod gemm;
 pub(crate) mod lanes;
 pub mod map;
 pub mod math;
+pub mod row_program;
 pub mod rows;
 pub mod sequence;
 

@@ -49,7 +49,7 @@ pub fn rmsnorm_forward(
 }
 
 per_isa! {
-    fn rmsnorm_rows(y: &mut [f32], rstd: &mut [f32], x: &[f32], c: usize, eps: f32) = rmsnorm_rows_body
+    pub(super) fn rmsnorm_rows(y: &mut [f32], rstd: &mut [f32], x: &[f32], c: usize, eps: f32) = rmsnorm_rows_body
 }
 
 #[inline(always)]
@@ -88,7 +88,7 @@ pub fn rmsnorm_backward(
 }
 
 per_isa! {
-    fn rmsnorm_rows_backward(dx: &mut [f32], dy: &[f32], x: &[f32], rstd: &[f32], c: usize) =
+    pub(super) fn rmsnorm_rows_backward(dx: &mut [f32], dy: &[f32], x: &[f32], rstd: &[f32], c: usize) =
         rmsnorm_rows_backward_body
 }
 

@@ -2,8 +2,11 @@
 //! order that respects dependencies.
 
 use super::fuse::{Fusion, Writer, root};
+use super::group::{Form, Group, Groups};
 use super::memory;
+use super::row_writer::RowWriter;
 use super::rows::{self, Region};
+use super::schedule::{Unit, schedule};
 use super::simplify::merge_equal;
 use super::symmetry::symmetric_values;
 use super::{Kernel, Loc, Output, Plan, Products, RopeTable, RowLoop, Step, Target};
@@ -12,7 +15,7 @@ use crate::kernels::gemm::{Dims, packed_right_len};
 use crate::kernels::map::{Axis, Operand, Pattern};
 use crate::kernels::sequence::rope_table;
 use pawl_graph::{DType, Graph, InputKind, Instr, Op, Unary, ValueId};
-use std::collections::BinaryHeap;
+use std::collections::BTreeSet;
 
 pub(super) fn compile(graph: &Graph, inputs: &[usize], outputs: &[Output], target: Target) -> Plan {
     compile_part(graph, inputs, outputs, target, None)
@@ -51,9 +54,11 @@ fn compile_part(
     let keep: Vec<ValueId> =
         values.iter().copied().chain(regions.iter().flat_map(|r| r.reads.iter().map(|(v, _)| *v))).collect();
     let fusion = Fusion::decide(&graph, &needed, &keep, &outside);
+    let groups = Groups::find(&graph, &needed, &fusion, &keep, &regions);
     let mut builder = Builder {
         graph: &graph,
-        fusion: &fusion,
+        inline: fusion.inline.clone(),
+        members: BTreeSet::new(),
         places: vec![None; graph.values.len()],
         lens: Vec::new(),
         steps: Vec::new(),
@@ -73,10 +78,11 @@ fn compile_part(
             builder.constant.push(*buffer);
         }
     }
-    for unit in schedule(&graph, &needed, &regions) {
+    for unit in schedule(&graph, &needed, &fusion, &regions, &groups) {
         match unit {
             Unit::Instr(idx) => builder.instr(idx),
             Unit::Region(idx) => builder.region(&regions[idx]),
+            Unit::Group(idx) => builder.group(&groups.list[idx]),
         }
     }
     // Numbers and broadcasts are written out first: `finish` takes the last steps for the outputs.
@@ -89,58 +95,12 @@ fn compile_part(
     builder.finish(inputs, &outputs)
 }
 
-enum Unit {
-    Instr(usize),
-    Region(usize),
-}
-
-/// Needed instructions in dependency order, each region as one. The original order breaks ties, so that
-/// short-lived values stay short-lived.
-fn schedule(graph: &Graph, needed: &[bool], regions: &[Region]) -> Vec<Unit> {
-    let num = graph.instrs.len();
-    let mut unit_of: Vec<usize> = (0..num).collect();
-    for (k, region) in regions.iter().enumerate() {
-        region.instrs.iter().for_each(|idx| unit_of[*idx] = num + k);
-    }
-    let mut waits = vec![0usize; num + regions.len()];
-    let mut then: Vec<Vec<usize>> = vec![Vec::new(); num + regions.len()];
-    for idx in (0..num).filter(|idx| needed[*idx]) {
-        for input in &graph.instrs[idx].inputs {
-            let (from, to) = (unit_of[graph.values[input.idx()].instr], unit_of[idx]);
-            if from != to {
-                then[from].push(to);
-                waits[to] += 1;
-            }
-        }
-    }
-    let priority = |unit: usize| {
-        // A region runs as late as its first instruction of the backward pass would.
-        std::cmp::Reverse(if unit < num {
-            (unit, unit)
-        } else {
-            (*regions[unit - num].instrs.last().unwrap_or(&0), unit)
-        })
-    };
-    let mut ready: BinaryHeap<std::cmp::Reverse<(usize, usize)>> = (0..num + regions.len())
-        .filter(|u| waits[*u] == 0 && (*u >= num || (needed[*u] && unit_of[*u] == *u)))
-        .map(priority)
-        .collect();
-    let mut order = Vec::new();
-    while let Some(std::cmp::Reverse((_, unit))) = ready.pop() {
-        order.push(if unit < num { Unit::Instr(unit) } else { Unit::Region(unit - num) });
-        for next in &then[unit] {
-            waits[*next] -= 1;
-            if waits[*next] == 0 {
-                ready.push(priority(*next));
-            }
-        }
-    }
-    order
-}
-
 struct Builder<'a> {
     graph: &'a Graph,
-    fusion: &'a Fusion<'a>,
+    /// Values that the step at hand computes without storing them.
+    inline: Vec<bool>,
+    /// Values of the group at hand, in memory only once it has run.
+    members: BTreeSet<ValueId>,
     places: Vec<Option<Loc>>,
     lens: Vec<usize>,
     steps: Vec<Step>,
@@ -202,18 +162,16 @@ impl Builder<'_> {
     /// Makes sure that whatever the tree of `value` reads lies in memory.
     fn settle(&mut self, value: ValueId, is_root: bool) {
         let value = root(self.graph, value);
+        if !is_root && self.members.contains(&value) {
+            return;
+        }
         let instr = self.graph.producer(value);
         match &instr.op {
             Op::Const(_) => {}
             Op::Expand { .. } => {
-                let source = root(self.graph, instr.inputs[0]);
-                if self.len(source) == 1 || !matches!(self.graph.producer(source).op, Op::Expand { .. }) {
-                    self.settle_broadcast(source);
-                } else {
-                    self.place(source);
-                }
+                self.settle_broadcast(instr.inputs[0]);
             }
-            Op::Unary(_) | Op::Binary(_) if is_root || self.fusion.inline[value.idx()] => {
+            Op::Unary(_) | Op::Binary(_) if is_root || self.inline[value.idx()] => {
                 for input in instr.inputs.clone() {
                     if self.len(input) == self.len(value) {
                         self.settle(input, false);
@@ -230,10 +188,15 @@ impl Builder<'_> {
 
     fn settle_broadcast(&mut self, source: ValueId) {
         let source = root(self.graph, source);
+        if self.members.contains(&source) {
+            return;
+        }
         let instr = self.graph.producer(source);
         match &instr.op {
             Op::Const(_) => {}
-            Op::Expand { .. } if self.len(instr.inputs[0]) == 1 => self.settle_broadcast(instr.inputs[0]),
+            Op::Expand { .. } if [1, self.len(source)].contains(&self.len(instr.inputs[0])) => {
+                self.settle_broadcast(instr.inputs[0]);
+            }
             _ => {
                 self.place(source);
             }
@@ -246,7 +209,7 @@ impl Builder<'_> {
         let places = &self.places;
         let graph = self.graph;
         let place = |v: ValueId| places[v.idx()].expect("settled above");
-        let mut writer = Writer::new(graph, &self.fusion.inline);
+        let mut writer = Writer::new(graph, &self.inline);
         let instr = graph.producer(value);
         let operand = match &instr.op {
             Op::Unary(_) | Op::Binary(_) => writer.compute(value, &place),
@@ -258,6 +221,43 @@ impl Builder<'_> {
         let out = self.store(value);
         self.push(Kernel::Map { program, len }, reads, vec![out]);
         out
+    }
+
+    /// All values of a group in one kernel, those that are read elsewhere stored.
+    fn group(&mut self, group: &Group) {
+        self.members = group.values.iter().copied().collect();
+        for value in &group.values {
+            match &self.graph.producer(*value).op {
+                Op::Unary(_) | Op::Binary(_) => self.settle(*value, true),
+                _ => {
+                    let inputs = self.graph.producer(*value).inputs.clone();
+                    inputs.into_iter().for_each(|input| self.settle(input, false));
+                }
+            }
+        }
+        group.values.iter().for_each(|value| self.inline[value.idx()] = true);
+        let places = &self.places;
+        let place = |v: ValueId| places[v.idx()].expect("settled above");
+        let (kernel, reads) = match group.form {
+            Form::Flat { len, .. } => {
+                let mut writer = Writer::new(self.graph, &self.inline);
+                for value in &group.values {
+                    let operand = writer.operand(*value, &place);
+                    if group.stored.contains(value) {
+                        writer.program.outputs.push(operand);
+                    }
+                }
+                (Kernel::Map { program: writer.program, len }, writer.reads)
+            }
+            Form::Rows { rows, c } => {
+                let (program, reads) = RowWriter::write(self.graph, &self.inline, group, c, &place);
+                (Kernel::Rows { program, rows }, reads)
+            }
+        };
+        group.values.iter().for_each(|value| self.inline[value.idx()] = false);
+        self.members.clear();
+        let writes = group.stored.iter().map(|value| self.store(*value)).collect();
+        self.push(kernel, reads, writes);
     }
 
     fn instr(&mut self, idx: usize) {
@@ -276,7 +276,7 @@ impl Builder<'_> {
                 self.simple(Kernel::IntBinary { op: *op, axes }, &instr);
             }
             Op::Unary(_) | Op::Binary(_) => {
-                if !self.fusion.inline[out.idx()] {
+                if !self.inline[out.idx()] {
                     self.map_step(out);
                 }
             }
@@ -399,7 +399,7 @@ impl Builder<'_> {
         self.settle(from, false);
         let places = &self.places;
         let place = |v: ValueId| places[v.idx()].expect("settled above");
-        let mut writer = Writer::new(self.graph, &self.fusion.inline);
+        let mut writer = Writer::new(self.graph, &self.inline);
         let operand = writer.operand(from, &place);
         writer.program.outputs = vec![operand];
         let (program, reads) = (writer.program, writer.reads);

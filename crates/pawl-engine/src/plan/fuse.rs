@@ -3,12 +3,14 @@
 
 use super::Loc;
 use crate::kernels::map::{MapInstr, MapProgram, Operand, Pattern};
-use pawl_graph::{DType, Graph, Op, Unary, ValueId};
+use pawl_graph::{Binary, DType, Graph, Instr, Op, Unary, ValueId};
 
 /// Instructions of the longest program that may still be inlined.
 const MAX_INLINE: usize = 24;
 /// Instructions that may be repeated in several consumers rather than stored.
 const MAX_REPEAT: usize = 3;
+/// What is so many times shorter than the result stays in the caches: a bias, a value a row.
+const SMALL: usize = 16;
 
 /// What the planner knows of a value's uses.
 pub(super) struct Fusion<'a> {
@@ -17,6 +19,8 @@ pub(super) struct Fusion<'a> {
     pub(super) consumers: Vec<Vec<usize>>,
     /// Values that are never stored.
     pub(super) inline: Vec<bool>,
+    /// Instructions of the tree that evaluates each elementwise value from what is stored.
+    pub(super) size: Vec<usize>,
 }
 
 /// Follows moves that leave every element where it is.
@@ -30,7 +34,7 @@ pub(super) fn root(graph: &Graph, mut value: ValueId) -> ValueId {
     }
 }
 
-fn is_elementwise(graph: &Graph, instr_idx: usize) -> bool {
+pub(super) fn is_elementwise(graph: &Graph, instr_idx: usize) -> bool {
     let instr = &graph.instrs[instr_idx];
     match instr.op {
         Op::Unary(unary) => unary != Unary::ToFloat,
@@ -40,10 +44,12 @@ fn is_elementwise(graph: &Graph, instr_idx: usize) -> bool {
 }
 
 /// Functions cheap enough to be evaluated again in a second consumer.
-fn is_cheap(op: &Op) -> bool {
-    match op {
+fn is_cheap(graph: &Graph, instr: &Instr) -> bool {
+    match instr.op {
         Op::Unary(Unary::Neg | Unary::Relu | Unary::Abs) => true,
-        Op::Binary(binary) => !matches!(binary, pawl_graph::Binary::Div | pawl_graph::Binary::Pow),
+        // One division takes about as long as it takes memory to deliver what it saves.
+        Op::Binary(Binary::Div) => matches!(graph.producer(root(graph, instr.inputs[1])).op, Op::Const(_)),
+        Op::Binary(binary) => binary != Binary::Pow,
         _ => false,
     }
 }
@@ -68,9 +74,9 @@ impl<'a> Fusion<'a> {
                 }
             }
         }
-        let mut fusion = Fusion { graph, consumers, inline: vec![false; graph.values.len()] };
-        // Instructions of a tree and stored operands it reads, by value.
-        let mut size = vec![0usize; graph.values.len()];
+        let num = graph.values.len();
+        let mut fusion = Fusion { graph, consumers, inline: vec![false; num], size: vec![0; num] };
+        // Stored operands that a tree reads, by value.
         let mut leaves = vec![0usize; graph.values.len()];
         let mut cheap = vec![false; graph.values.len()];
         for (idx, instr) in graph.instrs.iter().enumerate() {
@@ -78,27 +84,55 @@ impl<'a> Fusion<'a> {
                 continue;
             }
             let out = instr.outputs[0].idx();
-            (size[out], leaves[out], cheap[out]) = (1, 0, is_cheap(&instr.op));
+            let len = graph.values[out].len();
+            (fusion.size[out], leaves[out], cheap[out]) = (1, 0, is_cheap(graph, instr));
             for input in &instr.inputs {
                 let source = root(graph, *input).idx();
                 if fusion.inline[source] {
-                    size[out] += size[source];
+                    fusion.size[out] += fusion.size[source];
                     leaves[out] += leaves[source];
                     cheap[out] &= cheap[source];
-                } else if graph.values[source].len() > 1 {
+                } else if graph.values[source].len() > len / SMALL {
                     leaves[out] += 1;
                 }
             }
-            let repeatable = cheap[out] && size[out] <= MAX_REPEAT && leaves[out] <= 1;
+            let repeatable = cheap[out] && fusion.size[out] <= MAX_REPEAT && leaves[out] <= 1;
             let few = fusion.consumers[out].len() == 1 || repeatable;
             let kept = keep.iter().any(|v| root(graph, *v).idx() == out);
             fusion.inline[out] = few
                 && !kept
-                && size[out] <= MAX_INLINE
+                && fusion.size[out] <= MAX_INLINE
                 && !outside[idx]
                 && fusion.consumers[out].iter().all(|c| !outside[*c] && fusion.reads_in_order(*c, out));
         }
         fusion
+    }
+
+    /// The instructions with a kernel that read a value: moves of shape, broadcasts and values evaluated in
+    /// their consumer are seen through.
+    pub(super) fn readers(&self, value: ValueId) -> Vec<usize> {
+        let mut readers = Vec::new();
+        for idx in &self.consumers[value.idx()] {
+            let instr = &self.graph.instrs[*idx];
+            let out = instr.outputs[0];
+            if matches!(instr.op, Op::Expand { .. }) || self.inline[out.idx()] {
+                readers.extend(self.readers(out));
+            } else {
+                readers.push(*idx);
+            }
+        }
+        readers.sort_unstable();
+        readers.dedup();
+        readers
+    }
+
+    /// Whether an instruction has no kernel of its own: it is evaluated by whatever reads it.
+    pub(super) fn is_transparent(&self, idx: usize) -> bool {
+        let instr = &self.graph.instrs[idx];
+        match instr.op {
+            Op::Const(_) | Op::Expand { .. } | Op::Reshape { .. } | Op::Detach => true,
+            _ => self.inline[instr.outputs[0].idx()],
+        }
     }
 
     /// Whether instruction `consumer` reads element i of the value for its own element i.
@@ -155,12 +189,19 @@ impl<'a> Writer<'a> {
         Writer { graph, inline, program: MapProgram::default(), reads: Vec::new(), seen: Vec::new() }
     }
 
+    fn len(&self, value: ValueId) -> usize {
+        self.graph.values[value.idx()].len()
+    }
+
     /// The operand that yields `value` element by element, in the order of the value itself.
     pub(super) fn operand(&mut self, value: ValueId, place: &dyn Fn(ValueId) -> Loc) -> Operand {
         let value = root(self.graph, value);
         let instr = self.graph.producer(value);
         match &instr.op {
             Op::Const(number) => Operand::Const(*number),
+            Op::Expand { .. } if self.graph.values[instr.inputs[0].idx()].len() == self.len(value) => {
+                self.operand(instr.inputs[0], place)
+            }
             Op::Expand { shape } => {
                 let source = instr.inputs[0];
                 let pattern = broadcast_pattern(shape, self.graph.shape(source));
@@ -210,6 +251,9 @@ impl<'a> Writer<'a> {
             Op::Const(number) => Operand::Const(*number),
             Op::Expand { .. } if self.graph.values[instr.inputs[0].idx()].len() == 1 => {
                 self.broadcast(instr.inputs[0], Pattern::Scalar, place)
+            }
+            Op::Expand { .. } if self.len(instr.inputs[0]) == self.len(source) => {
+                self.broadcast(instr.inputs[0], pattern, place)
             }
             _ => self.stored(source, pattern, place),
         }

@@ -8,13 +8,17 @@
 
 mod build;
 mod fuse;
+mod group;
 mod memory;
+mod row_writer;
 mod rows;
+mod schedule;
 mod simplify;
 mod symmetry;
 
 use crate::kernels::gemm::Dims;
 use crate::kernels::map::{Axis, MapProgram};
+use crate::kernels::row_program::RowProgram;
 use crate::kernels::{Isa, Precision};
 use pawl_graph::{Binary, Graph, Mask, Reduction, ValueId};
 
@@ -74,6 +78,10 @@ pub(crate) enum Kernel {
         program: MapProgram,
         kind: Reduction,
         axis: Axis,
+    },
+    Rows {
+        program: RowProgram,
+        rows: usize,
     },
     /// Integer arithmetic; extents with the strides of both operands.
     IntBinary {
@@ -194,6 +202,15 @@ impl Kernel {
                     axis.outer,
                     axis.n,
                     axis.inner
+                )
+            }
+            Kernel::Rows { program, rows } => {
+                format!(
+                    "rows of {} operations, {} inputs, {} outputs, {rows} x {}",
+                    program.instrs.len(),
+                    program.inputs.len(),
+                    program.outputs.len(),
+                    program.c
                 )
             }
             Kernel::Gemm(p) => {

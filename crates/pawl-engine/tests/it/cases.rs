@@ -189,6 +189,40 @@ fn dropout() -> Case {
     m.finish("dropout", twice)
 }
 
+/// A LayerNorm after a residual sum, with learnt positions, a scale, a bias and a gate for each sequence.
+fn layer_norm([b, t, c]: [usize; 3]) -> Case {
+    let mut m = Maker::new();
+    let (x, y) = (m.param(&[b, t, c], 0.0), m.param(&[b, t, c], 0.3));
+    let (positions, gate) = (m.param(&[t, c], 0.0), m.param(&[b, 1, 1], 1.5));
+    let (scale, bias) = (m.param(&[c], 1.0), m.param(&[c], 0.0));
+    let moved = m.op(Op::Binary(Binary::Add), &[y, positions]);
+    let gated = m.op(Op::Binary(Binary::Mul), &[moved, gate]);
+    let sum = m.op(Op::Binary(Binary::Add), &[x, gated]);
+    let mean = m.op(Op::Reduce { kind: Reduction::Sum, axis: 2 }, &[sum]);
+    let mean = m.graph.scaled(mean, 1.0 / c as f32);
+    let centred = m.op(Op::Binary(Binary::Sub), &[sum, mean]);
+    let normed = m.op(Op::RmsNorm { eps: 0.1 }, &[centred]);
+    let scaled = m.op(Op::Binary(Binary::Mul), &[normed, scale]);
+    let out = m.op(Op::Binary(Binary::Add), &[scaled, bias]);
+    let both = m.op(Op::Binary(Binary::Add), &[out, sum]);
+    m.finish(&format!("layer norm {b} {t} {c}"), both)
+}
+
+/// Softmax as plain tensor code, and the sum of each row's logarithms.
+fn plain_softmax(rows: usize, c: usize) -> Case {
+    let mut m = Maker::new();
+    let x = m.param(&[rows, c], 0.0);
+    let peak = m.op(Op::Reduce { kind: Reduction::Max, axis: 1 }, &[x]);
+    let below = m.op(Op::Binary(Binary::Sub), &[x, peak]);
+    let e = m.op(Op::Unary(Unary::Exp), &[below]);
+    let sum = m.op(Op::Reduce { kind: Reduction::Sum, axis: 1 }, &[e]);
+    let share = m.op(Op::Binary(Binary::Div), &[e, sum]);
+    let wide = m.op(Op::Expand { shape: vec![rows, c] }, &[sum]);
+    let log = m.op(Op::Unary(Unary::Log), &[wide]);
+    let out = m.op(Op::Binary(Binary::Sub), &[share, log]);
+    m.finish(&format!("plain softmax {rows} {c}"), out)
+}
+
 /// Every case.
 pub(crate) fn all() -> Vec<Case> {
     let mut cases = Vec::new();
@@ -264,6 +298,12 @@ pub(crate) fn all() -> Vec<Case> {
         joined(),
         dropout(),
     ]);
+    for shape in [[2, 3, 5], [1, 1, 33], [3, 2, 1], [2, 5, 16], [1, 1, 1500]] {
+        cases.push(layer_norm(shape));
+    }
+    for (rows, c) in [(3, 7), (1, 2), (37, 30), (1, 1100)] {
+        cases.push(plain_softmax(rows, c));
+    }
     cases.extend([scan(false, 4), scan(true, 4), scan(false, 1)]);
     cases.push(unary("top_k is flat", Op::TopK { k: 2 }, &[3, 5], 0.0));
     cases.push(unary("detach is flat", Op::Detach, &[3], 0.0));
