@@ -45,7 +45,8 @@ impl Memory {
         let mut total = 0;
         let mut slot_at = Vec::new();
         for len in &program.slots {
-            let stride = len.next_multiple_of(LINE);
+            // An odd number of lines: rows a power of two apart would fall on the same few lines of a cache.
+            let stride = (len.div_ceil(LINE) | 1) * LINE;
             slot_at.push((total, stride));
             total += stride * max_lanes;
         }

@@ -77,7 +77,10 @@ fn multiply_panel<E: Element>(
             }
             // SAFETY: y holds N floats, and these columns belong to this task.
             let y = unsafe { std::slice::from_raw_parts_mut(y.add(columns.start), columns.len()) };
-            y.copy_from_slice(&sums[..columns.len()]);
+            match <&mut [f32; PANEL]>::try_from(&mut *y) {
+                Ok(y) => *y = *sums, // of known length: a few instructions
+                Err(_) => y.copy_from_slice(&sums[..columns.len()]),
+            }
         }
     }
 }
