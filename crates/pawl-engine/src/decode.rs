@@ -9,8 +9,9 @@ mod memory;
 
 use crate::buffer::Buffer;
 use crate::exec::{Engine, Program};
-pub use crate::kernels::decode::Weights;
-use crate::kernels::decode::{self, Panels, Past};
+use crate::kernels::decode::matrices::Matrices;
+pub use crate::kernels::decode::matrices::Weights;
+use crate::kernels::decode::{past, products};
 use crate::kernels::rows::softmax_forward;
 use crate::kernels::sequence::{rope, rope_table};
 use crate::plan::Output;
@@ -34,12 +35,11 @@ pub struct Decoding {
     /// What `frozen` runs, and its outputs.
     graph: Graph,
     constants: Vec<ValueId>,
-    weights: Weights,
     steps: Vec<Compiled>,
     /// First of the steps from which on nothing is remembered: done for wanted lanes alone.
     tail: usize,
-    panels: Vec<Panels>,
-    /// Constant, K, N and whether it is stored transposed, of each of `panels`.
+    matrices: Matrices,
+    /// Constant, K, N and whether it is stored transposed, of each of `matrices`.
     shapes: Vec<(usize, usize, usize, bool)>,
     /// Constants that are read other than as panels.
     kept: Vec<bool>,
@@ -64,7 +64,7 @@ enum Compiled {
     },
     Linear {
         x: Source,
-        panels: usize,
+        matrix: usize,
         rows: usize,
         out: usize,
     },
@@ -113,10 +113,12 @@ impl Decoding {
             frozen: Program::new(&program.graph, &inputs, &outputs, engine),
             graph: program.graph.clone(),
             constants: program.constants.clone(),
-            weights,
             steps,
             tail: program.steps.iter().rposition(remembers).map_or(0, |idx| idx + 1),
-            panels: Vec::new(),
+            matrices: Matrices::zeros(
+                &shapes.iter().map(|(_, k, n, _)| (*k, *n)).collect::<Vec<_>>(),
+                weights,
+            ),
             shapes,
             kept,
             memory: Memory::new(program, num_rows, max_lanes),
@@ -147,13 +149,9 @@ impl Decoding {
         buffers.extend(self.constants.iter().map(|value| Buffer::zeros(len(*value))));
         self.frozen.run(engine, &mut buffers, 0);
         let mut constants = buffers.split_off(num_inputs);
-        self.panels = self
-            .shapes
-            .iter()
-            .map(|(at, k, n, transposed)| {
-                Panels::pack(constants[*at].floats(), *k, *n, *transposed, self.weights)
-            })
-            .collect();
+        for (idx, (constant, _, _, transposed)) in self.shapes.iter().enumerate() {
+            self.matrices.set(idx, constants[*constant].floats(), *transposed);
+        }
         for (constant, kept) in constants.iter_mut().zip(&self.kept) {
             if !kept {
                 *constant = Buffer::default();
@@ -179,7 +177,7 @@ impl Decoding {
 
     /// Bytes of constant matrices that one run reads.
     pub fn weight_bytes(&self) -> usize {
-        self.panels.iter().map(Panels::bytes).sum()
+        self.matrices.bytes()
     }
 
     /// Bytes of states, of all sequences together.
@@ -219,8 +217,8 @@ impl Decoding {
                     unsafe { program.run_at(engine, &self.pointers) };
                 }
             }
-            Compiled::Linear { x, panels, rows, out } => {
-                let w = &self.panels[*panels];
+            Compiled::Linear { x, matrix, rows, out } => {
+                let w = self.matrices.get(*matrix);
                 let (k, n) = w.dims();
                 self.x.clear();
                 self.y.clear();
@@ -230,7 +228,7 @@ impl Decoding {
                     self.y.extend((0..*rows).map(|row| y.wrapping_add(row * n)));
                 }
                 // SAFETY: each lane holds `rows` rows of K and of N, the latter in a slot that nothing else reads now.
-                unsafe { decode::linear(engine.pool(), engine.isa(), &self.y, &self.x, w) };
+                unsafe { products::linear(engine.pool(), engine.isa(), &self.y, &self.x, w) };
             }
             Compiled::Rope { x, ahead, shape, cos, sin, inverse, out } => {
                 let [_, _, heads, d] = *shape;
@@ -294,11 +292,11 @@ fn compile(step: &Step, shapes: &mut Vec<(usize, usize, usize, bool)>, engine: &
         Step::Linear { x, weight, transposed, rows, k, n, out } => {
             let shape = (*weight, *k, *n, *transposed);
             let known = shapes.iter().position(|known| *known == shape);
-            let panels = known.unwrap_or_else(|| {
+            let matrix = known.unwrap_or_else(|| {
                 shapes.push(shape);
                 shapes.len() - 1
             });
-            Compiled::Linear { x: x.clone(), panels, rows: *rows, out: *out }
+            Compiled::Linear { x: x.clone(), matrix, rows: *rows, out: *out }
         }
         Step::Rope { x, ahead, positions, heads, head_dim, base, inverse, out } => {
             let len = positions * head_dim / 2;
@@ -325,7 +323,7 @@ fn other(engine: &Engine, memory: &mut Memory, scores: &mut Buffer, step: &Step)
                 // SAFETY: C floats each; the state belongs to the lane's sequence and the slot to the lane.
                 unsafe {
                     let h = memory.state(*state, lane, 0, *len);
-                    decode::advance_scan(isa, h, memory.read(a, lane, *len), memory.read(x, lane, *len));
+                    past::advance_scan(isa, h, memory.read(a, lane, *len), memory.read(x, lane, *len));
                     memory.write(*out, lane, *len).copy_from_slice(h);
                 }
             }
@@ -376,14 +374,15 @@ fn attention(engine: &Engine, memory: &Memory, scores: &mut Buffer, step: &Step)
     let State::Attention { positions, width } = memory.states[*state] else {
         unreachable!("the state of an attention")
     };
+    let head_len = positions * head_dim;
     for lane in 0..memory.lanes.len() {
         let p = memory.position_of(lane, 0, positions);
-        // SAFETY: (T, K, D) keys and as many values belong to the lane's sequence; k and v are (K, D).
+        // SAFETY: (K, T, D) keys and as many values belong to the lane's sequence; k and v are (K, D).
         unsafe {
-            memory.state(*state, lane, p * width, width).copy_from_slice(memory.read(k, lane, width));
-            memory
-                .state(*state, lane, (positions + p) * width, width)
-                .copy_from_slice(memory.read(v, lane, width));
+            let new = memory.read(k, lane, width).chunks_exact(*head_dim);
+            for (head, new) in new.chain(memory.read(v, lane, width).chunks_exact(*head_dim)).enumerate() {
+                memory.state(*state, lane, head * head_len + p * head_dim, *head_dim).copy_from_slice(new);
+            }
         }
     }
     let scores = crate::pool::SharedMut::new(scores.floats_mut());
@@ -392,15 +391,16 @@ fn attention(engine: &Engine, memory: &Memory, scores: &mut Buffer, step: &Step)
         let (memory, lane, head) = (memory.get(), task / heads, task % heads);
         let p = memory.position_of(lane, 0, positions);
         let first = p.saturating_sub(*window);
-        let offset = head / (heads / kv_heads) * head_dim;
+        let num = p + 1 - first;
+        let start = head / (heads / kv_heads) * head_len + first * head_dim;
         // SAFETY: keys and values are only read now; each task writes its own head, and a worker its own scores.
         unsafe {
-            let keys = memory.state(*state, lane, 0, positions * width);
-            let values = memory.state(*state, lane, positions * width, positions * width);
-            let past = Past { keys, values, stride: width, offset, first, num: p + 1 - first };
+            let keys = memory.state(*state, lane, start, num * head_dim);
+            let values = memory.state(*state, lane, kv_heads * head_len + start, num * head_dim);
             let q = &memory.read(q, lane, heads * head_dim)[head * head_dim..][..*head_dim];
             let out = std::slice::from_raw_parts_mut(memory.slot(*out, lane).add(head * head_dim), *head_dim);
-            decode::attend(engine.isa(), out, scores.part(worker * positions, positions), q, past, *scale);
+            let scores = scores.part(worker * positions, num);
+            past::attend(engine.isa(), out, scores, q, keys, values, *scale);
         }
     });
 }

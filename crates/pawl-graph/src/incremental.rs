@@ -63,7 +63,7 @@ pub enum State {
         /// Elements.
         len: usize,
     },
-    /// Keys and then values of an attention, (T, K, D) each.
+    /// Keys and then values of an attention, (K, T, D) each: what a head reads lies together.
     Attention {
         /// T.
         positions: usize,

@@ -4,8 +4,13 @@
 
 use crate::decode::{DecodeError, DecodeOptions, Decoder};
 use crate::model::{Model, ModelError, Scorer};
+use pawl_engine::Isa;
+use pawl_engine::kernels::rows::exp_from;
 use pawl_engine::philox::uniform;
 use pawl_graph::NotIncremental;
+
+/// Logits that are weighed at a time.
+const CHUNK: usize = 64;
 
 /// How tokens are drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -100,42 +105,65 @@ pub fn draw_token(logits: &[f32], settings: SamplerSettings, draw: u64) -> u32 {
 
 fn choose(logits: &[f32], settings: SamplerSettings, draw: u64) -> usize {
     assert!(!logits.is_empty(), "a vocabulary of no token");
-    let larger = |best: usize, i: usize| if logits[i].total_cmp(&logits[best]).is_gt() { i } else { best };
-    let top = (0..logits.len()).fold(0, larger);
     if settings.temperature <= 0.0 {
-        return top;
+        return largest(logits);
     }
     if settings.top_k == 0 || settings.top_k >= logits.len() {
-        return weighted(logits, 0..logits.len(), top, settings, draw);
+        return weighted(logits, settings, draw);
     }
     let mut kept: Vec<usize> = (0..logits.len()).collect();
     kept.select_nth_unstable_by(settings.top_k - 1, |a, b| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b)));
     kept.truncate(settings.top_k);
     kept.sort_unstable();
-    weighted(logits, kept.into_iter(), top, settings, draw)
+    let those: Vec<f32> = kept.iter().map(|i| logits[*i]).collect();
+    kept[weighted(&those, settings, draw)]
 }
 
-/// One of `kept`, by the softmax of its logits over the temperature.
-fn weighted(
-    logits: &[f32],
-    kept: impl Iterator<Item = usize> + Clone,
-    top: usize,
-    settings: SamplerSettings,
-    draw: u64,
-) -> usize {
-    let peak = f64::from(logits[top]);
-    let weight = |i: usize| ((f64::from(logits[i]) - peak) / f64::from(settings.temperature)).exp();
-    let total: f64 = kept.clone().map(weight).sum();
+/// The place of the largest, the first of equals.
+fn largest(logits: &[f32]) -> usize {
+    let larger = |best: usize, i: usize| if logits[i].total_cmp(&logits[best]).is_gt() { i } else { best };
+    (0..logits.len()).fold(0, larger)
+}
+
+/// All numbers combined, from `start`, in several chains at once.
+fn fold(x: &[f32], start: f32, combine: impl Fn(f32, f32) -> f32) -> f32 {
+    let (chunks, rest) = x.as_chunks::<16>();
+    let mut lanes = [start; 16];
+    for chunk in chunks {
+        lanes.iter_mut().zip(chunk).for_each(|(lane, x)| *lane = combine(*lane, *x));
+    }
+    lanes.iter().chain(rest).fold(start, |a, b| combine(a, *b))
+}
+
+/// One of the logits, by their softmax over the temperature. The chunk is found by its sum, then the place in it.
+fn weighted(logits: &[f32], settings: SamplerSettings, draw: u64) -> usize {
+    let peak = fold(logits, f32::NEG_INFINITY, f32::max);
+    let isa = Isa::detect();
+    let weigh = |part: &[f32]| {
+        let mut weights = [f32::NEG_INFINITY; CHUNK];
+        weights[..part.len()].copy_from_slice(part);
+        exp_from(isa, &mut weights, peak, 1.0 / settings.temperature);
+        let sum = f64::from(fold(&weights, 0.0, |a, b| a + b));
+        (weights, sum)
+    };
+    let total: f64 = logits.chunks(CHUNK).map(|part| weigh(part).1).sum();
     let key = [settings.seed as u32, (settings.seed >> 32) as u32];
     let mut left = f64::from(uniform(key, 1, draw)) * total;
-    for i in kept {
-        left -= weight(i);
-        if left < 0.0 {
-            return i;
+    for (chunk, part) in logits.chunks(CHUNK).enumerate() {
+        let (weights, sum) = weigh(part);
+        if left >= sum {
+            left -= sum;
+            continue;
+        }
+        for (i, weight) in weights[..part.len()].iter().enumerate() {
+            left -= f64::from(*weight);
+            if left < 0.0 {
+                return chunk * CHUNK + i;
+            }
         }
     }
     // Rounding has left a little of the whole: it belongs to the likeliest.
-    top
+    largest(logits)
 }
 
 #[cfg(test)]

@@ -28,9 +28,10 @@ pub(super) struct Memory {
     /// First float and floats a lane of each slot.
     slot_at: Vec<(usize, usize)>,
     pub(super) states: Vec<State>,
-    store: Vec<Buffer>,
-    /// Floats a sequence of each state.
-    strides: Vec<usize>,
+    /// Of all sequences, state after state: in one piece, so that it gets huge pages.
+    store: Buffer,
+    /// First float and floats a sequence of each state.
+    state_places: Vec<(usize, usize)>,
     /// Values that each ring holds.
     depths: Vec<usize>,
     max_lanes: usize,
@@ -44,7 +45,8 @@ impl Memory {
         let mut total = 0;
         let mut slot_at = Vec::new();
         for len in &program.slots {
-            let stride = len.next_multiple_of(LINE);
+            // An odd number of lines: rows a power of two apart would fall on the same few lines of a cache.
+            let stride = (len.div_ceil(LINE) | 1) * LINE;
             slot_at.push((total, stride));
             total += stride * max_lanes;
         }
@@ -57,8 +59,12 @@ impl Memory {
             State::Attention { positions, width } => 2 * positions * width,
             State::Latch { len } | State::Scan { len } => *len,
         };
-        let strides = program.states.iter().zip(&depths).map(len);
-        let strides: Vec<usize> = strides.map(|len| len.next_multiple_of(LINE)).collect();
+        let mut stored = 0;
+        let mut state_places = Vec::new();
+        for stride in program.states.iter().zip(&depths).map(len).map(|len| len.next_multiple_of(LINE)) {
+            state_places.push((stored, stride));
+            stored += stride * num_rows;
+        }
         let width = |value: &pawl_graph::ValueId| {
             program.graph.shape(*value).get(1..).map_or(1, |rest| rest.iter().product())
         };
@@ -68,8 +74,8 @@ impl Memory {
             slots: Buffer::zeros(total),
             slot_at,
             states: program.states.clone(),
-            store: strides.iter().map(|stride| Buffer::zeros(stride * num_rows)).collect(),
-            strides,
+            store: Buffer::zeros(stored),
+            state_places,
             depths,
             max_lanes,
             lanes: Vec::with_capacity(max_lanes),
@@ -78,17 +84,17 @@ impl Memory {
     }
 
     pub(super) fn state_bytes(&self) -> usize {
-        self.store.iter().map(|buffer| buffer.len() * 4).sum()
+        self.store.len() * 4
     }
 
     pub(super) fn reset(&mut self, row: usize) {
         self.next[row] = 0;
-        for ((store, stride), state) in self.store.iter_mut().zip(&self.strides).zip(&self.states) {
+        for ((start, stride), state) in self.state_places.iter().zip(&self.states) {
             match state {
                 // Written before they are read.
                 State::Attention { .. } | State::Keys { .. } => {}
                 State::Ring { .. } | State::Latch { .. } | State::Scan { .. } => {
-                    store.floats_mut()[row * stride..(row + 1) * stride].fill(0.0);
+                    self.store.floats_mut()[start + row * stride..][..*stride].fill(0.0);
                 }
             }
         }
@@ -127,12 +133,10 @@ impl Memory {
     }
 
     fn state_at(&self, state: usize, lane: usize, offset: usize) -> *mut f32 {
-        let at = self.lanes[lane].row * self.strides[state] + offset;
-        assert!(
-            at <= self.store[state].len() && offset <= self.strides[state],
-            "state {state} of lane {lane}"
-        );
-        self.store[state].floats().as_ptr().wrapping_add(at).cast_mut()
+        let (start, stride) = self.state_places[state];
+        let at = start + self.lanes[lane].row * stride + offset;
+        assert!(at <= self.store.len() && offset <= stride, "state {state} of lane {lane}");
+        self.store.floats().as_ptr().wrapping_add(at).cast_mut()
     }
 
     /// The first float of an operand.
@@ -180,7 +184,7 @@ impl Memory {
     /// The part is inside the state, and nothing else writes it while the slice lives.
     #[allow(clippy::mut_from_ref)] // as for `write`
     pub(super) unsafe fn state(&self, state: usize, lane: usize, offset: usize, len: usize) -> &mut [f32] {
-        assert!(offset + len <= self.strides[state], "state {state}: {offset}+{len}");
+        assert!(offset + len <= self.state_places[state].1, "state {state}: {offset}+{len}");
         // SAFETY: the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.state_at(state, lane, offset), len) }
     }

@@ -197,6 +197,16 @@ pub(crate) fn exp_sum<const FMA: bool>(x: &[f32], peak: f32) -> f32 {
     fold(lanes, |a, b| a + b)
 }
 
+per_isa! {
+    /// x = (n)   e^(scale (x - peak))
+    pub fn exp_from(x: &mut [f32], peak: f32, scale: f32) = exp_from_body
+}
+
+#[inline(always)]
+fn exp_from_body<const FMA: bool>(x: &mut [f32], peak: f32, scale: f32) {
+    x.iter_mut().for_each(|x| *x = exp::<FMA>(scale * (*x - peak)));
+}
+
 /// dx = (.., C)   y (dy - sum(dy y))
 /// dy   (.., C)   read
 /// y    (.., C)   read, of the forward pass; hidden entries are 0 and stay 0

@@ -6,10 +6,12 @@ use crate::process::pawl;
 fn every_part_is_a_table_and_the_numbers_stand_in_one_document() {
     let text = pawl(&["bench", "--quick", "--depth", "1", "--precision", "f32", "--kernels", "3"]);
     assert_eq!(text.code, 0, "{}", text.stderr);
-    for heading in ["limits of this machine", "products ", "training steps", "where time goes", "kernel "] {
+    for heading in
+        ["limits of this machine", "products ", "training steps", "where time goes", "decode ", "kernel "]
+    {
         assert!(text.stdout.lines().any(|line| line.starts_with(heading)), "{heading} in {}", text.stdout);
     }
-    for key in ["machine: ", "float32_peak: ", "tiny f32: ", "decode 1 sequence: ", "decode 16 sequences: "] {
+    for key in ["machine: ", "float32_peak: ", "tiny f32: "] {
         assert!(text.stdout.lines().any(|line| line.starts_with(key)), "{key} in {}", text.stdout);
     }
     let json = pawl(&["bench", "--quick", "--depth", "1", "--threads", "1", "--json"]).json();
@@ -35,7 +37,29 @@ fn every_part_is_a_table_and_the_numbers_stand_in_one_document() {
             .iter()
             .all(|product| positive(&product["forward_flops_per_sec"]))
     );
-    assert!(json["decode"].as_array().unwrap().iter().all(|decode| positive(&decode["tokens_per_sec"])));
+    check_decodes(json["decode"].as_array().unwrap(), &json["limits"]["all_threads"]);
+}
+
+/// Each format of the matrices with one and with sixteen sequences; the bandwidth follows from what is read.
+fn check_decodes(decodes: &[serde_json::Value], limits: &serde_json::Value) {
+    let number = |value: &serde_json::Value| value.as_f64().unwrap();
+    let read = |weights: &str| {
+        let decodes = decodes.iter().filter(|decode| decode["weights"] == weights);
+        let (sequences, bytes): (Vec<_>, Vec<_>) = decodes
+            .map(|decode| (number(&decode["sequences"]), number(&decode["weight_bytes_per_step"])))
+            .unzip();
+        assert_eq!((sequences, bytes[0]), (vec![1.0, 16.0], bytes[1]), "{weights}");
+        bytes[0]
+    };
+    assert_eq!((read("f32"), read("bf16")), (4.0 * read("int8"), 2.0 * read("int8")));
+    let rates = ["read", "triad", "triad_non_temporal"];
+    let rates = rates.map(|name| number(&limits[format!("{name}_bytes_per_sec")]["best"]));
+    let bandwidth = rates.into_iter().fold(0.0, f64::max);
+    for decode in decodes {
+        let steps = number(&decode["tokens_per_sec"]) / number(&decode["sequences"]);
+        let share = steps * number(&decode["weight_bytes_per_step"]) / bandwidth;
+        assert!(share > 0.0 && (number(&decode["bandwidth_share"]) / share - 1.0).abs() < 1e-9, "{decode}");
+    }
 }
 
 #[test]

@@ -144,6 +144,9 @@ fn answer(args: &Bench, num_threads: usize, found: &Found, seconds: f64) -> Answ
         parts.push(steps::table(steps, limits));
         parts.push(steps::groups_table(steps, roofs));
     }
+    if !decode.is_empty() {
+        parts.push(decode::table(decode, limits));
+    }
     if args.kernels > 0 {
         parts.extend(steps.iter().map(|step| steps::kernels_table(step, args.kernels, roofs(step))));
     }
@@ -159,10 +162,6 @@ fn answer(args: &Bench, num_threads: usize, found: &Found, seconds: f64) -> Answ
         let speed = format!("{} tokens/s, {share} of the float32 peak", count(step.tokens_per_sec()));
         block.line(&format!("{} {}", step.recipe, word(step.precision)), speed);
     }
-    for decode in decode {
-        let speed = format!("{} tokens/s", count(decode.tokens_per_sec));
-        block.line(&format!("decode {}", decode.words()), speed);
-    }
     block.line("took", duration(seconds));
     parts.push(block.text().to_string());
     Answer::new(parts.join("\n"), document(args, num_threads, found, seconds))
@@ -177,7 +176,7 @@ fn document(args: &Bench, num_threads: usize, found: &Found, seconds: f64) -> Va
         "limits": found.limits.json(),
         "products": found.products.iter().map(ProductSpeed::json).collect::<Vec<_>>(),
         "steps": found.steps.iter().map(|step| step.json(&found.limits)).collect::<Vec<_>>(),
-        "decode": found.decode.iter().map(Decode::json).collect::<Vec<_>>(),
+        "decode": found.decode.iter().map(|decode| decode.json(&found.limits)).collect::<Vec<_>>(),
         "seconds": seconds,
     })
 }
