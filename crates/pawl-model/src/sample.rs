@@ -172,12 +172,22 @@ mod tests {
 
     #[test]
     fn draws_follow_the_softmax() {
-        let logits = [0.0, 2.0_f32.ln(), 5.0_f32.ln()];
-        let settings = SamplerSettings { temperature: 1.0, top_k: 0, seed: 3 };
-        let mut counts = [0usize; 3];
-        (0..80_000).for_each(|draw| counts[choose(&logits, settings, draw)] += 1);
-        for (count, expected) in counts.iter().zip([10_000, 20_000, 50_000]) {
-            assert!(count.abs_diff(expected) < 500, "{counts:?}");
+        // Three that are possible: side by side, and each in a chunk of its own.
+        for places in [[0, 1, 2], [3, 70, 149]] {
+            for temperature in [1.0, 0.5] {
+                let mut logits = vec![f32::NEG_INFINITY; places[2] + 1];
+                for (place, weight) in places.into_iter().zip([1.0_f32, 2.0, 5.0]) {
+                    logits[place] = temperature * weight.ln();
+                }
+                let settings = SamplerSettings { temperature, top_k: 0, seed: 3 };
+                let mut counts = vec![0usize; logits.len()];
+                (0..80_000).for_each(|draw| counts[choose(&logits, settings, draw)] += 1);
+                let counts = places.map(|place| counts[place]);
+                for (count, expected) in counts.iter().zip([10_000, 20_000, 50_000]) {
+                    assert!(count.abs_diff(expected) < 500, "{counts:?} of {places:?} at {temperature}");
+                }
+                assert_eq!(counts.iter().sum::<usize>(), 80_000, "{places:?} at {temperature}");
+            }
         }
     }
 
