@@ -93,8 +93,9 @@ fn program(c: usize, period: usize, gate_rows: usize) -> RowProgram {
 #[test]
 fn a_program_follows_its_definition_for_any_number_of_threads() {
     for isa in isas() {
-        for (rows, c) in SHAPES {
-            let (period, gate_rows) = (rows.div_ceil(3), 2);
+        // A gate for each row, and one for each two.
+        for ((rows, c), gate_rows) in SHAPES.iter().flat_map(|shape| [(*shape, 1), (*shape, 2)]) {
+            let period = rows.div_ceil(3);
             let x: Vec<f32> = numbers(rows * c, 5).iter().map(|x| x.abs() + 0.5).collect();
             let (scale, table) = (numbers(c, 6), numbers(period * c, 7));
             let gate = numbers(rows.div_ceil(gate_rows), 8);
