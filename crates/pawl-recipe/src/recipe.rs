@@ -219,9 +219,9 @@ fn check_causal(file: &str, logits: &LogitsGraph) -> Result<(), RecipeError> {
         .hint("logits at position t may depend on tokens 0 to t of the same sequence and on nothing else"))
 }
 
-/// Tokens that run at once when the recipe does not say: enough to fill the kernels of a CPU (1024 are as fast
-/// as 8192), few enough that activations take a fraction of the memory.
-const TOKENS_AT_ONCE: usize = 1024;
+/// Tokens that run at once when the recipe does not say: enough to fill the kernels of a CPU (512 are within some
+/// percent of 1024), few enough that several threads hold their activations at once.
+const TOKENS_AT_ONCE: usize = 512;
 
 fn micro_batch(declaration: &Declaration) -> usize {
     let sequences = declaration.tokens_per_step / declaration.seq_len;

@@ -33,6 +33,10 @@ struct Matrix {
 /// Fewest rows of a product for which its second operand is packed ahead: fewer read it where it lies.
 const MIN_PACKED_ROWS: usize = 32;
 
+/// Most elements that a program keeps packed (64 MiB): large matrices are multiplied by so many rows that packing
+/// them each time costs little.
+const MAX_PACKED: usize = 16 << 20;
+
 /// `body` holds what was packed for the body of a loop over rows, which is not cut into rows again.
 fn compile_part(
     graph: &Graph,
@@ -448,6 +452,9 @@ impl Builder<'_> {
         let Matrix { place, k, n, tb } = matrix;
         let packed = Loc::Kept { offset: self.kept_len };
         let len = packed_right_len(self.target.isa, self.target.precision, k, n);
+        if self.kept_len + len > MAX_PACKED {
+            return None;
+        }
         self.kept_len += len.next_multiple_of(memory::ALIGN);
         let kernel = Kernel::Pack { k, n, tb };
         self.once.push(Step { kernel, reads: vec![place], writes: vec![packed], scratch: None });
