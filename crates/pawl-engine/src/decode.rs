@@ -8,7 +8,8 @@
 mod memory;
 
 use crate::buffer::Buffer;
-use crate::exec::{Engine, Program};
+use crate::engine::Engine;
+use crate::exec::Program;
 use crate::kernels::decode::matrices::Matrices;
 pub use crate::kernels::decode::matrices::Weights;
 use crate::kernels::decode::{past, products};

@@ -6,6 +6,7 @@
 
 mod buffer;
 mod decode;
+mod engine;
 mod exec;
 pub mod kernels;
 pub mod limits;
@@ -19,7 +20,8 @@ mod rounds;
 
 pub use buffer::Buffer;
 pub use decode::{Decoding, Lane, Weights};
-pub use exec::{Engine, Program};
+pub use engine::Engine;
+pub use exec::Program;
 pub use kernels::{Isa, Precision};
 pub use parts::Parts;
 pub use plan::{Output, Plan, Target};

@@ -5,7 +5,8 @@
 //! Either way its bits are the same.
 
 use crate::buffer::Buffer;
-use crate::exec::{Engine, Hands, Memory, run_round};
+use crate::engine::{Engine, Hands};
+use crate::exec::{Memory, run_round};
 use crate::kernels::Precision;
 use crate::plan::{Output, Plan};
 use crate::pool::SharedMut;

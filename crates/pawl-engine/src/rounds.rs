@@ -6,7 +6,8 @@
 //! thread that a neighbour slows down does fewer rounds. Many threads run one round after another together.
 
 use crate::buffer::Buffer;
-use crate::exec::{Engine, Memory, run_once, run_round};
+use crate::engine::Engine;
+use crate::exec::{Memory, run_once, run_round};
 use crate::kernels::Precision;
 use crate::plan::{Output, Plan};
 use crate::pool::SharedMut;

@@ -4,14 +4,16 @@
 use super::fuse::{Fusion, Writer, root};
 use super::group::{Form, Group, Groups};
 use super::memory;
+use super::packing::{Matrix, Packing};
 use super::row_writer::RowWriter;
 use super::rows::{self, Region};
 use super::schedule::{Unit, schedule};
 use super::simplify::merge_equal;
+use super::strides::{broadcast_strides, merge_axes, row_major};
 use super::symmetry::symmetric_values;
 use super::{Kernel, Loc, Output, Plan, Products, RopeTable, RowLoop, Step, Target};
 use crate::exec::{MAX_LOOP_BUFFERS, scratch_len};
-use crate::kernels::gemm::{Dims, packed_right_len};
+use crate::kernels::gemm::Dims;
 use crate::kernels::map::{Axis, Operand, Pattern};
 use crate::kernels::sequence::rope_table;
 use pawl_graph::{DType, Graph, InputKind, Instr, Op, Unary, ValueId};
@@ -20,22 +22,6 @@ use std::collections::BTreeSet;
 pub(super) fn compile(graph: &Graph, inputs: &[usize], outputs: &[Output], target: Target) -> Plan {
     compile_part(graph, inputs, outputs, target, None)
 }
-
-/// The second operand of products as stored: where the matrix (K, N) lies, and whether transposed.
-#[derive(Clone, Copy, PartialEq)]
-struct Matrix {
-    place: Loc,
-    k: usize,
-    n: usize,
-    tb: bool,
-}
-
-/// Fewest rows of a product for which its second operand is packed ahead: fewer read it where it lies.
-const MIN_PACKED_ROWS: usize = 32;
-
-/// Most elements that a program keeps packed (64 MiB): large matrices are multiplied by so many rows that packing
-/// them each time costs little.
-const MAX_PACKED: usize = 16 << 20;
 
 /// `body` holds what was packed for the body of a loop over rows, which is not cut into rows again.
 fn compile_part(
@@ -59,6 +45,10 @@ fn compile_part(
         values.iter().copied().chain(regions.iter().flat_map(|r| r.reads.iter().map(|(v, _)| *v))).collect();
     let fusion = Fusion::decide(&graph, &needed, &keep, &outside);
     let groups = Groups::find(&graph, &needed, &fusion, &keep, &regions);
+    let packing = match body {
+        Some(packed) => Packing::of_body(target, packed),
+        None => Packing::of_program(target, constant_buffers(&graph, inputs, &outputs)),
+    };
     let mut builder = Builder {
         graph: &graph,
         inline: fusion.inline.clone(),
@@ -67,20 +57,12 @@ fn compile_part(
         lens: Vec::new(),
         steps: Vec::new(),
         tables: Vec::new(),
-        once: Vec::new(),
-        kept_len: 0,
-        packs: target.repeats && body.is_none(),
-        packed: body.unwrap_or_default(),
+        packing,
         target,
-        constant: Vec::new(),
         symmetric: symmetric_values(&graph),
     };
-    let written: Vec<usize> = outputs.iter().map(|output| output.buffer).collect();
     for (input, buffer) in graph.inputs.iter().zip(inputs) {
         builder.places[input.value.idx()] = Some(Loc::Buffer { buffer: *buffer, offset: 0 });
-        if input.kind == InputKind::Param && !written.contains(buffer) {
-            builder.constant.push(*buffer);
-        }
     }
     for unit in schedule(&graph, &needed, &fusion, &regions, &groups) {
         match unit {
@@ -99,6 +81,13 @@ fn compile_part(
     builder.finish(inputs, &outputs)
 }
 
+/// Buffers of parameters that no output overwrites.
+fn constant_buffers(graph: &Graph, inputs: &[usize], outputs: &[Output]) -> Vec<usize> {
+    let params = graph.inputs.iter().zip(inputs).filter(|(input, _)| input.kind == InputKind::Param);
+    let buffers = params.map(|(_, buffer)| *buffer);
+    buffers.filter(|buffer| outputs.iter().all(|output| output.buffer != *buffer)).collect()
+}
+
 struct Builder<'a> {
     graph: &'a Graph,
     /// Values that the step at hand computes without storing them.
@@ -109,15 +98,8 @@ struct Builder<'a> {
     lens: Vec<usize>,
     steps: Vec<Step>,
     tables: Vec<RopeTable>,
-    once: Vec<Step>,
-    kept_len: usize,
-    /// Matrices that were packed ahead, and where.
-    packed: Vec<(Matrix, Loc)>,
-    /// Whether more may be.
-    packs: bool,
+    packing: Packing,
     target: Target,
-    /// Buffers of parameters that no output overwrites.
-    constant: Vec<usize>,
     /// Values whose matrices are symmetric.
     symmetric: Vec<bool>,
 }
@@ -430,8 +412,7 @@ impl Builder<'_> {
         let mut reads: Vec<Loc> = instr.inputs.iter().map(|v| self.place(*v)).collect();
         let matrix = Matrix { place: reads[1], k, n, tb };
         if batch == 1
-            && m >= MIN_PACKED_ROWS
-            && let Some(packed) = self.packed_ahead(matrix)
+            && let Some(packed) = self.packing.ahead(m, matrix)
         {
             (reads[1], products.packed) = (packed, true);
         }
@@ -439,55 +420,10 @@ impl Builder<'_> {
         self.push(Kernel::Gemm(products), reads, vec![out]);
     }
 
-    /// Where a matrix of parameters lies packed; packs it in the first round if that is possible.
-    fn packed_ahead(&mut self, matrix: Matrix) -> Option<Loc> {
-        if let Some((_, packed)) = self.packed.iter().find(|(known, _)| *known == matrix) {
-            return Some(*packed);
-        }
-        let is_constant =
-            matches!(matrix.place, Loc::Buffer { buffer, .. } if self.constant.contains(&buffer));
-        if !self.packs || !is_constant {
-            return None;
-        }
-        let Matrix { place, k, n, tb } = matrix;
-        let packed = Loc::Kept { offset: self.kept_len };
-        let len = packed_right_len(self.target.isa, self.target.precision, k, n);
-        if self.kept_len + len > MAX_PACKED {
-            return None;
-        }
-        self.kept_len += len.next_multiple_of(memory::ALIGN);
-        let kernel = Kernel::Pack { k, n, tb };
-        self.once.push(Step { kernel, reads: vec![place], writes: vec![packed], scratch: None });
-        self.packed.push((matrix, packed));
-        Some(packed)
-    }
-
-    /// What a loop's body multiplies by and can be packed ahead: the matrix as the body sees it, and where it
-    /// lies packed. At most `most`.
-    fn packed_for_body(&mut self, region: &Region, most: usize) -> Vec<(Matrix, Loc)> {
-        let mut found: Vec<(Matrix, Loc)> = Vec::new();
-        for instr in &region.body.instrs {
-            let Op::Matmul { tb, .. } = instr.op else { continue };
-            let read = region.body.inputs.iter().position(|input| input.value == instr.inputs[1]);
-            let Some(buffer) = read.filter(|read| !region.reads[*read].1) else { continue };
-            let [m, n] = region.body.shape(instr.outputs[0])[..] else { continue };
-            let matrix = region.body.shape(instr.inputs[1]);
-            let k = if tb { matrix[1] } else { matrix[0] };
-            let inside = Matrix { place: Loc::Buffer { buffer, offset: 0 }, k, n, tb };
-            if m < MIN_PACKED_ROWS || found.len() == most || found.iter().any(|(known, _)| *known == inside) {
-                continue;
-            }
-            let place = self.place(region.reads[buffer].0);
-            if let Some(packed) = self.packed_ahead(Matrix { place, ..inside }) {
-                found.push((inside, packed));
-            }
-        }
-        found
-    }
-
     fn region(&mut self, region: &Region) {
         let room = MAX_LOOP_BUFFERS - region.reads.len() - region.writes.len();
-        let packed = self.packed_for_body(region, room);
+        let mut reads: Vec<Loc> = region.reads.iter().map(|(v, _)| self.place(*v)).collect();
+        let packed = self.packing.for_body(region, &reads, room);
         let num_reads = region.reads.len() + packed.len();
         let outputs: Vec<Output> = region
             .writes
@@ -511,7 +447,6 @@ impl Builder<'_> {
         read_strides.resize(num_reads, 0);
         let write_strides =
             region.writes.iter().map(|(v, _, summed)| stride(self.len(*v), !*summed)).collect();
-        let mut reads: Vec<Loc> = region.reads.iter().map(|(v, _)| self.place(*v)).collect();
         reads.extend(packed.iter().map(|(_, place)| *place));
         let writes = region.writes.iter().map(|(v, _, _)| self.store(*v)).collect();
         let kernel = RowLoop { body, rounds: region.rounds, read_strides, write_strides };
@@ -541,10 +476,10 @@ impl Builder<'_> {
         let arena_len = memory::assign(&mut self.steps, &self.lens);
         Plan {
             precision: self.target.precision,
-            once: self.once,
+            once: self.packing.once,
             steps: self.steps,
             arena_len,
-            kept_len: self.kept_len,
+            kept_len: self.packing.len,
             tables: self.tables,
             buffer_lens,
         }
@@ -620,51 +555,4 @@ fn reads_own_element(step: &Step, in_buffer: impl Fn(&Loc) -> bool) -> bool {
 
 fn starts(loc: &Loc) -> bool {
     matches!(loc, Loc::Buffer { offset: 0, .. })
-}
-
-fn row_major(shape: &[usize]) -> Vec<usize> {
-    (0..shape.len()).map(|k| shape[k + 1..].iter().product()).collect()
-}
-
-fn broadcast_strides(out: &[usize], from: &[usize]) -> Vec<usize> {
-    let lead = out.len() - from.len();
-    let strides = row_major(from);
-    (0..out.len()).map(|k| if k < lead || from[k - lead] == 1 { 0 } else { strides[k - lead] }).collect()
-}
-
-/// (extent, stride read, stride written) with axes of extent 1 dropped and neighbours merged.
-fn merge_axes(shape: &[usize], read: &[usize], write: &[usize]) -> Vec<(usize, usize, usize)> {
-    let mut axes: Vec<(usize, usize, usize)> = Vec::new();
-    for k in (0..shape.len()).rev() {
-        match axes.last_mut() {
-            _ if shape[k] == 1 => {}
-            Some((n, r, w)) if read[k] == *n * *r && write[k] == *n * *w => *n *= shape[k],
-            _ => axes.push((shape[k], read[k], write[k])),
-        }
-    }
-    axes.reverse();
-    if axes.is_empty() { vec![(1, 1, 1)] } else { axes }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::fuse::broadcast_pattern;
-    use super::*;
-
-    #[test]
-    fn copies_merge_neighbouring_axes() {
-        assert_eq!(merge_axes(&[2, 3, 4], &[12, 4, 1], &[12, 4, 1]), [(24, 1, 1)]);
-        assert_eq!(merge_axes(&[2, 3, 4], &[20, 4, 1], &[12, 4, 1]), [(2, 20, 12), (12, 1, 1)]);
-    }
-
-    #[test]
-    fn broadcasts_are_recognised() {
-        assert_eq!(broadcast_pattern(&[2, 3, 4], &[4]), Pattern::Last { n: 4 });
-        assert_eq!(broadcast_pattern(&[2, 3, 4], &[2, 3, 1]), Pattern::Row { n: 4 });
-        assert_eq!(broadcast_pattern(&[2, 3, 4], &[3, 4]), Pattern::Last { n: 12 });
-        assert_eq!(broadcast_pattern(&[2, 3, 4], &[]), Pattern::Scalar);
-        assert_eq!(broadcast_pattern(&[2, 3, 4], &[2, 3, 4]), Pattern::Full);
-        assert_eq!(broadcast_pattern(&[2, 3, 4], &[2, 1, 4]), Pattern::Strided(vec![(2, 4), (3, 0), (4, 1)]));
-        assert_eq!(broadcast_pattern(&[2, 3, 4], &[3, 1]), Pattern::Strided(vec![(2, 0), (3, 1), (4, 0)]));
-    }
 }

@@ -271,3 +271,19 @@ impl<'a> Writer<'a> {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn broadcasts_are_recognised() {
+        assert_eq!(broadcast_pattern(&[2, 3, 4], &[4]), Pattern::Last { n: 4 });
+        assert_eq!(broadcast_pattern(&[2, 3, 4], &[2, 3, 1]), Pattern::Row { n: 4 });
+        assert_eq!(broadcast_pattern(&[2, 3, 4], &[3, 4]), Pattern::Last { n: 12 });
+        assert_eq!(broadcast_pattern(&[2, 3, 4], &[]), Pattern::Scalar);
+        assert_eq!(broadcast_pattern(&[2, 3, 4], &[2, 3, 4]), Pattern::Full);
+        assert_eq!(broadcast_pattern(&[2, 3, 4], &[2, 1, 4]), Pattern::Strided(vec![(2, 4), (3, 0), (4, 1)]));
+        assert_eq!(broadcast_pattern(&[2, 3, 4], &[3, 1]), Pattern::Strided(vec![(2, 0), (3, 1), (4, 0)]));
+    }
+}

@@ -10,10 +10,12 @@ mod build;
 mod fuse;
 mod group;
 mod memory;
+mod packing;
 mod row_writer;
 mod rows;
 mod schedule;
 mod simplify;
+mod strides;
 mod symmetry;
 
 use crate::kernels::gemm::Dims;
