@@ -99,7 +99,7 @@ impl Recipe {
         self.declaration.vocab_size
     }
 
-    /// Sequences that run at once: as declared, or the most that divide a step within 4096 tokens.
+    /// Sequences that run at once: as declared, or the most that divide a step within five hundred tokens.
     pub fn micro_batch(&self) -> usize {
         micro_batch(&self.declaration)
     }

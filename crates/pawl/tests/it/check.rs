@@ -16,7 +16,7 @@ fn shipped_recipes_are_described() {
     let depth =
         json["settings"].as_array().unwrap().iter().find(|setting| setting["name"] == "depth").unwrap();
     assert_eq!((&depth["kind"], &depth["value"]), (&"dial".into(), &2.into()));
-    assert_eq!(json["micro_batch"], 4, "a thousand tokens at once where the recipe does not say");
+    assert_eq!(json["micro_batch"], 2, "five hundred tokens at once where the recipe does not say");
     assert!(json["flops_per_step"].as_f64().is_some_and(|flops| flops > 1e6));
 }
 
