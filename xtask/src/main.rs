@@ -7,6 +7,7 @@ mod interop;
 mod peers;
 mod tidy;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -16,6 +17,10 @@ usage: cargo xtask TASK
   ci                    everything that must hold before a change lands: format, tidy, lints, tests, docs
   tidy                  the rules that no lint knows: layers, sizes, words, paths
   parity FILE           recipes/nano.star against a golden file, one line a check
+  judge TASK            what the judge's error rates and power are, measured
+      aa [--campaigns N] [--measured FILE]   campaigns of nulls: false keeps beside the stated rate
+      power                                  planted effects, beside the rules other loops keep by
+      replay                                 the public log of the best-known loop through the judge
   interop [--install]   licences, advisories and sources of the dependencies (cargo-deny)
   bench peers [OPTION]  training steps of pawl and of PyTorch, interleaved
       --rounds N        [default: 3]
@@ -34,6 +39,7 @@ fn main() -> ExitCode {
         ["ci"] => ci::run(&root),
         ["tidy"] => tidy::run(&root),
         ["parity", file] => parity(&root, file),
+        ["judge", ..] => judge(&root, &args[1..]),
         ["interop"] => interop::run(&root, false),
         ["interop", "--install"] => interop::run(&root, true),
         ["bench", "peers", ..] => peers::run(&root, &args[2..]),
@@ -85,16 +91,27 @@ fn cargo(root: &Path) -> Command {
 /// The golden file is read by an example of `pawl-model`, so that this crate stays free of ours.
 fn parity(root: &Path, file: &str) -> Result<(), Failure> {
     let path = std::path::absolute(file).map_err(|why| Failure::new(format!("{file}: {why}")))?;
+    example(root, "pawl-model", "parity", &[path.into_os_string()])
+}
+
+/// The judge is measured by an example of `pawl-research`, for the same reason.
+fn judge(root: &Path, args: &[&str]) -> Result<(), Failure> {
+    example(root, "pawl-research", "judge", &args.iter().map(Into::into).collect::<Vec<_>>())
+}
+
+/// Runs an example of one of our crates; its exit code is ours.
+fn example(root: &Path, package: &str, name: &str, args: &[OsString]) -> Result<(), Failure> {
     let status = cargo(root)
-        .args(["run", "--release", "--quiet", "-p", "pawl-model", "--example", "parity", "--"])
-        .arg(path)
+        .args(["run", "--release", "--quiet", "-p", package, "--example", name, "--"])
+        .args(args)
         .status()
         .map_err(|why| Failure::new(format!("cargo cannot be started: {why}")))?;
+    let shown = args.iter().map(|arg| arg.to_string_lossy()).collect::<Vec<_>>().join(" ");
     match status.code() {
         Some(0) => Ok(()),
         Some(code) => {
-            Err(Failure { message: format!("parity with {file} failed"), code: code.clamp(1, 255) as u8 })
+            Err(Failure { message: format!("{name} {shown} failed"), code: code.clamp(1, 255) as u8 })
         }
-        None => Err(Failure::new(format!("parity with {file} was ended by a signal"))),
+        None => Err(Failure::new(format!("{name} {shown} was ended by a signal"))),
     }
 }

@@ -56,11 +56,11 @@ pub struct JudgeSettings {
     pub min_pairs: u64,
     /// Pairs after which an open duel ends undecided.
     pub max_pairs: u64,
-    /// Size of effect, in pair standard deviations, that screening and futility must let through...
+    /// Size of effect, in pair standard deviations, that screening must let through...
     pub target_effect_sds: f64,
-    /// ...with this probability at each look.
+    /// ...with this probability; and how sure futility must be, at each look, that the pairs left cannot decide.
     pub target_power: f64,
-    /// Spread, in pair standard deviations, of the effects the e-process is tuned for.
+    /// Size of effect, in pair standard deviations, the e-process is tuned for.
     pub mixture_sds: f64,
 }
 

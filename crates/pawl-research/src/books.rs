@@ -118,6 +118,12 @@ impl Books {
         self.verdicts.values().filter(|v| v.decision == Decision::Keep).count() as u64
     }
 
+    /// Whether a verdict has a pair of that champion on that seed.
+    pub fn has_pair(&self, generation: u64, seed: u64) -> bool {
+        let of_champion = self.verdicts.values().filter(|verdict| verdict.generation == generation);
+        of_champion.flat_map(|verdict| &verdict.pairs).any(|pair| pair.seed == seed)
+    }
+
     /// The score of a trial this process has seen.
     pub fn score(&self, trial: &Trial) -> Option<&Score> {
         self.scores.get(&key(trial))

@@ -6,16 +6,18 @@
 //! not know which researcher it talks to, and never shows a researcher the sealed split.
 
 use crate::books::{Books, runs_of};
+use crate::court;
 use crate::duel::Candidate;
 pub use crate::events::{CampaignError, CampaignEvent, CampaignReport};
+use crate::evidence::Scores;
 use crate::judge::{self, NoiseScale};
 use crate::options::{CampaignOptions, open_manifest};
 use crate::researcher::{Context, Draft};
 use crate::store::{self, Store};
 use crate::world::{Checked, Score, Trial, World};
 use pawl_record::{
-    CampaignBudget, CampaignManifest, Decision, EndReason, EqualTime, Evidence, Noise, Promotion, Proposal,
-    SCHEMA, Settings, Verdict,
+    CampaignBudget, CampaignManifest, Decision, EndReason, EqualTime, Evidence, Noise, NoisePair, Promotion,
+    Proposal, SCHEMA, Settings, Verdict,
 };
 
 /// The campaign of a lab as it was asked, if there is one: its rung and seed are what `pawl research`
@@ -127,12 +129,7 @@ impl<'a> Campaign<'a> {
                 }
             }
             let candidates = self.gate(round)?;
-            for candidate in self.screen(candidates)? {
-                let number = candidate.proposal.number;
-                if self.duel(candidate)? {
-                    self.promote(number)?;
-                }
-            }
+            court::hold(self, candidates)?;
         };
         self.measure_champion()?;
         Ok(reason)
@@ -368,7 +365,7 @@ impl<'a> Campaign<'a> {
     }
 
     /// Makes the challenger of a kept proposal champion.
-    fn promote(&mut self, number: u64) -> Result<(), CampaignError> {
+    pub(crate) fn promote(&mut self, number: u64) -> Result<(), CampaignError> {
         let proposal = self.books.proposals[number as usize - 1].clone();
         let verdict = self.books.verdicts[&number].clone();
         let compiled = self.compile(&proposal).map_err(CampaignError::Recipe)?;
@@ -402,8 +399,14 @@ impl<'a> Campaign<'a> {
     /// The noise as the judge uses it.
     pub(crate) fn scale(&self) -> NoiseScale {
         let noise = self.noise.as_ref().expect("the noise is learnt before the first proposal");
-        NoiseScale::new(&noise.pairs.iter().map(|pair| pair.difference).collect::<Vec<_>>())
+        scale_of(noise)
     }
+}
+
+/// The noise on file as the judge uses it.
+pub(crate) fn scale_of(noise: &Noise) -> NoiseScale {
+    let scores = |pair: &NoisePair| Scores { champion: pair.bpb[0], challenger: pair.bpb[1] };
+    NoiseScale::new(&noise.pairs.iter().map(scores).collect::<Vec<_>>())
 }
 
 /// The refusal of a change that changes nothing.

@@ -1,11 +1,12 @@
-//! Champion against challengers on paired seeds: screening a round, and duels one at a time.
+//! Champion against challengers on paired seeds: how a campaign holds [`crate::court`] with training runs.
 
 use crate::campaign::{Campaign, CampaignError, CampaignEvent};
-use crate::judge::{self, Ruling};
-use crate::levels;
+use crate::court::{Case, Court};
+use crate::evidence::Scores;
+use crate::judge::{NoiseScale, Ruling};
 use crate::random::hash;
 use crate::world::{Checked, Score, Trial};
-use pawl_record::{Decision, EqualTime, Evidence, PairRecord, Proposal, RecipeRef, Settings};
+use pawl_record::{Decision, EqualTime, Evidence, JudgeSettings, PairRecord, Proposal, RecipeRef, Settings};
 use std::collections::BTreeSet;
 
 /// A proposal under trial.
@@ -27,10 +28,6 @@ impl Candidate {
         Candidate { proposal, checked, test_index: 0, pairs: Vec::new(), next_pair: 0, failure: None }
     }
 
-    pub(crate) fn differences(&self) -> Vec<f64> {
-        self.pairs.iter().filter_map(|pair| pair.difference).collect()
-    }
-
     /// Median over the pairs of the challenger's training seconds over the champion's.
     pub(crate) fn seconds_ratio(&self) -> Option<f64> {
         let mut ratios: Vec<f64> = self.pairs.iter().map(|pair| pair.seconds_ratio).collect();
@@ -42,98 +39,47 @@ impl Candidate {
 /// Seed of a pair: fresh for every champion, so that none is judged on the seeds it won on. 31 bits, so
 /// that it reads and types well; two of a campaign's few hundred seeds coincide once in ten thousand
 /// campaigns, and then a pair is repeated, not lost.
-fn pair_seed(campaign_seed: u64, generation: u64, pair_idx: u64) -> u64 {
+pub(crate) fn pair_seed(campaign_seed: u64, generation: u64, pair_idx: u64) -> u64 {
     hash(&[campaign_seed, 1, generation, pair_idx]) >> 33
 }
 
 /// A slower challenger must win at equal seconds too; below this ratio the clock cannot tell.
-const SLOWER: f64 = 1.1;
+pub(crate) const SLOWER: f64 = 1.1;
 
 /// Seeds on which the champion itself diverges before the campaign gives up.
-const MAX_VOID: usize = 5;
+pub(crate) const MAX_VOID: usize = 5;
 
-impl Campaign<'_> {
-    /// One pair for each candidate. The hopeless are settled; the rest come back, best first.
-    pub(crate) fn screen(&mut self, candidates: Vec<Candidate>) -> Result<Vec<Candidate>, CampaignError> {
-        let mut screened: Vec<Candidate> = Vec::new();
-        let mut open = candidates;
-        while !open.is_empty() {
-            let wanted: Vec<usize> = (0..open.len()).collect();
-            self.add_pairs(&mut open, &wanted)?;
-            let (done, void): (Vec<_>, Vec<_>) =
-                open.into_iter().partition(|c| !c.pairs.is_empty() || c.failure.is_some());
-            screened.extend(done);
-            open = void;
-        }
-        let mut survivors = Vec::new();
-        for candidate in screened {
-            let (ruling, evidence) = self.rule(&candidate);
-            match ruling {
-                Ruling::Continue | Ruling::Keep => survivors.push(candidate),
-                Ruling::Reject(_) | Ruling::Undecided(_) => {
-                    self.close(candidate, ruling, evidence)?;
-                }
-            }
-        }
-        let gain = |candidate: &Candidate| candidate.pairs[0].difference.expect("survivors have a score");
-        survivors.sort_by(|a, b| gain(b).total_cmp(&gain(a)));
-        Ok(survivors)
+impl Court for Campaign<'_> {
+    type Candidate = Candidate;
+    type Error = CampaignError;
+
+    fn settings(&self) -> JudgeSettings {
+        self.manifest.judge
     }
 
-    /// Adds pairs until the judge decides. Returns whether the challenger is the next champion.
-    pub(crate) fn duel(&mut self, mut candidate: Candidate) -> Result<bool, CampaignError> {
-        loop {
-            let (ruling, evidence) = self.rule(&candidate);
-            let superseded = candidate.proposal.generation != self.books.champion().generation;
-            let ruling = match ruling {
-                Ruling::Continue if superseded => Ruling::Undecided("the champion changed".to_string()),
-                Ruling::Continue if !self.can_afford(1) => Ruling::Undecided("out of budget".to_string()),
-                decided @ (Ruling::Keep | Ruling::Reject(_) | Ruling::Undecided(_) | Ruling::Continue) => {
-                    decided
-                }
-            };
-            if ruling != Ruling::Continue {
-                return self.close(candidate, ruling, evidence);
-            }
-            let pairs = self.pairs_at_once(&candidate);
-            let mut one = vec![candidate];
-            self.add_pairs(&mut one, &vec![0; pairs])?;
-            candidate = one.remove(0);
-        }
+    fn noise(&self) -> NoiseScale {
+        self.scale()
     }
 
-    /// Rules on a candidate. A challenger without a score is ruled out by its failure.
-    fn rule(&mut self, candidate: &Candidate) -> (Ruling, Option<Evidence>) {
-        let differences = candidate.differences();
-        if let Some(failure) = &candidate.failure {
-            return (Ruling::Reject(failure.clone()), None);
-        }
-        let judge = &self.manifest.judge;
-        let level = levels::level(judge.alpha, candidate.test_index, self.books.num_kept());
-        let (ruling, evidence) = judge::rule(judge, &self.scale(), &differences, level, candidate.test_index);
-        (self.tell)(CampaignEvent::Pair {
-            proposal: &candidate.proposal,
-            pairs: &candidate.pairs,
-            evidence: &evidence,
-        });
-        (ruling, Some(evidence))
+    fn num_kept(&self) -> u64 {
+        self.books.num_kept()
     }
 
-    /// Settles a candidate that needs no more pairs. Returns whether it is the next champion.
-    fn close(
-        &mut self,
-        candidate: Candidate,
-        ruling: Ruling,
-        evidence: Option<Evidence>,
-    ) -> Result<bool, CampaignError> {
-        let (decision, control) = match (ruling, &candidate.failure) {
-            (_, Some(failure)) => (Decision::Failed(failure.clone()), None),
-            (Ruling::Keep, None) => (Decision::Keep, self.equal_time(&candidate)?),
-            (Ruling::Reject(reason), None) => (Decision::Reject(reason), None),
-            (Ruling::Undecided(reason), None) => (Decision::Undecided(reason), None),
-            (Ruling::Continue, None) => unreachable!("an open duel is not closed"),
-        };
-        Ok(self.settle(candidate, decision, evidence, control)?.promoted)
+    fn generation(&self) -> u64 {
+        self.books.champion().generation
+    }
+
+    fn can_afford_pair(&self) -> bool {
+        self.can_afford(1)
+    }
+
+    fn case(&self, candidate: &Candidate) -> Case {
+        Case {
+            test_index: candidate.test_index,
+            generation: candidate.proposal.generation,
+            pairs: candidate.pairs.iter().filter_map(scores_of).collect(),
+            failure: candidate.failure.clone(),
+        }
     }
 
     /// As many pairs as fill the workers, and at least one; the champion's half may be known already.
@@ -142,8 +88,7 @@ impl Campaign<'_> {
         let mut trials = 0;
         for num_pairs in 0..left {
             let pair_idx = candidate.next_pair + num_pairs as u64;
-            let champion = self.champion_trial(candidate.proposal.generation, pair_idx);
-            trials += if self.books.score(&champion).is_some() { 1 } else { 2 };
+            trials += if self.champion_is_known(candidate.proposal.generation, pair_idx) { 1 } else { 2 };
             if trials > self.options.workers {
                 return num_pairs.max(1);
             }
@@ -176,7 +121,6 @@ impl Campaign<'_> {
             let idx = trials.iter().position(|other| other == trial).expect("every trial was run");
             &scores[idx]
         };
-        let mut void = BTreeSet::new();
         for (who, champion, challenger) in &slots {
             let candidate = &mut candidates[*who];
             let champion_score = score_of(champion).as_ref().map_err(|reason| CampaignError::Trial {
@@ -185,7 +129,6 @@ impl Campaign<'_> {
             })?;
             match (champion_score.val_bpb, score_of(challenger)) {
                 (None, _) => {
-                    void.insert(champion.seed);
                     if candidate.next_pair as usize > self.manifest.judge.max_pairs as usize + MAX_VOID {
                         return Err(CampaignError::Trial {
                             what: format!("champion {}", candidate.proposal.generation),
@@ -204,6 +147,45 @@ impl Campaign<'_> {
             }
         }
         Ok(())
+    }
+
+    fn look(&mut self, candidate: &Candidate, evidence: &Evidence) {
+        let Candidate { proposal, pairs, .. } = candidate;
+        (self.tell)(CampaignEvent::Pair { proposal, pairs, evidence });
+    }
+
+    /// Settles a candidate that needs no more pairs, and makes it champion if it is the next one.
+    fn close(
+        &mut self,
+        candidate: Candidate,
+        ruling: Ruling,
+        evidence: Option<Evidence>,
+    ) -> Result<(), CampaignError> {
+        let (decision, control) = match (ruling, &candidate.failure) {
+            (_, Some(failure)) => (Decision::Failed(failure.clone()), None),
+            (Ruling::Keep, None) => (Decision::Keep, self.equal_time(&candidate)?),
+            (Ruling::Reject(reason), None) => (Decision::Reject(reason), None),
+            (Ruling::Undecided(reason), None) => (Decision::Undecided(reason), None),
+            (Ruling::Continue, None) => unreachable!("an open duel is not closed"),
+        };
+        let number = candidate.proposal.number;
+        if self.settle(candidate, decision, evidence, control)?.promoted {
+            self.promote(number)?;
+        }
+        Ok(())
+    }
+}
+
+impl Campaign<'_> {
+    /// Whether a record on file has the champion's run on a pair seed: what this process remembers would make a
+    /// resumed campaign take its looks at other pairs than an uninterrupted one.
+    fn champion_is_known(&self, generation: u64, pair_idx: u64) -> bool {
+        let seed = pair_seed(self.manifest.seed, generation, pair_idx);
+        let first = match generation {
+            0 => self.manifest.judge.noise_pairs,
+            _ => self.books.champions[generation as usize].fresh_runs.len() as u64,
+        };
+        pair_idx < first || self.books.has_pair(generation, seed)
     }
 
     fn champion_trial(&self, generation: u64, pair_idx: u64) -> Trial {
@@ -264,6 +246,11 @@ impl Campaign<'_> {
         let mean = if gains.is_empty() { 0.0 } else { gains.iter().sum::<f64>() / gains.len() as f64 };
         Ok(Some(EqualTime { seconds_ratio: ratio, champion_runs, mean }))
     }
+}
+
+/// Both arms of a pair, when the challenger has a score.
+pub(crate) fn scores_of(pair: &PairRecord) -> Option<Scores> {
+    Some(Scores { champion: pair.champion_bpb, challenger: pair.challenger_bpb? })
 }
 
 fn pair(seed: u64, champion: &Score, champion_bpb: f64, challenger: &Score) -> PairRecord {

@@ -1,7 +1,7 @@
 //! Trials that belong to no proposal: the A/A pairs at the start, the final measurement at the end.
 
 use crate::campaign::{Campaign, CampaignError, CampaignEvent};
-use crate::judge::{NoiseScale, t_half_width};
+use crate::evidence::{NoiseScale, t_half_width};
 use crate::random::hash;
 use crate::world::{Score, Trial, TrialError, run_side_by_side};
 use pawl_record::{
@@ -241,7 +241,7 @@ fn noise(trials: &[Trial], scores: &[Score], elapsed_s: f64) -> Noise {
             difference: bpb[i] - bpb[i + 1],
         })
         .collect();
-    let scale = NoiseScale::new(&pairs.iter().map(|pair| pair.difference).collect::<Vec<_>>());
+    let scale = NoiseScale::of_differences(&pairs.iter().map(|pair| pair.difference).collect::<Vec<_>>());
     // First runs of the pairs differ in everything: their scatter is that of unpaired runs.
     let firsts: Vec<f64> = pairs.iter().map(|pair| pair.bpb[0]).collect();
     let mean_first = firsts.iter().sum::<f64>() / firsts.len() as f64;
