@@ -122,8 +122,7 @@ fn series(how: &How<'_>, by: By, precision: Precision) -> Result<Series, Failure
 
 fn sizes(how: &How<'_>, precision: Precision) -> Result<Vec<Size>, Failure> {
     let sizes = if how.quick { &SIZES[..QUICK_SIZES] } else { &SIZES[..] };
-    let (tokens, seq_len) =
-        if how.quick { (QUICK_TOKENS, QUICK_SEQ_LEN) } else { (SIZES_TOKENS, SEQ_LEN) };
+    let (tokens, seq_len) = if how.quick { (QUICK_TOKENS, QUICK_SEQ_LEN) } else { (SIZES_TOKENS, SEQ_LEN) };
     let recipe = |(width, depth): (usize, u64)| {
         let settings = [
             ("width", width),
@@ -243,9 +242,7 @@ impl Scaling {
                 "points": series.points.iter().zip(series.shares()).map(point).collect::<Vec<_>>(),
             })
         };
-        let size = |size: &Size| {
-            json!({ "width": size.width, "depth": size.depth, "step": size.speed.json(limits) })
-        };
+        let size = |size: &Size| json!({ "width": size.width, "depth": size.depth, "step": size.speed.json(limits) });
         json!({
             "series": self.series.iter().map(series).collect::<Vec<_>>(),
             "sizes": self.sizes.iter().map(size).collect::<Vec<_>>(),

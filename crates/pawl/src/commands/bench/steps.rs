@@ -71,11 +71,11 @@ pub(super) fn measure(
     };
     let steps = if how.quick { &QUICK_STEPS } else { &STEPS };
     let mut stepper = Stepper::new(recipe, how.num_threads, precision)?;
-    let runs = in_turn(steps, std::slice::from_mut(&mut stepper), |at| {
+    let mut runs = in_turn(steps, std::slice::from_mut(&mut stepper), |at| {
         how.status.show(format!("{title}: step {at}"));
     });
-    let speeds = runs.into_iter().map(|runs| StepSpeed::of(text.name.clone(), &stepper, runs));
-    let speed = speeds.last().expect("one model was stepped");
+    let runs = runs.pop().expect("one model was stepped");
+    let speed = StepSpeed::of(text.name.clone(), &stepper, runs);
     Ok(StepSpeed { uncut, peak_memory_bytes: peak_memory(), ..speed })
 }
 
