@@ -343,10 +343,13 @@ pub(crate) struct Bench {
     /// Measure for a moment only, and of recipes that are not named tiny alone: rough numbers
     #[arg(long)]
     pub(crate) quick: bool,
-    /// Measure these parts alone, beside the limits; may be repeated
+    /// Measure these parts alone, beside the limits; may be repeated [default: all but scaling]
     #[arg(long, value_enum, value_name = "PART")]
     pub(crate) only: Vec<BenchPart>,
-    /// List also the N kernels of each step that take longest
+    /// Answer each line of stdin with the tokens/s of steps of the recipe, as one of the processes side by side
+    #[arg(long, hide = true)]
+    pub(crate) beside: bool,
+    /// List also the N kernels of each step that take longest, by length and batch too
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub(crate) kernels: usize,
     /// Print one JSON document
@@ -374,6 +377,8 @@ pub(crate) enum BenchPart {
     Steps,
     /// Generation of text
     Decode,
+    /// Training steps by length, batch, size of the model and number of processes: a minute or two
+    Scaling,
 }
 
 #[derive(Args)]

@@ -75,3 +75,65 @@ fn the_models_of_comparisons_have_names_here_alone() {
     assert_eq!(known.code, 0, "{}", known.stderr);
     assert_eq!(pawl(&["check", "small"]).code, 2);
 }
+
+#[test]
+fn scaling_is_measured_where_it_is_asked_for() {
+    let text = pawl(&["bench", "--quick", "--only", "scaling", "--precision", "f32", "--kernels", "1"]);
+    assert_eq!(text.code, 0, "{}", text.stderr);
+    let lines = |start: &str| text.stdout.lines().filter(|line| line.starts_with(start)).count();
+    for heading in ["cost by ", "model by size ", "side by side ", "small of 2 x 64, 2 at once f32"] {
+        assert_eq!(lines(heading), 1, "{heading} in {}", text.stdout);
+    }
+    assert_eq!((lines("small by "), lines("two of tiny side by side f32: ")), (3, 1), "{}", text.stdout);
+    let json = pawl(&["bench", "--quick", "--only", "scaling", "--precision", "f32", "--json"]).json();
+    assert_eq!(json["steps"], serde_json::json!([]));
+    let scaling = &json["scaling"];
+    let number = |value: &serde_json::Value| value.as_f64().unwrap_or_else(|| panic!("{value}"));
+    for series in scaling["series"].as_array().unwrap() {
+        let points = series["points"].as_array().unwrap();
+        let rate = |point: &serde_json::Value| {
+            number(&point["step"]["tokens_per_sec"]) * number(&point["flops_per_token"])
+        };
+        let best = points.iter().map(rate).fold(0.0, f64::max);
+        let worst = points.iter().map(rate).fold(best, f64::min);
+        assert!((number(&series["spread"]) - (1.0 - worst / best)).abs() < 1e-9, "{series}");
+        for point in points {
+            let tokens = number(&point["seq_len"]) * number(&point["sequences"]);
+            assert_eq!(tokens, number(&point["step"]["tokens_per_step"]), "{point}");
+        }
+    }
+    let turned = |at: usize, key: &str| {
+        let points = scaling["series"][at]["points"].as_array().unwrap();
+        points.iter().map(|point| number(&point[key])).collect::<Vec<_>>()
+    };
+    assert_eq!((turned(0, "seq_len"), turned(0, "sequences")), (vec![32.0, 64.0], vec![4.0, 2.0]));
+    assert_eq!((turned(2, "micro_batch"), turned(2, "sequences")), (vec![1.0, 2.0], vec![1.0, 2.0]));
+    let params: Vec<_> =
+        scaling["sizes"].as_array().unwrap().iter().map(|size| &size["step"]["num_params"]).collect();
+    // Embedding and head of 1024 rows, 12 squares of the width in a block.
+    assert_eq!(params, [&serde_json::json!(278_528), &serde_json::json!(1_048_576)]);
+    let pair = &scaling["side_by_side"][0];
+    let round = &pair["rounds"][0];
+    let sum = |key: &str| number(&round[key][0]) + number(&round[key][1]);
+    let ratio = sum("together_tokens_per_sec") / (sum("alone_tokens_per_sec") / 2.0);
+    assert!((number(&pair["ratio"]) - ratio).abs() < 1e-9, "{pair}");
+    // Not a part of a measurement that names none.
+    let plain = pawl(&["bench", "--quick", "--depth", "1", "--precision", "f32", "--json"]).json();
+    assert_eq!(plain["scaling"], serde_json::json!({ "series": [], "sizes": [], "side_by_side": [] }));
+}
+
+#[test]
+fn a_process_beside_another_answers_each_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let args =
+        ["bench", "tiny", "--beside", "--quick", "--precision", "f32", "--depth", "1", "--threads", "1"];
+    let mut child = crate::process::command(folder.path(), &args)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"\n\n").unwrap();
+    let ended = crate::process::Ended::of(&child.wait_with_output().unwrap());
+    let speeds: Vec<f64> = ended.stdout.lines().map(|line| line.parse().unwrap()).collect();
+    assert!(ended.code == 0 && speeds.len() == 2 && speeds.iter().all(|speed| *speed > 0.0), "{ended:?}");
+}

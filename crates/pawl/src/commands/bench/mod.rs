@@ -4,6 +4,8 @@
 mod decode;
 mod limits;
 mod products;
+mod scaling;
+mod side_by_side;
 mod steps;
 
 use crate::args::{Bench, BenchPart, Precisions};
@@ -18,6 +20,7 @@ use pawl_engine::kernels::has_bf16;
 use pawl_engine::pool::Pool;
 use pawl_recipe::Overrides;
 use products::ProductSpeed;
+use scaling::Scaling;
 use serde_json::{Value, json};
 use std::time::Instant;
 use steps::{Roof, StepSpeed};
@@ -43,6 +46,7 @@ struct Found {
     products: Vec<ProductSpeed>,
     steps: Vec<StepSpeed>,
     decode: Vec<Decode>,
+    scaling: Scaling,
 }
 
 pub(crate) fn run(args: Bench) -> Result<Answer, Failure> {
@@ -52,14 +56,25 @@ pub(crate) fn run(args: Bench) -> Result<Answer, Failure> {
     let precisions = precisions(args.precision);
     let status = Status::new(args.json);
     let how = How { num_threads, quick: args.quick, precisions: &precisions, status: &status };
-    let wants = |part| args.only.is_empty() || args.only.contains(&part);
+    let wants = |part| match args.only.is_empty() {
+        true => part != BenchPart::Scaling,
+        false => args.only.contains(&part),
+    };
     // What is wrong with a recipe is said before anything is measured.
     let overrides = args.turned.overrides();
     for text in &texts {
         compile(text, &overrides).map_err(|error| from_recipe(&text.name, error))?;
     }
-    let limits = Limits::measure(&how);
-    let mut found = Found { limits, products: Vec::new(), steps: Vec::new(), decode: Vec::new() };
+    if args.beside {
+        return side_by_side::serve(&how, &texts[0], &overrides);
+    }
+    let mut found = Found {
+        limits: Limits::measure(&how),
+        products: Vec::new(),
+        steps: Vec::new(),
+        decode: Vec::new(),
+        scaling: Scaling::default(),
+    };
     if wants(BenchPart::Products) {
         found.products = products::measure(&how);
     }
@@ -73,6 +88,9 @@ pub(crate) fn run(args: Bench) -> Result<Answer, Failure> {
     if wants(BenchPart::Decode) {
         found.decode = decode::measure(&how)?;
     }
+    if wants(BenchPart::Scaling) {
+        found.scaling = Scaling::measure(&how)?;
+    }
     status.clear();
     Ok(answer(&args, num_threads, &found, begun.elapsed().as_secs_f64()))
 }
@@ -84,13 +102,17 @@ fn recipe_texts(args: &Bench) -> Result<Vec<RecipeText>, Failure> {
         true => usual.to_vec(),
         false => args.files.iter().map(String::as_str).collect(),
     };
-    let text = |file: &str| match MODELS.iter().find(|(name, _)| *name == file) {
-        Some((name, text)) if !std::path::Path::new(file).exists() => {
-            Ok(RecipeText { name: (*name).to_string(), text: (*text).to_string() })
-        }
+    let text = |file: &str| match model_text(file) {
+        Some(text) if !std::path::Path::new(file).exists() => Ok(text),
         Some(_) | None => find(file),
     };
     files.into_iter().map(text).collect()
+}
+
+/// A model of comparisons.
+fn model_text(name: &str) -> Option<RecipeText> {
+    let (name, text) = MODELS.iter().find(|(known, _)| *known == name)?;
+    Some(RecipeText { name: (*name).to_string(), text: (*text).to_string() })
 }
 
 fn precisions(asked: Precisions) -> Vec<Precision> {
@@ -134,7 +156,7 @@ fn percent(share: f64) -> String {
 }
 
 fn answer(args: &Bench, num_threads: usize, found: &Found, seconds: f64) -> Answer {
-    let Found { limits, products, steps, decode } = found;
+    let Found { limits, products, steps, decode, scaling } = found;
     let roofs = |step: &StepSpeed| -> Roof { limits.roof(step.precision) };
     let mut parts = vec![limits.table()];
     if !products.is_empty() {
@@ -147,8 +169,10 @@ fn answer(args: &Bench, num_threads: usize, found: &Found, seconds: f64) -> Answ
     if !decode.is_empty() {
         parts.push(decode::table(decode, limits));
     }
+    parts.extend(scaling.tables(limits));
     if args.kernels > 0 {
-        parts.extend(steps.iter().map(|step| steps::kernels_table(step, args.kernels, roofs(step))));
+        let steps = steps.iter().chain(scaling.series_steps());
+        parts.extend(steps.map(|step| steps::kernels_table(step, args.kernels, roofs(step))));
     }
     let mut block = Block::default();
     block
@@ -162,6 +186,7 @@ fn answer(args: &Bench, num_threads: usize, found: &Found, seconds: f64) -> Answ
         let speed = format!("{} tokens/s, {share} of the float32 peak", count(step.tokens_per_sec()));
         block.line(&format!("{} {}", step.recipe, word(step.precision)), speed);
     }
+    scaling.summary(&mut block);
     block.line("took", duration(seconds));
     parts.push(block.text().to_string());
     Answer::new(parts.join("\n"), document(args, num_threads, found, seconds))
@@ -177,6 +202,7 @@ fn document(args: &Bench, num_threads: usize, found: &Found, seconds: f64) -> Va
         "products": found.products.iter().map(ProductSpeed::json).collect::<Vec<_>>(),
         "steps": found.steps.iter().map(|step| step.json(&found.limits)).collect::<Vec<_>>(),
         "decode": found.decode.iter().map(|decode| decode.json(&found.limits)).collect::<Vec<_>>(),
+        "scaling": found.scaling.json(&found.limits),
         "seconds": seconds,
     })
 }

@@ -17,10 +17,10 @@ use std::time::Instant;
 /// FLOPs of a step above which its number of micro-batches is cut, where the recipe lets it be.
 const STEP_FLOPS: f64 = 4e11;
 /// Steps after the first, which is not counted: at least `least`, then up to `most` within `budget` seconds.
-struct Steps {
-    least: usize,
-    most: usize,
-    budget: f64,
+pub(super) struct Steps {
+    pub(super) least: usize,
+    pub(super) most: usize,
+    pub(super) budget: f64,
 }
 const STEPS: Steps = Steps { least: 3, most: 20, budget: 5.0 };
 const QUICK_STEPS: Steps = Steps { least: 1, most: 3, budget: 0.2 };
@@ -39,8 +39,8 @@ pub(super) struct Roof {
 pub(super) struct StepSpeed {
     pub(super) recipe: String,
     pub(super) precision: Precision,
-    num_params: usize,
-    tokens_per_step: usize,
+    pub(super) num_params: usize,
+    pub(super) tokens_per_step: usize,
     /// What the recipe wants, where the step was cut.
     uncut: Option<usize>,
     flops_per_step: f64,
@@ -69,26 +69,14 @@ pub(super) fn measure(
         Some(overrides) => (load(&overrides)?, Some(whole.tokens_per_step())),
         None => (whole, None),
     };
-    let tokens_per_step = recipe.tokens_per_step();
-    let num_params = recipe.params().iter().map(|param| param.shape.iter().product::<usize>()).sum();
-    let mut model = Model::with_precision(recipe, how.num_threads, 0, precision)?;
-    let steps = if how.quick { QUICK_STEPS } else { STEPS };
-    let mut runs = run(&mut model, &steps, |at| how.status.show(format!("{title}: step {at}")))?;
-    runs.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let seconds = runs.iter().map(|run| run.0).collect();
-    let middle = runs.len() / 2;
-    Ok(StepSpeed {
-        recipe: text.name.clone(),
-        precision,
-        num_params,
-        tokens_per_step,
-        uncut,
-        flops_per_step: model.flops_per_step(),
-        seconds,
-        memory_bytes: model.memory_bytes(),
-        peak_memory_bytes: peak_memory(),
-        kernels: runs.swap_remove(middle).1,
-    })
+    let steps = if how.quick { &QUICK_STEPS } else { &STEPS };
+    let mut stepper = Stepper::new(recipe, how.num_threads, precision)?;
+    let mut runs = in_turn(steps, std::slice::from_mut(&mut stepper), |at| {
+        how.status.show(format!("{title}: step {at}"));
+    });
+    let runs = runs.pop().expect("one model was stepped");
+    let speed = StepSpeed::of(text.name.clone(), &stepper, runs);
+    Ok(StepSpeed { uncut, peak_memory_bytes: peak_memory(), ..speed })
 }
 
 /// The overrides that cut a step of minutes to some of its micro-batches, if the recipe has a dial for that.
@@ -110,22 +98,34 @@ fn cut(
     Ok(Some(cut))
 }
 
-/// Seconds and kernels of each step after the first.
-fn run(
-    model: &mut Model,
-    steps: &Steps,
-    show: impl Fn(usize),
-) -> Result<Vec<(f64, Vec<KernelCost>)>, Failure> {
-    let vocab = model.recipe().vocab_size() as u64;
-    let schedules = model.recipe().schedule_table(steps.most as u64 + 1)?;
-    model.engine_mut().start_profile();
-    let mut runs = Vec::new();
-    let begun = Instant::now();
-    for step in 0..=steps.most {
-        show(step);
-        let scalars: Vec<f32> = schedules.iter().map(|schedule| schedule[step]).collect();
+/// A model that is stepped on made-up tokens, its kernels profiled.
+pub(super) struct Stepper {
+    pub(super) model: Model,
+    precision: Precision,
+    /// Of one step after another, begun again at their end.
+    scalars: Vec<Vec<f32>>,
+    step: usize,
+}
+
+/// Seconds and kernels of a step.
+type Run = (f64, Vec<KernelCost>);
+
+impl Stepper {
+    pub(super) fn new(recipe: Recipe, num_threads: usize, precision: Precision) -> Result<Stepper, Failure> {
+        let mut model = Model::with_precision(recipe, num_threads, 0, precision)?;
+        let schedules = model.recipe().schedule_table(STEPS.most as u64 + 1)?;
+        let scalars = (0..=STEPS.most).map(|step| schedules.iter().map(|schedule| schedule[step]).collect());
+        let scalars = scalars.collect();
+        model.engine_mut().start_profile();
+        Ok(Stepper { model, precision, scalars, step: 0 })
+    }
+
+    pub(super) fn step(&mut self) -> Run {
+        let (model, step) = (&mut self.model, self.step);
+        let vocab = model.recipe().vocab_size() as u64;
+        let scalars = &self.scalars[step % self.scalars.len()];
         let start = Instant::now();
-        let done = model.step::<Infallible>(step as u64, &scalars, |micro, inputs, targets| {
+        let done = model.step::<Infallible>(step as u64, scalars, |micro, inputs, targets| {
             let token =
                 |i: usize, factor: u64| ((i as u64 * factor + micro as u64 + step as u64) % vocab) as i32;
             inputs.iter_mut().enumerate().for_each(|(i, x)| *x = token(i, 7919));
@@ -137,15 +137,63 @@ fn run(
             Err(never) => match never {},
         }
         let seconds = start.elapsed().as_secs_f64();
-        let kernels = model.engine_mut().profile().expect("the profile was started before the steps").take();
-        if step > 0 {
-            runs.push((seconds, kernels));
+        self.step += 1;
+        (seconds, model.engine_mut().profile().expect("the profile was started with the model").take())
+    }
+}
+
+/// The steps of each model after its first. They take turns, from either end: what slows the machine for a
+/// moment slows them all.
+pub(super) fn in_turn(steps: &Steps, steppers: &mut [Stepper], show: impl Fn(usize)) -> Vec<Vec<Run>> {
+    let mut runs: Vec<Vec<Run>> = steppers.iter().map(|_| Vec::new()).collect();
+    let begun = Instant::now();
+    for round in 0..=steps.most {
+        show(round);
+        let mut turns: Vec<_> = steppers.iter_mut().zip(&mut runs).collect();
+        if round % 2 == 1 {
+            turns.reverse();
         }
-        if runs.len() >= steps.least && begun.elapsed().as_secs_f64() > steps.budget {
+        for (stepper, runs) in turns {
+            let run = stepper.step();
+            if round > 0 {
+                runs.push(run);
+            }
+        }
+        if round >= steps.least && begun.elapsed().as_secs_f64() > steps.budget {
             break;
         }
     }
-    Ok(runs)
+    runs
+}
+
+impl StepSpeed {
+    /// Of the steps of one model, with nothing said of a cut and of peak memory.
+    pub(super) fn of(recipe: String, stepper: &Stepper, mut runs: Vec<Run>) -> StepSpeed {
+        runs.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let seconds = runs.iter().map(|run| run.0).collect();
+        let middle = runs.len() / 2;
+        let model = &stepper.model;
+        StepSpeed {
+            recipe,
+            precision: stepper.precision,
+            num_params: model.recipe().params().iter().map(|p| p.shape.iter().product::<usize>()).sum(),
+            tokens_per_step: model.recipe().tokens_per_step(),
+            uncut: None,
+            flops_per_step: model.flops_per_step(),
+            seconds,
+            memory_bytes: model.memory_bytes(),
+            peak_memory_bytes: None,
+            kernels: runs.swap_remove(middle).1,
+        }
+    }
+
+    pub(super) fn flops_per_token(&self) -> f64 {
+        self.flops_per_step / self.tokens_per_step as f64
+    }
+
+    pub(super) fn step_seconds(&self) -> f64 {
+        median(&self.seconds)
+    }
 }
 
 impl StepSpeed {
