@@ -19,6 +19,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 const MAX_LANES: usize = 8;
 /// Elements that the sums of the lanes after the first may take: 32 MiB.
 const LANE_FLOATS: usize = 8 << 20;
+/// Rounds from which on weights are packed once for all of them: in two they are read too seldom to win the time back.
+const WORTH_PACKING: usize = 3;
 /// Elements of the lanes' sums that a task adds up.
 const SUM_GRAIN: usize = 1 << 14;
 
@@ -65,7 +67,7 @@ impl Rounds {
         let num_lanes = num_lanes(num_rounds, outputs.iter().map(len_of).sum());
         let num_threads = engine.num_threads();
         let side_by_side = num_threads > 1 && num_lanes > 1 && num_threads < 2 * num_lanes;
-        let mut target = engine.target(precision, num_rounds > 1);
+        let mut target = engine.target(precision, num_rounds >= WORTH_PACKING);
         if side_by_side {
             target.num_threads = 1;
         }
