@@ -78,11 +78,14 @@ impl<'a> From<Strided<'a>> for Right<'a> {
     }
 }
 
-/// What a product does with what C held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Store {
+/// What a product does with what C held, and what it adds.
+#[derive(Clone, Copy, Debug)]
+pub enum Store<'a> {
     /// C = A B
     Set,
+    /// C = A B + rows, whose columns lie together; rows 0 apart add one row to all. The bits are those of a
+    /// product followed by an addition.
+    Plus(Strided<'a>),
     /// C += A B
     Add,
     /// C = A B, symmetric to the bit as the caller knows: tiles below the diagonal are copied, not computed.
@@ -123,7 +126,7 @@ pub fn pack_right(
     k: usize,
     n: usize,
 ) {
-    struct Pack<'a>(&'a Pool, Product, *mut f32);
+    struct Pack<'a>(&'a Pool, Product<'a>, *mut f32);
     impl WithTile for Pack<'_> {
         type Result = ();
         fn run<T: Tile>(self) {
@@ -156,7 +159,7 @@ pub fn pack_right(
     with_tile(isa, precision, Pack(pool, product, packed.as_mut_ptr()));
 }
 
-/// c  = or += (M, N)   rows `c_row` apart, per `store`
+/// c  = or += (M, N)   rows `c_row` apart, per `store`, whose rows are read
 /// a          (M, K)   read, any strides
 /// b          (K, N)   read, any strides, or packed
 /// scratch    at least `gemm_scratch_len` floats, overwritten
@@ -170,9 +173,16 @@ pub fn gemm<'b>(
     a: Strided<'_>,
     b: impl Into<Right<'b>>,
     dims: Dims,
-    store: Store,
+    store: Store<'_>,
 ) {
     check(isa, c.len(), c_row, a, dims);
+    if let Store::Plus(rows) = store {
+        assert!(rows.col == 1, "columns of what is added lie {} apart", rows.col);
+        assert!(
+            (dims.m - 1) * rows.row + dims.n <= rows.data.len(),
+            "what is added is too short for {dims:?}"
+        );
+    }
     let b = b.into();
     let (matrix, packed) = match b {
         Right::Matrix(matrix) => {
@@ -208,7 +218,7 @@ pub fn gemm<'b>(
 
 /// `num` independent products: `c[i]` = or += `a[i] * b[i]`, where matrix i starts `i * batch` elements into
 /// its slice.
-/// c  = or += (num, M, N)   rows `c_row` apart, matrices do not overlap
+/// c  = or += (num, M, N)   rows `c_row` apart, matrices do not overlap; nothing is added
 /// a          (num, M, K)   read, any strides, `a_batch` may be 0
 /// b          (num, K, N)   read, any strides, `b_batch` may be 0
 /// scratch    at least `gemm_batch_scratch_len` floats, overwritten
@@ -222,13 +232,14 @@ pub fn gemm_batch(
     a: Strided<'_>,
     b: Strided<'_>,
     dims: Dims,
-    store: Store,
+    store: Store<'_>,
     num: usize,
     batch: BatchStrides,
 ) {
     if num == 0 {
         return;
     }
+    assert!(!matches!(store, Store::Plus(_)), "a batch of products adds nothing");
     let skip = num - 1;
     let (a_end, b_end) = (skip * batch.a, skip * batch.b);
     assert!(a_end < a.data.len() && b_end < b.data.len() && skip * batch.c < c.len(), "batch strides");
@@ -322,7 +333,7 @@ fn shares_packed_a(dims: Dims) -> bool {
 
 /// One product, bounds already checked.
 #[derive(Clone, Copy)]
-struct Product {
+struct Product<'a> {
     a: *const f32,
     a_row: usize,
     a_col: usize,
@@ -334,13 +345,13 @@ struct Product {
     c: *mut f32,
     c_row: usize,
     dims: Dims,
-    store: Store,
+    store: Store<'a>,
 }
 
 // SAFETY: the pointers stand for slices borrowed by the caller of `multiply`; tasks write disjoint tiles.
-unsafe impl Sync for Product {}
+unsafe impl Sync for Product<'_> {}
 
-impl Product {
+impl Product<'_> {
     fn c_at(&self, row: usize, col: usize) -> *mut f32 {
         self.c.wrapping_add(row * self.c_row + col)
     }
@@ -381,9 +392,9 @@ unsafe fn multiply(
     precision: Precision,
     pool: Option<&Pool>,
     scratch: &mut [f32],
-    product: Product,
+    product: Product<'_>,
 ) {
-    struct Multiply<'a>(Option<&'a Pool>, &'a mut [f32], Product);
+    struct Multiply<'a>(Option<&'a Pool>, &'a mut [f32], Product<'a>);
     impl WithTile for Multiply<'_> {
         type Result = ();
         fn run<T: Tile>(self) {
@@ -443,7 +454,7 @@ fn each(pool: Option<&Pool>, num_tasks: usize, task: &(dyn Fn(usize, usize) + Sy
     }
 }
 
-unsafe fn multiply_with<T: Tile>(pool: Option<&Pool>, scratch: &mut [f32], product: Product) {
+unsafe fn multiply_with<T: Tile>(pool: Option<&Pool>, scratch: &mut [f32], product: Product<'_>) {
     let m = product.dims.m;
     let reads_a = !T::CONVERTS && (product.a_col == 1 && !is_aliasing(product.a_row) || m == 1);
     let reads_b_once = m <= T::ROWS;
@@ -461,14 +472,14 @@ unsafe fn multiply_with<T: Tile>(pool: Option<&Pool>, scratch: &mut [f32], produ
         // SAFETY: the promise of the caller; every part of the scratch has one writer at a time.
         unsafe { block.multiply::<T>(pool, &packed_a) };
     }
-    if product.store == Store::Mirror {
+    if matches!(product.store, Store::Mirror) {
         // SAFETY: C is square, and of each pair of blocks the upper is read and the lower written.
         unsafe { mirror::<T>(pool, product) };
     }
 }
 
 /// Copies what lies above the diagonal below it, block by block of a panel's width.
-unsafe fn mirror<T: Tile>(pool: Option<&Pool>, product: Product) {
+unsafe fn mirror<T: Tile>(pool: Option<&Pool>, product: Product<'_>) {
     let Product { c_row, dims, .. } = product;
     each(pool, dims.n.div_ceil(T::COLS), &|block, _| {
         let i = block * T::COLS;
@@ -482,8 +493,8 @@ unsafe fn mirror<T: Tile>(pool: Option<&Pool>, product: Product) {
 
 /// A part of a product and where its operands are read.
 #[derive(Clone, Copy)]
-struct Block {
-    product: Product,
+struct Block<'a> {
+    product: Product<'a>,
     cut: Cut,
     /// A, or B, is read where it is instead of being packed.
     reads_a: bool,
@@ -493,9 +504,9 @@ struct Block {
 }
 
 // SAFETY: as for `Product`; the packed panels are written in one run of the pool and read in the next.
-unsafe impl Sync for Block {}
+unsafe impl Sync for Block<'_> {}
 
-impl Block {
+impl Block<'_> {
     unsafe fn multiply<T: Tile>(&self, pool: Option<&Pool>, packed_a: &SharedMut<'_, f32>) {
         let dims = self.product.dims;
         let num_panels = self.cut.cols.div_ceil(T::COLS);
@@ -617,7 +628,7 @@ impl Block {
             // Columns up to here are left to `mirror` in rows from here on.
             let computed_rows = match store {
                 Store::Mirror => self.cut.n0 + (panel + 1) * T::COLS,
-                Store::Set | Store::Add => dims.m,
+                Store::Set | Store::Plus(_) | Store::Add => dims.m,
             };
             let (b, b_row) = if self.reads_b {
                 (self.b_at::<T>(panel), b_row)
@@ -633,6 +644,14 @@ impl Block {
                 } else {
                     (packed_a.wrapping_add(i * slots), 1, T::ROWS)
                 };
+                let col = self.cut.n0 + panel * T::COLS;
+                let (addend, addend_row) = match store {
+                    // Added to the whole sum: with its last block.
+                    Store::Plus(rows) if self.cut.k0 + self.cut.k == dims.k => {
+                        (rows.data.as_ptr().wrapping_add((m0 + i) * rows.row + col), rows.row)
+                    }
+                    Store::Plus(_) | Store::Set | Store::Add | Store::Mirror => (std::ptr::null(), 0),
+                };
                 let args = TileArgs {
                     k: slots,
                     a,
@@ -640,9 +659,11 @@ impl Block {
                     a_col,
                     b,
                     b_row,
-                    c: c.wrapping_add((m0 + i) * c_row + self.cut.n0 + panel * T::COLS),
+                    c: c.wrapping_add((m0 + i) * c_row + col),
                     c_row,
-                    add: store == Store::Add || self.cut.k0 > 0,
+                    add: matches!(store, Store::Add) || self.cut.k0 > 0,
+                    addend,
+                    addend_row,
                 };
                 // SAFETY: the tile lies inside the product, whose bounds were checked.
                 unsafe { T::run(T::ROWS.min(rows - i), self.panel_cols::<T>(panel), args) };
