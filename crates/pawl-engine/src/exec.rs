@@ -329,12 +329,13 @@ fn strided(data: &[f32], rows: usize, cols: usize, transposed: bool) -> Strided<
 
 fn product(hands: Hands<'_>, o: &Operands<'_>, products: &Products, round: usize) {
     let Hands { pool, isa, .. } = hands;
-    let Products { batch, dims, ta, tb, accumulate, packed, symmetric } = *products;
+    let Products { batch, dims, ta, tb, accumulate, packed, symmetric, addend } = *products;
     let Dims { m, n, k } = dims;
-    let store = match accumulate && round > 0 {
-        true => gemm::Store::Add,
-        false if symmetric => gemm::Store::Mirror,
-        false => gemm::Store::Set,
+    let store = match addend {
+        Some(row) => gemm::Store::Plus(Strided { data: o.read(2, (m - 1) * row + n), row, col: 1 }),
+        None if accumulate && round > 0 => gemm::Store::Add,
+        None if symmetric => gemm::Store::Mirror,
+        None => gemm::Store::Set,
     };
     let a = strided(o.read(0, batch * m * k), m, k, ta);
     let c = o.write(0, batch * m * n);

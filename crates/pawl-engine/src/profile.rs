@@ -181,7 +181,11 @@ pub(crate) fn work(kernel: &Kernel) -> (f64, f64) {
             let [m, n, k] = [p.dims.m, p.dims.n, p.dims.k].map(|extent| extent as f64);
             let batch = p.batch as f64;
             let flops = if p.symmetric { (m + 1.0) * n * k } else { 2.0 * m * n * k };
-            floats(batch * flops, batch * (m * k + k * n + m * n))
+            let (added, addend) = match p.addend {
+                Some(row) => (m * n, (p.dims.m - 1) as f64 * row as f64 + n),
+                None => (0.0, 0.0),
+            };
+            floats(batch * flops + added, batch * (m * k + k * n + m * n) + addend)
         }
         Kernel::Pack { k, n, .. } => each(k * n, 0.0, 2.0),
         Kernel::RmsNorm { c, rows, .. } => each(c * rows, 3.0, 2.0),

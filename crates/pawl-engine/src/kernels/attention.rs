@@ -287,6 +287,8 @@ impl Strip {
                 c: scores.wrapping_add(col),
                 c_row: row,
                 add: false,
+                addend: std::ptr::null(),
+                addend_row: 0,
             };
             ahead.step();
             // SAFETY: the caller promises rows of A and of scores; panels cover every position.
@@ -335,6 +337,8 @@ impl Strip {
                 c: c.wrapping_add(col),
                 c_row,
                 add,
+                addend: std::ptr::null(),
+                addend_row: 0,
             };
             ahead.step();
             // SAFETY: the caller promises the rows of weights and C; columns hold every position.

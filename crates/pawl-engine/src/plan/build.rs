@@ -1,6 +1,7 @@
 //! From instructions to steps: each instruction that is not fused away becomes one kernel call, in an
 //! order that respects dependencies.
 
+use super::epilogue::Epilogue;
 use super::fuse::{Fusion, Writer, root};
 use super::group::{Form, Group, Groups};
 use super::memory;
@@ -10,14 +11,13 @@ use super::rows::{self, Region};
 use super::schedule::{Unit, schedule};
 use super::simplify::merge_equal;
 use super::strides::{broadcast_strides, merge_axes, row_major};
-use super::symmetry::symmetric_values;
 use super::{Kernel, Loc, Output, Plan, Products, RopeTable, RowLoop, Step, Target};
 use crate::exec::{MAX_LOOP_BUFFERS, scratch_len};
 use crate::kernels::gemm::Dims;
 use crate::kernels::map::{Axis, Operand, Pattern};
 use crate::kernels::sequence::rope_table;
 use pawl_graph::{DType, Graph, InputKind, Instr, Op, Unary, ValueId};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) fn compile(graph: &Graph, inputs: &[usize], outputs: &[Output], target: Target) -> Plan {
     compile_part(graph, inputs, outputs, target, None)
@@ -59,7 +59,8 @@ fn compile_part(
         tables: Vec::new(),
         packing,
         target,
-        symmetric: symmetric_values(&graph),
+        symmetric: fusion.symmetric.clone(),
+        epilogues: fusion.epilogues.clone(),
     };
     for (input, buffer) in graph.inputs.iter().zip(inputs) {
         builder.places[input.value.idx()] = Some(Loc::Buffer { buffer: *buffer, offset: 0 });
@@ -102,6 +103,8 @@ struct Builder<'a> {
     target: Target,
     /// Values whose matrices are symmetric.
     symmetric: Vec<bool>,
+    /// Additions that are done by a product.
+    epilogues: BTreeMap<usize, Epilogue>,
 }
 
 impl Builder<'_> {
@@ -262,7 +265,10 @@ impl Builder<'_> {
                 self.simple(Kernel::IntBinary { op: *op, axes }, &instr);
             }
             Op::Unary(_) | Op::Binary(_) => {
-                if !self.inline[out.idx()] {
+                if let Some(epilogue) = self.epilogues.get(&idx).copied() {
+                    let product = self.graph.instrs[epilogue.product].clone();
+                    self.matmul(&product, out, Some(epilogue));
+                } else if !self.inline[out.idx()] {
                     self.map_step(out);
                 }
             }
@@ -288,7 +294,7 @@ impl Builder<'_> {
                 }
             }
             Op::Reduce { kind, axis } => self.reduce(&instr, *kind, *axis),
-            Op::Matmul { ta, tb } => self.matmul(&instr, *ta, *tb),
+            Op::Matmul { .. } => self.matmul(&instr, out, None),
             _ => self.kernel(&instr),
         }
     }
@@ -398,7 +404,9 @@ impl Builder<'_> {
         self.push(Kernel::MapReduce { program, kind, axis }, reads, vec![out]);
     }
 
-    fn matmul(&mut self, instr: &Instr, ta: bool, tb: bool) {
+    /// `result`, of the product alone or with what is added to it.
+    fn matmul(&mut self, instr: &Instr, result: ValueId, epilogue: Option<Epilogue>) {
+        let Op::Matmul { ta, tb } = instr.op else { unreachable!("{} is no product", instr.op.name()) };
         let (a, b) = (self.shape(instr.inputs[0]), self.shape(instr.inputs[1]));
         let out = self.shape(instr.outputs[0]);
         let (m, n) = (out[out.len() - 2], out[out.len() - 1]);
@@ -408,7 +416,9 @@ impl Builder<'_> {
         let (batch, m) = if shared { (1, lead * m) } else { (lead, m) };
         let dims = Dims { m, n, k };
         let symmetric = m == n && self.symmetric[instr.outputs[0].idx()];
-        let mut products = Products { batch, dims, ta, tb, accumulate: false, packed: false, symmetric };
+        let addend = epilogue.map(|epilogue| epilogue.row);
+        let (accumulate, packed) = (false, false);
+        let mut products = Products { batch, dims, ta, tb, accumulate, packed, symmetric, addend };
         let mut reads: Vec<Loc> = instr.inputs.iter().map(|v| self.place(*v)).collect();
         let matrix = Matrix { place: reads[1], k, n, tb };
         if batch == 1
@@ -416,7 +426,8 @@ impl Builder<'_> {
         {
             (reads[1], products.packed) = (packed, true);
         }
-        let out = self.store(instr.outputs[0]);
+        reads.extend(epilogue.map(|epilogue| self.place(epilogue.addend)));
+        let out = self.store(result);
         self.push(Kernel::Gemm(products), reads, vec![out]);
     }
 
@@ -519,7 +530,9 @@ impl Builder<'_> {
             let read_later =
                 (0..self.steps.len()).filter(others).any(|i| self.steps[i].reads.iter().any(in_block));
             match &mut self.steps[first].kernel {
-                Kernel::Gemm(products) if writers.len() == 1 && products.batch == 1 && !read_later => {
+                Kernel::Gemm(products @ Products { batch: 1, addend: None, .. })
+                    if writers.len() == 1 && !read_later =>
+                {
                     products.accumulate = true;
                 }
                 _ => return,

@@ -2,8 +2,11 @@
 //! come of it.
 
 use super::Loc;
+use super::epilogue::{self, Epilogue};
+use super::symmetry::symmetric_values;
 use crate::kernels::map::{MapInstr, MapProgram, Operand, Pattern};
 use pawl_graph::{Binary, DType, Graph, Instr, Op, Unary, ValueId};
+use std::collections::BTreeMap;
 
 /// Instructions of the longest program that may still be inlined.
 const MAX_INLINE: usize = 24;
@@ -21,6 +24,10 @@ pub(super) struct Fusion<'a> {
     pub(super) inline: Vec<bool>,
     /// Instructions of the tree that evaluates each elementwise value from what is stored.
     pub(super) size: Vec<usize>,
+    /// Additions that are done by a product, by instruction. The product is inlined in them.
+    pub(super) epilogues: BTreeMap<usize, Epilogue>,
+    /// Values whose matrices are symmetric.
+    pub(super) symmetric: Vec<bool>,
 }
 
 /// Follows moves that leave every element where it is.
@@ -75,7 +82,15 @@ impl<'a> Fusion<'a> {
             }
         }
         let num = graph.values.len();
-        let mut fusion = Fusion { graph, consumers, inline: vec![false; num], size: vec![0; num] };
+        let mut fusion = Fusion {
+            graph,
+            consumers,
+            inline: vec![false; num],
+            size: vec![0; num],
+            epilogues: BTreeMap::new(),
+            symmetric: symmetric_values(graph),
+        };
+        let is_kept = |value: usize| keep.iter().any(|v| root(graph, *v).idx() == value);
         // Stored operands that a tree reads, by value.
         let mut leaves = vec![0usize; graph.values.len()];
         let mut cheap = vec![false; graph.values.len()];
@@ -85,6 +100,13 @@ impl<'a> Fusion<'a> {
             }
             let out = instr.outputs[0].idx();
             let len = graph.values[out].len();
+            if !outside[idx]
+                && let Some(epilogue) = fusion.epilogue(idx, |product| outside[product], is_kept)
+            {
+                fusion.inline[graph.instrs[epilogue.product].outputs[0].idx()] = true;
+                fusion.epilogues.insert(idx, epilogue);
+                continue;
+            }
             (fusion.size[out], leaves[out], cheap[out]) = (1, 0, is_cheap(graph, instr));
             for input in &instr.inputs {
                 let source = root(graph, *input).idx();
@@ -98,14 +120,31 @@ impl<'a> Fusion<'a> {
             }
             let repeatable = cheap[out] && fusion.size[out] <= MAX_REPEAT && leaves[out] <= 1;
             let few = fusion.consumers[out].len() == 1 || repeatable;
-            let kept = keep.iter().any(|v| root(graph, *v).idx() == out);
             fusion.inline[out] = few
-                && !kept
+                && !is_kept(out)
                 && fusion.size[out] <= MAX_INLINE
                 && !outside[idx]
                 && fusion.consumers[out].iter().all(|c| !outside[*c] && fusion.reads_in_order(*c, out));
         }
         fusion
+    }
+
+    /// What makes instruction `idx` an addition that a product does.
+    fn epilogue(
+        &self,
+        idx: usize,
+        is_outside: impl Fn(usize) -> bool,
+        is_kept: impl Fn(usize) -> bool,
+    ) -> Option<Epilogue> {
+        let may_run = |product: usize| {
+            let out = self.graph.instrs[product].outputs[0].idx();
+            self.consumers[out] == [idx] && !self.symmetric[out] && !is_kept(out) && !is_outside(product)
+        };
+        let is_stored = |value: ValueId| {
+            let transparent = self.is_transparent(self.graph.values[value.idx()].instr);
+            !transparent && self.graph.dtype(value) == DType::F32
+        };
+        epilogue::find(self.graph, idx, may_run, is_stored)
     }
 
     /// The instructions with a kernel that read a value: moves of shape, broadcasts and values evaluated in

@@ -161,7 +161,8 @@ impl<'a> Finder<'a> {
             if units.of[idx] != idx || !fusion.is_transparent(idx) {
                 units.sources[idx].iter().for_each(|source| then[*source].push(idx));
             }
-            if units.of[idx] == idx && !fusion.is_transparent(idx) && form(graph, idx).is_some() {
+            let alone = units.of[idx] != idx || fusion.epilogues.contains_key(&idx);
+            if !alone && !fusion.is_transparent(idx) && form(graph, idx).is_some() {
                 (members[idx], forms[idx]) = (vec![idx], form(graph, idx));
                 for out in &graph.instrs[idx].outputs {
                     readers[out.idx()] = fusion.readers(*out);

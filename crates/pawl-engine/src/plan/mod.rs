@@ -7,6 +7,7 @@
 #![allow(clippy::wildcard_enum_match_arm)]
 
 mod build;
+mod epilogue;
 mod fuse;
 mod group;
 mod memory;
@@ -68,6 +69,9 @@ pub(crate) struct Products {
     pub(crate) packed: bool,
     /// The result is a symmetric matrix.
     pub(crate) symmetric: bool,
+    /// Elements from one row to the next of a third operand that is added to a single product; 0 where it is one
+    /// row for all.
+    pub(crate) addend: Option<usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -225,7 +229,12 @@ impl Kernel {
                     p.dims.m,
                     p.dims.n,
                     p.dims.k
-                ) + if p.symmetric { " symmetric" } else { "" }
+                ) + match p.addend {
+                    Some(0) => " + row",
+                    Some(_) => " + rows",
+                    None if p.symmetric => " symmetric",
+                    None => "",
+                }
             }
             Kernel::Copy { axes } => format!("copy {axes:?}"),
             other => {

@@ -162,6 +162,24 @@ fn mlp_chain() -> Case {
     m.finish("mlp chain", out)
 }
 
+/// Queries and keys with biases, whose product has a residual: the gradient of x is a sum of products.
+fn sums_of_products() -> Case {
+    let mut m = Maker::new();
+    let (x, y) = (m.param(&[3, 5, 4], 0.0), m.param(&[15, 4], 0.0));
+    let [q, k] = [0, 1].map(|_| {
+        let (w, bias) = (m.param(&[4, 4], 0.0), m.param(&[4], 0.3));
+        let product = m.op(Op::Matmul { ta: false, tb: true }, &[x, w]);
+        let flat = m.op(Op::Reshape { shape: vec![15, 4] }, &[product]);
+        m.op(Op::Binary(Binary::Add), &[flat, bias])
+    });
+    let both = m.op(Op::Binary(Binary::Mul), &[q, k]);
+    let w = m.param(&[4, 4], 0.0);
+    let out = m.op(Op::Matmul { ta: false, tb: false }, &[both, w]);
+    let normed = m.op(Op::RmsNorm { eps: 0.1 }, &[y]);
+    let out = m.op(Op::Binary(Binary::Add), &[normed, out]);
+    m.finish("sums of products", out)
+}
+
 fn joined() -> Case {
     let mut m = Maker::new();
     let (a, b) = (m.param(&[2, 1, 3], 0.0), m.param(&[2, 4, 3], 0.0));
@@ -295,6 +313,7 @@ pub(crate) fn all() -> Vec<Case> {
         head([2, 32], false),
         head([4, 16], true),
         mlp_chain(),
+        sums_of_products(),
         joined(),
         dropout(),
     ]);

@@ -5,7 +5,7 @@ use crate::cases::{Case, all};
 use crate::counting::allocated;
 use pawl_engine::reference::{Leaves, Tensor, leaf, run};
 use pawl_engine::{Buffer, Engine, Isa, Output, Plan, Precision, Program};
-use pawl_graph::{Binary, DType, Graph, InputKind, Op, Unary};
+use pawl_graph::{Binary, DType, Graph, InputKind, Op, Unary, ValueId};
 
 /// Relative to the largest element of a tensor, or to 1. Worst observed: 2.2e-6 (the chain of an MLP).
 const TOLERANCE: f64 = 5e-6;
@@ -153,4 +153,105 @@ fn updates_in_place_are_one_kernel_and_right() {
     for ((_, buffer), want) in places.iter().zip(&want) {
         check_close(&format!("buffer {buffer}"), buffers[*buffer].floats(), want.real(), 1.0);
     }
+}
+
+/// What is added to a product of x (2, 3, 7) and w (7, 9), and the kernels that are left.
+#[test]
+fn a_product_adds_what_is_stored_with_the_bits_of_two_kernels() {
+    type Sum = fn(&mut Graph, ValueId) -> ValueId;
+    let sums: [(&str, usize, Sum); 9] = [
+        ("a bias", 1, |g, p| {
+            let y = param(g, &[9]);
+            add(g, p, y)
+        }),
+        ("a residual before it", 1, |g, p| {
+            let y = param(g, &[2, 3, 9]);
+            add(g, y, p)
+        }),
+        ("rows of another shape", 1, |g, p| {
+            let flat = g.add(Op::Reshape { shape: vec![6, 9] }, &[p]).expect("as many elements");
+            let y = param(g, &[6, 9]);
+            add(g, flat, y)
+        }),
+        ("a broadcast bias", 1, |g, p| {
+            let wide = Op::Expand { shape: vec![2, 3, 9] };
+            let bias = param(g, &[9]);
+            let bias = g.add(wide, &[bias]).expect("a broadcast");
+            add(g, p, bias)
+        }),
+        ("what is computed later", 2, |g, p| {
+            let y = param(g, &[2, 3, 9]);
+            let normed = g.add_all(Op::RmsNorm { eps: 0.1 }, &[y]).expect("rows")[0];
+            add(g, p, normed)
+        }),
+        ("another product", 2, |g, p| {
+            let [a, b] = [param(g, &[2, 3, 5]), param(g, &[5, 9])];
+            let other = g.add(Op::Matmul { ta: false, tb: false }, &[a, b]).expect("they fit");
+            add(g, p, other)
+        }),
+        ("what is evaluated in the sum", 2, |g, p| {
+            let y = param(g, &[2, 3, 9]);
+            let e = g.add(Op::Unary(Unary::Exp), &[y]).expect("any shape");
+            add(g, p, e)
+        }),
+        ("numbers of rows", 2, |g, p| {
+            let y = param(g, &[2, 3, 1]);
+            add(g, p, y)
+        }),
+        ("a product read twice", 2, |g, p| {
+            let y = param(g, &[9]);
+            let sum = add(g, p, y);
+            g.add(Op::Binary(Binary::Mul), &[sum, p]).expect("equal shapes")
+        }),
+    ];
+    for (name, num_steps, sum) in sums {
+        let mut g = Graph::new();
+        let [x, w] = [param(&mut g, &[2, 3, 7]), param(&mut g, &[7, 9])];
+        let product = g.add(Op::Matmul { ta: false, tb: false }, &[x, w]).expect("they fit");
+        let sum = sum(&mut g, product);
+        for isa in [Isa::Avx512, Isa::Avx2, Isa::Portable].into_iter().filter(|isa| isa.is_available()) {
+            for precision in [Precision::F32, Precision::Bf16] {
+                let engine = Engine::with_isa(1, isa);
+                let (steps, together) = run_outputs(&g, &[sum], &engine, precision);
+                assert_eq!(steps, num_steps, "{name}");
+                // A product that is asked for is stored alone.
+                let (_, apart) = run_outputs(&g, &[sum, product], &engine, precision);
+                assert!(together[0] == apart[0], "{name} {isa:?} {precision:?}");
+            }
+        }
+    }
+}
+
+fn param(g: &mut Graph, shape: &[usize]) -> ValueId {
+    let name = format!("p{}", g.inputs.len());
+    g.input(&name, InputKind::Param, shape, DType::F32)
+}
+
+fn add(g: &mut Graph, a: ValueId, b: ValueId) -> ValueId {
+    g.add(Op::Binary(Binary::Add), &[a, b]).expect("shapes that broadcast")
+}
+
+/// Kernels, and outputs for inputs of many different numbers.
+fn run_outputs(
+    g: &Graph,
+    outputs: &[ValueId],
+    engine: &Engine,
+    precision: Precision,
+) -> (usize, Vec<Vec<f32>>) {
+    let inputs: Vec<usize> = (0..g.inputs.len()).collect();
+    let mut buffers: Vec<Buffer> =
+        g.inputs.iter().map(|input| Buffer::zeros(g.values[input.value.idx()].len())).collect();
+    for (k, buffer) in buffers.iter_mut().enumerate() {
+        let numbers = (0..).map(|i: usize| ((i * 7 + k * 5) % 97) as f32 / 37.0 - 1.1);
+        buffer.floats_mut().iter_mut().zip(numbers).for_each(|(to, x)| *to = x);
+    }
+    let mut places = Vec::new();
+    for value in outputs {
+        places.push(Output { value: *value, buffer: buffers.len(), accumulate: false });
+        buffers.push(Buffer::zeros(g.values[value.idx()].len()));
+    }
+    let target = engine.target(precision, false);
+    let steps = Plan::compile(g, &inputs, &places, target).num_steps();
+    Program::with_target(g, &inputs, &places, target).run(engine, &mut buffers, 0);
+    (steps, buffers[inputs.len()..].iter().map(|buffer| buffer.floats().to_vec()).collect())
 }

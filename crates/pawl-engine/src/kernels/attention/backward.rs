@@ -169,6 +169,8 @@ impl Backward<'_> {
                 c: self.grads.dq.as_ptr().wrapping_add(head.q_at(queries.start, h) + col),
                 c_row: head.q_row(),
                 add: keys.start > 0 || adds_to_zero(head),
+                addend: std::ptr::null(),
+                addend_row: 0,
             };
             self.ahead.step();
             // SAFETY: the promise of the caller of `run`; strips wrote every gradient of a score that is read.

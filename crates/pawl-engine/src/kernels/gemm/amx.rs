@@ -83,6 +83,9 @@ impl<const HIGH: usize> Tile for Amx<HIGH> {
             } else {
                 part::<HIGH>(rows, cols, args);
             }
+            if !args.addend.is_null() {
+                plus(rows, cols, args);
+            }
         }
     }
 
@@ -190,6 +193,10 @@ unsafe fn product<const HIGH: usize>(rows: usize, cols: usize, args: TileArgs) {
         for r in 0..rows {
             _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(r * c_row).cast());
             _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(r * c_row + cols - 1).cast());
+            if let Some(addend) = args.addend_at(r, 0) {
+                _mm_prefetch::<_MM_HINT_T0>(addend.cast());
+                _mm_prefetch::<_MM_HINT_T0>(addend.wrapping_add(cols - 1).cast());
+            }
         }
         clear();
         if add {
@@ -214,6 +221,23 @@ unsafe fn last_step<const HIGH: usize>(rows: usize, cols: usize, args: TileArgs)
         copy_part(b.as_mut_ptr(), COLS, args.b, args.b_row, args.k, cols);
         let (a, b) = (two(a.as_ptr(), rows, HEIGHT * WIDTH), two(b.as_ptr(), cols, WIDTH));
         steps::<HIGH>(1, a, WIDTH, b, COLS);
+    }
+}
+
+/// c (rows, cols) += addend (rows, cols), once the sums are whole: a chain that began with it would round otherwise.
+#[target_feature(enable = "avx512f")]
+unsafe fn plus(rows: usize, cols: usize, args: TileArgs) {
+    for r in 0..rows {
+        for j in (0..cols).step_by(WIDTH) {
+            let mask = lanes(WIDTH.min(cols - j));
+            let addend = args.addend.wrapping_add(r * args.addend_row + j);
+            let c = args.c.wrapping_add(r * args.c_row + j);
+            // SAFETY: the promise of the caller; masked lanes are not touched.
+            unsafe {
+                let (sum, addend) = (_mm512_maskz_loadu_ps(mask, c), _mm512_maskz_loadu_ps(mask, addend));
+                _mm512_mask_storeu_ps(c, mask, _mm512_add_ps(sum, addend));
+            }
+        }
     }
 }
 

@@ -15,13 +15,13 @@ const TASK_WEIGHTS: usize = 1 << 16;
 const GROUP: usize = 4;
 
 /// Whether [`multiply_few`] takes a product: few rows, both operands contiguous along k.
-pub(super) fn is_few(product: &Product) -> bool {
+pub(super) fn is_few(product: &Product<'_>) -> bool {
     product.dims.m <= MAX_ROWS && product.a_col == 1 && product.b_row == 1 && product.dims.k >= LANES
 }
 
 /// # Safety
 /// The product is in bounds and [`is_few`].
-pub(super) unsafe fn multiply_few(isa: Isa, pool: Option<&Pool>, product: Product) {
+pub(super) unsafe fn multiply_few(isa: Isa, pool: Option<&Pool>, product: Product<'_>) {
     let dims = product.dims;
     let step = (TASK_WEIGHTS / dims.k).next_multiple_of(GROUP).max(GROUP);
     super::each(pool, dims.n.div_ceil(step), &|task, _| {
@@ -32,11 +32,11 @@ pub(super) unsafe fn multiply_few(isa: Isa, pool: Option<&Pool>, product: Produc
 
 per_isa! {
     /// Columns `first .. end` of C, which belong to this task; bounds are the caller's promise.
-    fn multiply_columns(product: &Product, first: usize, end: usize) = multiply_columns_body
+    fn multiply_columns(product: &Product<'_>, first: usize, end: usize) = multiply_columns_body
 }
 
 #[inline(always)]
-fn multiply_columns_body<const FMA: bool>(product: &Product, first: usize, end: usize) {
+fn multiply_columns_body<const FMA: bool>(product: &Product<'_>, first: usize, end: usize) {
     let Product { a, a_row, b, b_col, c, c_row, dims, store, .. } = *product;
     // SAFETY: rows of A and columns of B are k long, as `multiply_few` was promised.
     let x = |i: usize| unsafe { std::slice::from_raw_parts(a.wrapping_add(i * a_row), dims.k) };
@@ -45,7 +45,11 @@ fn multiply_columns_body<const FMA: bool>(product: &Product, first: usize, end: 
     let write = |i: usize, j: usize, sum: f32| {
         // SAFETY: element (i, j) of C is in bounds and its column belongs to this task.
         let c = unsafe { &mut *c.wrapping_add(i * c_row + j) };
-        *c = if store == Store::Add { *c + sum } else { sum };
+        *c = match store {
+            Store::Add => *c + sum,
+            Store::Plus(rows) => sum + rows.data[i * rows.row + j],
+            Store::Set | Store::Mirror => sum,
+        };
     };
     let mut j = first;
     while j + GROUP <= end {

@@ -75,7 +75,7 @@ macro_rules! avx512_tile {
 }
 pub(super) use avx512_tile;
 
-/// Asks for the lines of C that the tile will write.
+/// Asks for the lines of C that the tile will write, and for what it will add to them.
 ///
 /// # Safety
 /// AVX-512 is available.
@@ -85,14 +85,17 @@ pub(super) unsafe fn prefetch<const R: usize, const V: usize>(args: &TileArgs) {
     for r in 0..R {
         for v in 0..V {
             _mm_prefetch::<_MM_HINT_T0>(args.c.wrapping_add(r * args.c_row + v * 16) as *const i8);
+            if let Some(addend) = args.addend_at(r, v * 16) {
+                _mm_prefetch::<_MM_HINT_T0>(addend.cast());
+            }
         }
     }
 }
 
-/// c = or += sums, of whose last vector only the lanes of `last` count.
+/// c = or += sums, then += addend, of whose last vector only the lanes of `last` count.
 ///
 /// # Safety
-/// These rows and lanes of C are in bounds.
+/// These rows and lanes of C and of the addend are in bounds.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn store<const R: usize, const V: usize>(
@@ -109,6 +112,9 @@ pub(super) unsafe fn store<const R: usize, const V: usize>(
                 let mut value = sums[r][v];
                 if args.add {
                     value = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, c), value);
+                }
+                if let Some(addend) = args.addend_at(r, v * 16) {
+                    value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, addend));
                 }
                 if mask == u16::MAX {
                     _mm512_storeu_ps(c, value);

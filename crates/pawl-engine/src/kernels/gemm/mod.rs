@@ -8,6 +8,7 @@
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod amx;
 pub(crate) mod bf16;
+mod choose;
 mod few;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod full;
@@ -17,10 +18,10 @@ pub(crate) mod tile;
 
 use super::{Isa, Precision};
 use crate::pool::{Pool, SharedMut};
-use bf16::Rounded;
+use choose::{WithTile, with_tile};
 use pack::{pack_a, pack_b};
 pub use right::{Right, pack_right, packed_right_len};
-use tile::{Portable, Tile, TileArgs};
+use tile::{Tile, TileArgs};
 
 /// Rows of C a task handles at a time: a block of A (96 x 512 floats, 192 KiB) stays in the second-level
 /// cache. A multiple of the rows of every tile.
@@ -65,11 +66,14 @@ pub struct Strided<'a> {
     pub col: usize,
 }
 
-/// What a product does with what C held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Store {
+/// What a product does with what C held, and what it adds.
+#[derive(Clone, Copy, Debug)]
+pub enum Store<'a> {
     /// C = A B
     Set,
+    /// C = A B + rows, whose columns lie together; rows 0 apart add one row to all. The bits are those of a
+    /// product followed by an addition.
+    Plus(Strided<'a>),
     /// C += A B
     Add,
     /// C = A B, symmetric to the bit as the caller knows: tiles below the diagonal are copied, not computed.
@@ -87,7 +91,7 @@ pub fn gemm_batch_scratch_len(num_threads: usize, dims: Dims) -> usize {
     ALIGN + num_threads * (packed_b_len(dims) + packed_a_len(dims))
 }
 
-/// c  = or += (M, N)   rows `c_row` apart, per `store`
+/// c  = or += (M, N)   rows `c_row` apart, per `store`, whose rows are read
 /// a          (M, K)   read, any strides
 /// b          (K, N)   read, any strides, or packed
 /// scratch    at least `gemm_scratch_len` floats, overwritten
@@ -101,9 +105,16 @@ pub fn gemm<'b>(
     a: Strided<'_>,
     b: impl Into<Right<'b>>,
     dims: Dims,
-    store: Store,
+    store: Store<'_>,
 ) {
     check(isa, c.len(), c_row, a, dims);
+    if let Store::Plus(rows) = store {
+        assert!(rows.col == 1, "columns of what is added lie {} apart", rows.col);
+        assert!(
+            (dims.m - 1) * rows.row + dims.n <= rows.data.len(),
+            "what is added is too short for {dims:?}"
+        );
+    }
     let b = b.into();
     let (matrix, packed) = match b {
         Right::Matrix(matrix) => {
@@ -139,7 +150,7 @@ pub fn gemm<'b>(
 
 /// `num` independent products: `c[i]` = or += `a[i] * b[i]`, where matrix i starts `i * batch` elements into
 /// its slice.
-/// c  = or += (num, M, N)   rows `c_row` apart, matrices do not overlap
+/// c  = or += (num, M, N)   rows `c_row` apart, matrices do not overlap; nothing is added
 /// a          (num, M, K)   read, any strides, `a_batch` may be 0
 /// b          (num, K, N)   read, any strides, `b_batch` may be 0
 /// scratch    at least `gemm_batch_scratch_len` floats, overwritten
@@ -153,13 +164,14 @@ pub fn gemm_batch(
     a: Strided<'_>,
     b: Strided<'_>,
     dims: Dims,
-    store: Store,
+    store: Store<'_>,
     num: usize,
     batch: BatchStrides,
 ) {
     if num == 0 {
         return;
     }
+    assert!(!matches!(store, Store::Plus(_)), "a batch of products adds nothing");
     let skip = num - 1;
     let (a_end, b_end) = (skip * batch.a, skip * batch.b);
     assert!(a_end < a.data.len() && b_end < b.data.len() && skip * batch.c < c.len(), "batch strides");
@@ -253,7 +265,7 @@ fn shares_packed_a(dims: Dims) -> bool {
 
 /// One product, bounds already checked.
 #[derive(Clone, Copy)]
-struct Product {
+struct Product<'a> {
     a: *const f32,
     a_row: usize,
     a_col: usize,
@@ -265,43 +277,15 @@ struct Product {
     c: *mut f32,
     c_row: usize,
     dims: Dims,
-    store: Store,
+    store: Store<'a>,
 }
 
 // SAFETY: the pointers stand for slices borrowed by the caller of `multiply`; tasks write disjoint tiles.
-unsafe impl Sync for Product {}
+unsafe impl Sync for Product<'_> {}
 
-impl Product {
+impl Product<'_> {
     fn c_at(&self, row: usize, col: usize) -> *mut f32 {
         self.c.wrapping_add(row * self.c_row + col)
-    }
-}
-
-/// Work that is compiled for every kind of tile.
-trait WithTile {
-    type Result;
-    fn run<T: Tile>(self) -> Self::Result;
-}
-
-/// Chooses the tile of an instruction set and a precision.
-fn with_tile<W: WithTile>(isa: Isa, precision: Precision, work: W) -> W::Result {
-    match (isa, precision) {
-        #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512, Precision::F32) => work.run::<tile::Avx512>(),
-        #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512, Precision::Bf16) if amx::is_available() => work.run::<amx::Amx<2>>(),
-        #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512, Precision::Bf16) if super::has_bf16() => work.run::<bf16::Avx512Bf16>(),
-        #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512, Precision::Bf16) => work.run::<Rounded<tile::Avx512>>(),
-        #[cfg(target_arch = "x86_64")]
-        (Isa::Avx2, Precision::F32) => work.run::<tile::Avx2>(),
-        #[cfg(target_arch = "x86_64")]
-        (Isa::Avx2, Precision::Bf16) => work.run::<Rounded<tile::Avx2>>(),
-        #[cfg(not(target_arch = "x86_64"))]
-        (Isa::Avx512 | Isa::Avx2, _) => unreachable!("asserted to be available"),
-        (Isa::Portable, Precision::F32) => work.run::<Portable>(),
-        (Isa::Portable, Precision::Bf16) => work.run::<Rounded<Portable>>(),
     }
 }
 
@@ -312,9 +296,9 @@ unsafe fn multiply(
     precision: Precision,
     pool: Option<&Pool>,
     scratch: &mut [f32],
-    product: Product,
+    product: Product<'_>,
 ) {
-    struct Multiply<'a>(Option<&'a Pool>, &'a mut [f32], Product);
+    struct Multiply<'a>(Option<&'a Pool>, &'a mut [f32], Product<'a>);
     impl WithTile for Multiply<'_> {
         type Result = ();
         fn run<T: Tile>(self) {
@@ -374,7 +358,7 @@ fn each(pool: Option<&Pool>, num_tasks: usize, task: &(dyn Fn(usize, usize) + Sy
     }
 }
 
-unsafe fn multiply_with<T: Tile>(pool: Option<&Pool>, scratch: &mut [f32], product: Product) {
+unsafe fn multiply_with<T: Tile>(pool: Option<&Pool>, scratch: &mut [f32], product: Product<'_>) {
     let m = product.dims.m;
     let reads_a = !T::CONVERTS && (product.a_col == 1 && !is_aliasing(product.a_row) || m == 1);
     let reads_b_once = m <= T::ROWS;
@@ -392,14 +376,14 @@ unsafe fn multiply_with<T: Tile>(pool: Option<&Pool>, scratch: &mut [f32], produ
         // SAFETY: the promise of the caller; every part of the scratch has one writer at a time.
         unsafe { block.multiply::<T>(pool, &packed_a) };
     }
-    if product.store == Store::Mirror {
+    if matches!(product.store, Store::Mirror) {
         // SAFETY: C is square, and of each pair of blocks the upper is read and the lower written.
         unsafe { mirror::<T>(pool, product) };
     }
 }
 
 /// Copies what lies above the diagonal below it, block by block of a panel's width.
-unsafe fn mirror<T: Tile>(pool: Option<&Pool>, product: Product) {
+unsafe fn mirror<T: Tile>(pool: Option<&Pool>, product: Product<'_>) {
     let Product { c_row, dims, .. } = product;
     each(pool, dims.n.div_ceil(T::COLS), &|block, _| {
         let i = block * T::COLS;
@@ -413,8 +397,8 @@ unsafe fn mirror<T: Tile>(pool: Option<&Pool>, product: Product) {
 
 /// A part of a product and where its operands are read.
 #[derive(Clone, Copy)]
-struct Block {
-    product: Product,
+struct Block<'a> {
+    product: Product<'a>,
     cut: Cut,
     /// A, or B, is read where it is instead of being packed.
     reads_a: bool,
@@ -424,9 +408,9 @@ struct Block {
 }
 
 // SAFETY: as for `Product`; the packed panels are written in one run of the pool and read in the next.
-unsafe impl Sync for Block {}
+unsafe impl Sync for Block<'_> {}
 
-impl Block {
+impl Block<'_> {
     unsafe fn multiply<T: Tile>(&self, pool: Option<&Pool>, packed_a: &SharedMut<'_, f32>) {
         let dims = self.product.dims;
         let num_panels = self.cut.cols.div_ceil(T::COLS);
@@ -548,7 +532,7 @@ impl Block {
             // Columns up to here are left to `mirror` in rows from here on.
             let computed_rows = match store {
                 Store::Mirror => self.cut.n0 + (panel + 1) * T::COLS,
-                Store::Set | Store::Add => dims.m,
+                Store::Set | Store::Plus(_) | Store::Add => dims.m,
             };
             let (b, b_row) = if self.reads_b {
                 (self.b_at::<T>(panel), b_row)
@@ -564,6 +548,14 @@ impl Block {
                 } else {
                     (packed_a.wrapping_add(i * slots), 1, T::ROWS)
                 };
+                let col = self.cut.n0 + panel * T::COLS;
+                let (addend, addend_row) = match store {
+                    // Added to the whole sum: with its last block.
+                    Store::Plus(rows) if self.cut.k0 + self.cut.k == dims.k => {
+                        (rows.data.as_ptr().wrapping_add((m0 + i) * rows.row + col), rows.row)
+                    }
+                    Store::Plus(_) | Store::Set | Store::Add | Store::Mirror => (std::ptr::null(), 0),
+                };
                 let args = TileArgs {
                     k: slots,
                     a,
@@ -571,9 +563,11 @@ impl Block {
                     a_col,
                     b,
                     b_row,
-                    c: c.wrapping_add((m0 + i) * c_row + self.cut.n0 + panel * T::COLS),
+                    c: c.wrapping_add((m0 + i) * c_row + col),
                     c_row,
-                    add: store == Store::Add || self.cut.k0 > 0,
+                    add: matches!(store, Store::Add) || self.cut.k0 > 0,
+                    addend,
+                    addend_row,
                 };
                 // SAFETY: the tile lies inside the product, whose bounds were checked.
                 unsafe { T::run(T::ROWS.min(rows - i), self.panel_cols::<T>(panel), args) };

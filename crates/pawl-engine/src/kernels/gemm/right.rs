@@ -1,7 +1,8 @@
 //! The second operand of products: a matrix, or one packed ahead because many products read it.
 
+use super::choose::{WithTile, with_tile};
 use super::tile::Tile;
-use super::{Block, Dims, Product, Store, Strided, WithTile, check_b, cuts, with_tile};
+use super::{Block, Dims, Product, Store, Strided, check_b, cuts};
 use crate::kernels::{Isa, Precision};
 use crate::pool::Pool;
 
@@ -43,7 +44,7 @@ pub fn pack_right(
     k: usize,
     n: usize,
 ) {
-    struct Pack<'a>(&'a Pool, Product, *mut f32);
+    struct Pack<'a>(&'a Pool, Product<'a>, *mut f32);
     impl WithTile for Pack<'_> {
         type Result = ();
         fn run<T: Tile>(self) {

@@ -1,5 +1,6 @@
 //! Products against their definition: odd sizes, strides, cuts, batches.
 
+use super::bf16::Rounded;
 use super::*;
 use crate::kernels::testing::{check_close, isas, numbers, same_bits};
 
@@ -7,7 +8,7 @@ use crate::kernels::testing::{check_close, isas, numbers, same_bits};
 const TOLERANCE: f32 = 4e-5;
 
 /// The definition. c (M, N) = or += a (M, K) * b (K, N)
-fn reference(c: &mut [f32], c_row: usize, a: Strided<'_>, b: Strided<'_>, dims: Dims, store: Store) {
+fn reference(c: &mut [f32], c_row: usize, a: Strided<'_>, b: Strided<'_>, dims: Dims, store: Store<'_>) {
     for i in 0..dims.m {
         for j in 0..dims.n {
             let term = |p: usize| {
@@ -15,7 +16,11 @@ fn reference(c: &mut [f32], c_row: usize, a: Strided<'_>, b: Strided<'_>, dims: 
             };
             let sum: f64 = (0..dims.k).map(term).sum();
             let c = &mut c[i * c_row + j];
-            *c = if store == Store::Add { *c + sum as f32 } else { sum as f32 };
+            *c = match store {
+                Store::Add => *c + sum as f32,
+                Store::Plus(rows) => sum as f32 + rows.data[i * rows.row + j],
+                Store::Set | Store::Mirror => sum as f32,
+            };
         }
     }
 }
@@ -29,13 +34,13 @@ fn strided(data: &[f32], rows: usize, cols: usize, transposed: bool, extra: usiz
     }
 }
 
-fn check_gemm(dims: Dims, ta: bool, tb: bool, extra: usize, store: Store) {
+fn check_gemm(dims: Dims, ta: bool, tb: bool, extra: usize, store: Store<'_>) {
     check_gemm_in(Precision::F32, dims, ta, tb, extra, store);
     // Operands that bfloat16 holds exactly: then both precisions have one truth.
     check_gemm_in(Precision::Bf16, dims, ta, tb, extra, store);
 }
 
-fn check_gemm_in(precision: Precision, dims: Dims, ta: bool, tb: bool, extra: usize, store: Store) {
+fn check_gemm_in(precision: Precision, dims: Dims, ta: bool, tb: bool, extra: usize, store: Store<'_>) {
     let Dims { m, n, k } = dims;
     let (mut a, mut b) = (numbers((m + extra) * (k + extra), 1), numbers((k + extra) * (n + extra), 2));
     if precision == Precision::Bf16 {
@@ -101,6 +106,39 @@ fn few_rows_against_a_transposed_matrix_agree() {
     }
 }
 
+/// Sizes of every kind of tile and edge, of several blocks of k, and of few rows.
+#[test]
+fn what_is_added_gives_the_bits_of_a_product_and_an_addition() {
+    for (m, n, k) in SIZES.into_iter().chain([(40, 70, 1600), (4, 130, 1030), (97, 2100, 40)]) {
+        let dims = Dims { m, n, k };
+        let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
+        for (row, tb) in [(0, false), (0, true), (n, true), (n + 5, false)] {
+            let rows = numbers((m - 1) * row + n, 4);
+            let rows = Strided { data: &rows, row, col: 1 };
+            for isa in isas() {
+                for precision in [Precision::F32, Precision::Bf16] {
+                    let c_row = n + 3;
+                    let product = |pool: &Pool, store| {
+                        let mut c = numbers(m * c_row, 3);
+                        let mut scratch = vec![f32::NAN; gemm_scratch_len(pool.num_threads(), dims)];
+                        let (a, b) = (strided(&a, m, k, false, 0), strided(&b, k, n, tb, 0));
+                        gemm(pool, isa, precision, &mut scratch, &mut c, c_row, a, b, dims, store);
+                        c
+                    };
+                    let what = format!("{isa:?} {precision:?} {dims:?} rows {row} apart, tb {tb}");
+                    let mut apart = product(&Pool::new(1), Store::Set);
+                    for (i, c) in apart.chunks_mut(c_row).enumerate() {
+                        let added = &rows.data[i * row..][..n];
+                        c.iter_mut().zip(added).for_each(|(c, added)| *c += added);
+                    }
+                    let together = same_bits(&what, |pool| product(pool, Store::Plus(rows)));
+                    assert!(together == apart, "{what}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn general_strides_are_read_right() {
     let dims = Dims { m: 14, n: 35, k: 9 };
@@ -130,15 +168,18 @@ fn bfloat16_tiles_that_are_not_chosen_agree_as_well() {
 
 #[cfg(target_arch = "x86_64")]
 fn check_tile<T: Tile>() {
+    let rows = numbers(200 * 129, 4);
+    let stores = [Store::Add, Store::Plus(Strided { data: &rows, row: 129, col: 1 })];
     for (m, n, k) in SIZES.into_iter().chain([(40, 70, 1600)]) {
-        for (ta, tb) in [(false, false), (false, true), (true, false)] {
+        let ways = [(false, false), (false, true), (true, false)];
+        for ((ta, tb), store) in ways.into_iter().flat_map(|way| stores.map(|store| (way, store))) {
             let [a, b] = [(m * k, 1), (k * n, 2)]
                 .map(|(len, seed)| numbers(len, seed).into_iter().map(bf16::round).collect::<Vec<_>>());
             let (a, b) = (strided(&a, m, k, ta, 0), strided(&b, k, n, tb, 0));
             let dims = Dims { m, n, k };
             let mut want = numbers(m * n, 3);
             let mut got = want.clone();
-            reference(&mut want, n, a, b, dims, Store::Add);
+            reference(&mut want, n, a, b, dims, store);
             let product = Product {
                 a: a.data.as_ptr(),
                 a_row: a.row,
@@ -150,7 +191,7 @@ fn check_tile<T: Tile>() {
                 c: got.as_mut_ptr(),
                 c_row: n,
                 dims,
-                store: Store::Add,
+                store,
             };
             let mut scratch = vec![f32::NAN; gemm_scratch_len(1, dims)];
             // SAFETY: the caller has the instruction set; the vectors are as long as the product says.

@@ -3,7 +3,7 @@
 //! An element of C is the same chain of multiply-adds over k whatever tile it falls into, so cutting a
 //! matrix differently never changes its bits. Tiles check nothing: their callers own the bounds.
 
-/// Operands of one tile: c (rows, cols) = or += a (rows, k) * b (k, cols), strides in elements.
+/// Operands of one tile: c (rows, cols) = or += a (rows, k) * b (k, cols), then += addend; strides in elements.
 #[derive(Clone, Copy)]
 pub(crate) struct TileArgs {
     pub(crate) k: usize,
@@ -16,6 +16,18 @@ pub(crate) struct TileArgs {
     pub(crate) c_row: usize,
     /// Adds to C instead of overwriting it.
     pub(crate) add: bool,
+    /// Added to what is stored, (rows, cols), after everything else; null for nothing.
+    pub(crate) addend: *const f32,
+    /// Elements from one row of it to the next; 0 adds one row to all.
+    pub(crate) addend_row: usize,
+}
+
+impl TileArgs {
+    /// Where element (row, col) of what is added lies, if anything is.
+    #[inline(always)]
+    pub(super) fn addend_at(&self, row: usize, col: usize) -> Option<*const f32> {
+        (!self.addend.is_null()).then(|| self.addend.wrapping_add(row * self.addend_row + col))
+    }
 }
 
 /// A register tile of one instruction set.
@@ -180,6 +192,11 @@ unsafe fn portable<const R: usize>(cols: usize, args: TileArgs) {
         let row = unsafe { std::slice::from_raw_parts_mut(args.c.add(r * args.c_row), cols) };
         for (c, sum) in row.iter_mut().zip(&sum[r]) {
             *c = if args.add { *c + sum } else { *sum };
+        }
+        if let Some(addend) = args.addend_at(r, 0) {
+            // SAFETY: row r of the addend has `cols` elements.
+            let addend = unsafe { std::slice::from_raw_parts(addend, cols) };
+            row.iter_mut().zip(addend).for_each(|(c, addend)| *c += addend);
         }
     }
 }
@@ -366,6 +383,14 @@ mod x86 {
                 *c += sum;
             }
         }
+        for r in 0..R {
+            for j in 0..cols {
+                if let Some(addend) = args.addend_at(r, j) {
+                    // SAFETY: row r of the addend has `cols` elements.
+                    wide_c[r * Avx2::COLS + j] += unsafe { *addend };
+                }
+            }
+        }
         copy(false, &mut wide_c);
     }
 
@@ -404,19 +429,25 @@ mod x86 {
     #[target_feature(enable = "avx2,fma")]
     unsafe fn avx2_full<const R: usize>(args: TileArgs) {
         let mut sum = [0.0_f32; 6 * Avx2::COLS];
-        if !args.add {
+        if !args.add && args.addend.is_null() {
             // SAFETY: the promise of the caller.
             return unsafe { avx2_chain::<R>(args, true) };
         }
         let to_sum = TileArgs { c: sum.as_mut_ptr(), c_row: Avx2::COLS, ..args };
-        // SAFETY: the buffer holds a full tile; c has R rows of a full tile.
+        // SAFETY: the buffer holds a full tile; c and the addend have R rows of a full tile.
         unsafe {
             avx2_chain::<R>(to_sum, true);
             for r in 0..R {
                 for v in [0, 8] {
                     let c = args.c.add(r * args.c_row + v);
-                    let value = _mm256_loadu_ps(sum.as_ptr().add(r * Avx2::COLS + v));
-                    _mm256_storeu_ps(c, _mm256_add_ps(_mm256_loadu_ps(c), value));
+                    let mut value = _mm256_loadu_ps(sum.as_ptr().add(r * Avx2::COLS + v));
+                    if args.add {
+                        value = _mm256_add_ps(_mm256_loadu_ps(c), value);
+                    }
+                    if let Some(addend) = args.addend_at(r, v) {
+                        value = _mm256_add_ps(value, _mm256_loadu_ps(addend));
+                    }
+                    _mm256_storeu_ps(c, value);
                 }
             }
         }
