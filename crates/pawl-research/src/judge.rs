@@ -35,7 +35,8 @@ pub enum Ruling {
 }
 
 /// Share of the threshold that the challenger's own pairs must reach without the campaign's word on the noise.
-/// Tuned by simulation: at a sixteenth, campaigns of nulls with twice the A/A noise hold their rate, and a
+/// Tuned by simulation: at a sixteenth, a false keep comes to one in twenty campaigns of nulls that are all twice
+/// as noisy as A/A pairs, and a
 /// change of two pair sds still needs six pairs at a level of 0.01.
 pub const OWN_SHARE: f64 = 1.0 / 16.0;
 
@@ -88,7 +89,7 @@ fn ruling(settings: &JudgeSettings, scale: &NoiseScale, stats: &Stats, evidence:
 }
 
 /// Whether the threshold is reached at the pair limit if the pairs to come are as good as the present mean
-/// plus `z` of its standard errors, and scatter as the pairs so far.
+/// plus `z` of its standard errors, and scatter as the pairs so far do.
 fn can_still_cross(
     settings: &JudgeSettings,
     scale: &NoiseScale,
@@ -98,10 +99,11 @@ fn can_still_cross(
 ) -> bool {
     let k = settings.max_pairs as f64;
     let left = k - stats.k;
-    let hoped = stats.mean() + z * scale.sd() / stats.k.sqrt();
+    // The challenger's own variance, the campaign's as one degree of freedom beside its own: few pairs may lie
+    // close together by chance, and a change that does nothing scatters not at all.
+    let variance = (stats.scatter() + scale.sd().powi(2)) / stats.k;
+    let hoped = stats.mean() + z * (variance / stats.k).sqrt();
     let sum = stats.sum + left * hoped;
-    // One pair has no scatter: half the noise of the campaign is what a change usually has.
-    let variance = if stats.k < 2.0 { 0.25 * scale.sd().powi(2) } else { stats.scatter() / (stats.k - 1.0) };
     let future = Stats { k, sum, squares: sum * sum / k + (k - 1.0) * variance };
     let grown = 1.0 + left / scale.dof;
     let later = NoiseScale { dof: scale.dof * grown, sum_squares: scale.sum_squares * grown };

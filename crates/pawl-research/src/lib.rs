@@ -23,4 +23,5 @@ pub mod researcher;
 pub mod simulate;
 pub mod store;
 pub mod tpe;
+pub mod verify;
 pub mod world;

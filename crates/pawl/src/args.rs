@@ -36,6 +36,8 @@ pub(crate) enum Command {
     Diff(Diff),
     /// Write the report of the lab's campaign
     Report(Report),
+    /// Compute every verdict of the lab again from the files of its runs, and name what differs
+    Verify(Verify),
     /// Bring text into the lab, and look at what is there
     #[command(subcommand)]
     Data(Data),
@@ -282,6 +284,12 @@ pub(crate) struct Diff {
 
 #[derive(Args)]
 pub(crate) struct Report {
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Args)]
+pub(crate) struct Verify {
     #[command(flatten)]
     pub(crate) place: Place,
 }

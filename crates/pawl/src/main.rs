@@ -32,12 +32,15 @@ fn main() -> ExitCode {
     };
     let json = wants_json(&cli.command);
     match errors::without_panics(|| run(cli.command)) {
-        Ok(answer) => match answer.print(json) {
-            Ok(()) => ExitCode::SUCCESS,
-            // The reader has gone, as `head` does: it has what it wanted.
-            Err(why) if why.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-            Err(why) => end(&Failure::new("the answer cannot be written").caused_by(&why)),
-        },
+        Ok(answer) => {
+            let code = if answer.holds { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+            match answer.print(json) {
+                Ok(()) => code,
+                // The reader has gone, as `head` does: it has what it wanted.
+                Err(why) if why.kind() == io::ErrorKind::BrokenPipe => code,
+                Err(why) => end(&Failure::new("the answer cannot be written").caused_by(&why)),
+            }
+        }
         Err(failure) => end(&failure),
     }
 }
@@ -53,6 +56,7 @@ fn run(command: Command) -> Result<Answer, Failure> {
         Command::Show(args) => commands::show::run(args),
         Command::Diff(args) => commands::diff::run(args),
         Command::Report(args) => commands::report::run(args),
+        Command::Verify(args) => commands::verify::run(args),
         Command::Data(args) => commands::data::run(args),
         Command::Bench(args) => commands::bench::run(args),
         Command::Doctor(args) => commands::doctor::run(args),
@@ -70,6 +74,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Show(args) => args.place.json,
         Command::Diff(args) => args.place.json,
         Command::Report(args) => args.place.json,
+        Command::Verify(args) => args.place.json,
         Command::Data(Data::Add(args)) => args.place.json,
         Command::Data(Data::List(args)) => args.place.json,
         Command::Data(Data::Show(args)) => args.place.json,

@@ -10,12 +10,19 @@ pub(crate) struct Answer {
     /// Printed as it is; empty when the command printed while it worked.
     pub(crate) text: String,
     pub(crate) json: Map<String, Value>,
+    /// Whether what was asked holds; an answer that says no ends with exit code 1.
+    pub(crate) holds: bool,
 }
 
 impl Answer {
     pub(crate) fn new(text: String, json: Value) -> Answer {
         let Value::Object(json) = json else { unreachable!("an answer is a JSON object, not {json}") };
-        Answer { text, json }
+        Answer { text, json, holds: true }
+    }
+
+    /// The answer to a question that has been answered with yes or no.
+    pub(crate) fn of(holds: bool, text: String, json: Value) -> Answer {
+        Answer { holds, ..Answer::new(text, json) }
     }
 
     /// Prints the answer in the form asked for.

@@ -186,7 +186,7 @@ fn effects_of_two_sds_are_kept_within_a_few_pairs() {
         (0.001, 2.0, 1.0, 0.94, 7.5),
         (0.001, 3.0, 1.0, 0.99, 5.5),
         // A quiet change is judged by its own scatter: one A/A sd is three of its own.
-        (0.001, 1.0, 0.3, 0.97, 9.5),
+        (0.001, 1.0, 0.3, 0.6, 9.5),
     ] {
         let planted = Planted { effect, noise_ratio };
         let (power, pairs) = rates(settings(), &Law::Normal, planted, level, 3000);
@@ -218,6 +218,19 @@ fn screening_drops_the_hopeless_after_one_pair_and_spares_the_target() {
     let spared = 1.0 - dropped_at_once(settings.target_effect_sds);
     assert!((spared - settings.target_power).abs() < 0.01, "{spared}");
     assert!(dropped_at_once(-2.5) > 0.95);
+}
+
+#[test]
+fn a_change_that_does_nothing_at_all_is_not_tried_for_long() {
+    let known = NoiseScale { dof: 15.0, sum_squares: 15.0 };
+    for num_pairs in 2..5 {
+        let mut random = Random::new(&[num_pairs]);
+        let luck = (0..num_pairs).map(|_| random.normal() * 0.5f64.sqrt());
+        let nothing: Vec<Scores> = luck.map(|luck| Scores { champion: luck, challenger: luck }).collect();
+        let settings = JudgeSettings { min_effect_bpb: 0.04, ..settings() };
+        let ruling = rule(&settings, &known, &nothing, 0.001, 1).0;
+        assert!(matches!(ruling, Ruling::Reject(_) | Ruling::Undecided(_)), "{num_pairs} pairs: {ruling:?}");
+    }
 }
 
 /// Mean false share, share of campaigns with a false keep, and share of real proposals kept.

@@ -9,3 +9,4 @@ mod judge;
 mod optimizer;
 mod report;
 mod report_lab;
+mod verify;

@@ -66,6 +66,9 @@ fn a_campaign_is_told_interrupted_resumed_and_reported() {
     assert_eq!(report.code, 0, "{}", report.stderr);
     assert!(report.stdout.lines().any(|line| line.starts_with("champion: ")), "{}", report.stdout);
     assert!(lab.path().join("lab/report.html").exists() && lab.path().join("lab/report.md").exists());
+    let verified = pawl_in(lab.path(), &["verify"]);
+    assert_eq!(verified.code, 0, "{}{}", verified.stdout, verified.stderr);
+    assert!(verified.stdout.contains("nothing differs"), "{}", verified.stdout);
     let champion = pawl_in(lab.path(), &["sample", "champion", "--tokens", "3"]);
     assert_eq!(champion.code, 0, "{}", champion.stderr);
     let first = pawl_in(lab.path(), &["show", "1"]);
@@ -75,6 +78,20 @@ fn a_campaign_is_told_interrupted_resumed_and_reported() {
         first.stdout,
         first.stderr
     );
+
+    // A score that was made better in its file is named, and so is the verdict that it no longer fits.
+    let noise = std::fs::read(lab.path().join("lab/campaign/noise.json")).unwrap();
+    let noise: serde_json::Value = serde_json::from_slice(&noise).unwrap();
+    let run = noise["pairs"][0]["runs"][0].as_str().unwrap();
+    let path = lab.path().join("lab/runs").join(run).join("result.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut result: serde_json::Value = serde_json::from_str(&text).unwrap();
+    result["val_bpb"] = serde_json::json!(1.0);
+    std::fs::write(&path, result.to_string()).unwrap();
+    let verified = pawl_in(lab.path(), &["verify"]);
+    assert_eq!(verified.code, 1, "{}", verified.stdout);
+    let named = |start: &str| verified.stdout.lines().any(|line| line.starts_with(start));
+    assert!(named(&format!("run {run}: ")) && named("noise: "), "{}", verified.stdout);
 }
 
 /// What a proposal of `campaign` would change, by its number.
@@ -100,9 +117,9 @@ fn the_real_gain_is_kept_and_no_planted_no_op() {
         such.map(|verdict| changed(campaign, &verdict["proposal"])).collect()
     };
     assert_eq!(of("keep"), ["rate"], "{}", ended.stderr);
-    let tried = [of("reject"), of("undecided")].concat();
+    let not_kept = [of("reject"), of("undecided")].concat();
     for no_op in ["mixer", "hidden", "table", "scale", "shift"] {
-        assert!(tried.iter().any(|setting| setting == no_op), "{no_op} was not tried: {}", ended.stderr);
+        assert!(not_kept.iter().any(|setting| setting == no_op), "{no_op} was not tried: {}", ended.stderr);
     }
     assert!(of("skip").iter().all(|setting| setting == "unused"), "{}", ended.stderr);
     // The one that keeps what scored lower once would have been fooled many times.
