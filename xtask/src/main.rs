@@ -5,6 +5,7 @@
 mod ci;
 mod interop;
 mod peers;
+mod sanitize;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ usage: cargo xtask TASK
   tidy                  the rules that no lint knows: layers, sizes, words, paths
   parity FILE           recipes/nano.star against a golden file, one line a check
   interop [--install]   licences, advisories and sources of the dependencies (cargo-deny)
+  sanitize              the engine's tests with AddressSanitizer
   bench peers [OPTION]  training steps of pawl and of PyTorch, interleaved
       --rounds N        [default: 3]
       --model M         small or big [default: small]
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         ["parity", file] => parity(&root, file),
         ["interop"] => interop::run(&root, false),
         ["interop", "--install"] => interop::run(&root, true),
+        ["sanitize"] => sanitize::run(&root),
         ["bench", "peers", ..] => peers::run(&root, &args[2..]),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
