@@ -65,7 +65,10 @@ impl Buffer {
         prefer_huge_pages(&floats);
         let start = floats.as_ptr().align_offset(4 * LINE);
         #[cfg(pawl_sanitize)]
-        [&floats[..start], &floats[start + len..]].map(poison);
+        {
+            poison(&floats[..start]);
+            poison(&floats[start + len..]);
+        }
         Buffer { floats, start, len }
     }
 

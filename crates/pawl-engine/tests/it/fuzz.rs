@@ -47,39 +47,54 @@ fn program(seed: u64, kind: Kind, num_ops: usize) -> Grower {
     grower
 }
 
-/// Values whose sign, or whose order, decides something: differences of what is compared.
-fn decisions(graph: &mut Graph, outputs: &[ValueId]) -> Vec<(Op, ValueId)> {
+/// What makes an operation jump where float32 may fall on the other side.
+#[derive(Clone, Copy)]
+enum Jump {
+    /// Where the value changes its sign.
+    Zero,
+    /// At whole numbers.
+    Whole,
+    /// Where the order along the last axis changes.
+    Order,
+}
+
+fn jump(op: &Op) -> Option<Jump> {
+    if matches!(op, Op::Binary(Binary::Ge | Binary::Eq)) {
+        return Some(Jump::Zero);
+    }
+    if matches!(op, Op::Unary(Unary::Floor)) {
+        return Some(Jump::Whole);
+    }
+    matches!(op, Op::TopK { .. }).then_some(Jump::Order)
+}
+
+/// The values that decide something: differences of what is compared, which the graph gets for this.
+fn decisions(graph: &mut Graph, outputs: &[ValueId]) -> Vec<(Jump, ValueId)> {
     let needed = graph.needed(outputs);
     let mut found = Vec::new();
-    for idx in 0..needed.len() {
-        let instr = graph.instrs[idx].clone();
-        let decides = matches!(
-            instr.op,
-            Op::Binary(Binary::Ge | Binary::Eq) | Op::Unary(Unary::Floor) | Op::TopK { .. }
-        );
-        if !needed[idx] || !decides {
-            continue;
-        }
-        let value = match instr.op {
-            Op::Binary(_) => graph.add(Op::Binary(Binary::Sub), &instr.inputs).expect("as compared"),
-            _ => instr.inputs[0],
+    for (idx, _) in needed.iter().enumerate().filter(|(_, needed)| **needed) {
+        let Some(jump) = jump(&graph.instrs[idx].op) else { continue };
+        let inputs = graph.instrs[idx].inputs.clone();
+        let value = match jump {
+            Jump::Zero => graph.add(Op::Binary(Binary::Sub), &inputs).expect("as compared"),
+            Jump::Whole | Jump::Order => inputs[0],
         };
-        found.push((instr.op, value));
+        found.push((jump, value));
     }
     found
 }
 
 /// Whether float32 may decide otherwise. An exact tie is one in any precision.
-fn is_close(op: &Op, x: &[f64], width: usize) -> bool {
+fn is_close(jump: Jump, x: &[f64], width: usize) -> bool {
     let near = |gap: f64| gap != 0.0 && gap.abs() < EDGE;
-    match op {
-        Op::Unary(_) => x.iter().any(|x| near(x - x.round())),
-        Op::TopK { .. } => x.chunks(width).any(|row| {
+    match jump {
+        Jump::Zero => x.iter().any(|x| near(*x)),
+        Jump::Whole => x.iter().any(|x| near(x - x.round())),
+        Jump::Order => x.chunks(width).any(|row| {
             let mut row = row.to_vec();
             row.sort_by(f64::total_cmp);
             row.windows(2).any(|pair| near(pair[1] - pair[0]))
         }),
-        _ => x.iter().any(|x| near(*x)),
     }
 }
 
@@ -95,8 +110,8 @@ fn want(case: &Case, outputs: &[ValueId], round: fn(f64) -> f64) -> Option<Want>
     let decisions = decisions(&mut graph, outputs);
     let all: Vec<ValueId> = outputs.iter().copied().chain(decisions.iter().map(|d| d.1)).collect();
     let mut exact = run(&graph, &case.leaves, &all, |x| x);
-    for ((op, value), x) in decisions.iter().zip(exact.split_off(outputs.len())) {
-        if is_close(op, x.real(), *graph.shape(*value).last().unwrap_or(&1)) {
+    for ((jump, value), x) in decisions.iter().zip(exact.split_off(outputs.len())) {
+        if is_close(*jump, x.real(), *graph.shape(*value).last().unwrap_or(&1)) {
             return None;
         }
     }
