@@ -69,7 +69,7 @@ fn command(command: &mut Command) -> Result<(), Failure> {
 }
 
 /// Runs tests, passes their output on line by line, and adds up the result lines.
-fn counted(command: &mut Command, tally: &mut Tally) -> Result<(), Failure> {
+pub(crate) fn counted(command: &mut Command, tally: &mut Tally) -> Result<(), Failure> {
     let cannot = |why: std::io::Error| Failure::new(format!("{why}"));
     let mut child = command.stdout(Stdio::piped()).spawn().map_err(cannot)?;
     let output = child.stdout.take().expect("stdout is piped");
@@ -88,7 +88,7 @@ fn counted(command: &mut Command, tally: &mut Tally) -> Result<(), Failure> {
 
 /// Sum of the `test result:` lines of every test binary.
 #[derive(Default, Debug, PartialEq, Eq)]
-struct Tally {
+pub(crate) struct Tally {
     passed: u64,
     failed: u64,
 }

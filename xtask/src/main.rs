@@ -5,6 +5,7 @@
 mod ci;
 mod interop;
 mod peers;
+mod sanitize;
 mod tidy;
 
 use std::ffi::OsString;
@@ -22,6 +23,7 @@ usage: cargo xtask TASK
       power                                  planted effects, beside the rules other loops keep by
       replay                                 the public log of the best-known loop through the judge
   interop [--install]   licences, advisories and sources of the dependencies (cargo-deny)
+  sanitize              the engine's tests with AddressSanitizer
   bench peers [OPTION]  training steps of pawl and of PyTorch, interleaved
       --rounds N        [default: 3]
       --model M         small or big [default: small]
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         ["judge", ..] => judge(&root, &args[1..]),
         ["interop"] => interop::run(&root, false),
         ["interop", "--install"] => interop::run(&root, true),
+        ["sanitize"] => sanitize::run(&root),
         ["bench", "peers", ..] => peers::run(&root, &args[2..]),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");

@@ -1,4 +1,8 @@
 //! Memory of the engine: zeroed, aligned to a cache line, four-byte elements that are floats or integers.
+#![allow(
+    unexpected_cfgs,
+    reason = "`cargo xtask sanitize` alone sets pawl_sanitize, and no manifest knows it"
+)]
 
 /// Floats of one cache line.
 const LINE: usize = 16;
@@ -20,6 +24,17 @@ fn prefer_huge_pages(floats: &[f32]) {
         // SAFETY: whole pages inside the allocation; advice changes no content.
         unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_HUGEPAGE) };
     }
+}
+
+/// Tells AddressSanitizer that what lies around a tensor is nobody's: no kernel may touch the slack of its allocation.
+/// Memory that is freed and handed out again is the sanitizer's to clear.
+#[cfg(pawl_sanitize)]
+fn poison(floats: &[f32]) {
+    unsafe extern "C" {
+        fn __asan_poison_memory_region(start: *const libc::c_void, num_bytes: usize);
+    }
+    // SAFETY: a part of an allocation of ours that nothing reads or writes.
+    unsafe { __asan_poison_memory_region(floats.as_ptr().cast(), size_of_val(floats)) };
 }
 
 /// A tensor's memory. Integers share the bits of the floats.
@@ -49,6 +64,11 @@ impl Buffer {
         let floats = vec![0.0; len.next_multiple_of(LINE) + LINE];
         prefer_huge_pages(&floats);
         let start = floats.as_ptr().align_offset(4 * LINE);
+        #[cfg(pawl_sanitize)]
+        {
+            poison(&floats[..start]);
+            poison(&floats[start + len..]);
+        }
         Buffer { floats, start, len }
     }
 
@@ -110,5 +130,23 @@ mod tests {
             assert!(starts.iter().all(|start| start.addr().is_multiple_of(64)), "{len}");
         }
         assert!(Buffer::zeros(0).is_empty());
+    }
+
+    /// Shows that the sanitizer is there: without it nothing that `cargo xtask sanitize` runs would mean anything.
+    #[cfg(pawl_sanitize)]
+    #[test]
+    fn what_lies_around_a_buffer_is_poisoned() {
+        unsafe extern "C" {
+            fn __asan_address_is_poisoned(at: *const libc::c_void) -> libc::c_int;
+        }
+        for len in [1, 7, 16, 1000] {
+            let buffer = Buffer::zeros(len);
+            // SAFETY: asks about an address and reads nothing there.
+            let is_poisoned = |at: *const f32| unsafe { __asan_address_is_poisoned(at.cast()) } != 0;
+            let start = buffer.floats().as_ptr();
+            assert!(buffer.floats().iter().all(|x| !is_poisoned(x)), "{len}");
+            assert!(is_poisoned(start.wrapping_add(len)), "{len}: behind");
+            assert!(buffer.start == 0 || is_poisoned(start.wrapping_sub(1)), "{len}: before");
+        }
     }
 }

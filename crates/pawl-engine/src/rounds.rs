@@ -11,7 +11,7 @@ use crate::exec::{Memory, run_once, run_round};
 use crate::kernels::Precision;
 use crate::plan::{Output, Plan};
 use crate::pool::SharedMut;
-use pawl_graph::Graph;
+use pawl_graph::{Graph, InputKind};
 use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -52,7 +52,8 @@ unsafe impl Send for Lane {}
 
 impl Rounds {
     /// Compiles a program of `num_rounds` rounds on the same parameters; see [`Plan::compile`]. Every output
-    /// accumulates. Each buffer of `moving` is as long as its input times the number of rounds.
+    /// accumulates. Each buffer of `moving` is as long as its input times the number of rounds, and holds no
+    /// parameter: those may be packed once for all rounds.
     pub fn new(
         graph: &Graph,
         inputs: &[usize],
@@ -63,6 +64,10 @@ impl Rounds {
         moving: &[usize],
     ) -> Rounds {
         assert!(num_rounds > 0, "no rounds");
+        for (input, buffer) in graph.inputs.iter().zip(inputs) {
+            let moves = input.kind == InputKind::Param && moving.contains(buffer);
+            assert!(!moves, "parameter {} moves from round to round", input.name);
+        }
         let len_of = |output: &Output| graph.values[output.value.idx()].len();
         let num_lanes = num_lanes(num_rounds, outputs.iter().map(len_of).sum());
         let num_threads = engine.num_threads();

@@ -19,6 +19,15 @@ pub(crate) fn numbers(len: usize, seed: u64) -> Vec<f32> {
         .collect()
 }
 
+/// Whole numbers below what is asked for, a function of `seed`.
+pub(crate) fn choices(seed: u64) -> impl FnMut(usize) -> usize {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    move |below| {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        (state >> 33) as usize % below
+    }
+}
+
 /// Panics where `got` and `want` differ by more than `tolerance` times 1 + |want|.
 #[track_caller]
 pub(crate) fn check_close(got: &[f32], want: &[f32], tolerance: f32, what: &str) {

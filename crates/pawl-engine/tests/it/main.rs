@@ -5,5 +5,6 @@
 mod cases;
 mod counting;
 mod decoding;
+mod fuzz;
 mod gradients;
 mod programs;

@@ -10,23 +10,26 @@ use pawl_graph::{Binary, DType, Graph, InputKind, Op, Unary, ValueId};
 /// Relative to the largest element of a tensor, or to 1. Worst observed: 2.2e-6 (the chain of an MLP).
 const TOLERANCE: f64 = 5e-6;
 
+/// The numbers of one leaf.
+pub(crate) fn bind(case: &Case, input: usize) -> Buffer {
+    let input = &case.graph.inputs[input];
+    let mut buffer = Buffer::zeros(case.graph.values[input.value.idx()].len());
+    match &case.leaves[&leaf(&input.kind, &input.name)] {
+        Tensor::Real(x) => buffer.floats_mut().iter_mut().zip(x).for_each(|(b, x)| *b = *x as f32),
+        Tensor::Int(x) => buffer.ints_mut().copy_from_slice(x),
+    }
+    buffer
+}
+
 /// Compiles loss and gradients and binds the case's leaves.
-fn compile(
+pub(crate) fn compile(
     case: &Case,
     outputs: &[pawl_graph::ValueId],
     engine: &Engine,
     precision: Precision,
     accumulate: bool,
 ) -> (Program, Vec<Buffer>) {
-    let mut buffers = Vec::new();
-    for input in &case.graph.inputs {
-        let mut buffer = Buffer::zeros(case.graph.values[input.value.idx()].len());
-        match &case.leaves[&leaf(&input.kind, &input.name)] {
-            Tensor::Real(x) => buffer.floats_mut().iter_mut().zip(x).for_each(|(b, x)| *b = *x as f32),
-            Tensor::Int(x) => buffer.ints_mut().copy_from_slice(x),
-        }
-        buffers.push(buffer);
-    }
+    let mut buffers: Vec<Buffer> = (0..case.graph.inputs.len()).map(|input| bind(case, input)).collect();
     let inputs: Vec<usize> = (0..buffers.len()).collect();
     let mut places = Vec::new();
     for value in outputs {
@@ -46,7 +49,7 @@ fn execute(case: &Case, outputs: &[pawl_graph::ValueId], engine: &Engine, rounds
     buffers[case.graph.inputs.len()..].iter().map(|b| b.floats().to_vec()).collect()
 }
 
-fn with_gradients(mut case: Case) -> (Case, Vec<pawl_graph::ValueId>) {
+pub(crate) fn with_gradients(mut case: Case) -> (Case, Vec<pawl_graph::ValueId>) {
     let mut outputs = case.graph.gradients(case.loss, &case.params.clone());
     outputs.push(case.loss);
     (case, outputs)

@@ -6,9 +6,20 @@ use pawl_record::{SettingValue, Settings};
 
 const RECIPES: [&str; 2] = ["tiny", "nano"];
 
-/// A shipped recipe cut down to two blocks.
+/// A shipped recipe cut down to two blocks and a few micro-batches.
 fn small(name: &str) -> Recipe {
-    let text = shipped(name).unwrap().to_string();
+    cut(name, shipped(name).unwrap().to_string())
+}
+
+/// The same in micro-batches of one sequence: several in each of the lanes that a step is cut into.
+fn small_in_many_parts(name: &str) -> Recipe {
+    let text = shipped(name).unwrap();
+    let parts = text.replace("\nrecipe(", "\nrecipe(micro_batch = 1, ");
+    assert!(parts != text, "{name}");
+    cut(name, parts)
+}
+
+fn cut(name: &str, text: String) -> Recipe {
     let smaller = [("seq_len", 128), ("tokens_per_step", 2048), ("vocab_size", 512)];
     let settings = if name == "nano" { &smaller[..] } else { &smaller[..2] };
     let values: Settings = settings.iter().map(|(k, v)| (k.to_string(), SettingValue::Int(*v))).collect();
@@ -62,21 +73,24 @@ fn gradients_in_bfloat16_are_near_those_in_float32() {
 #[test]
 fn a_step_has_the_same_bits_at_any_number_of_threads() {
     for name in RECIPES {
-        for precision in [Precision::F32, Precision::Bf16] {
-            let hash = |num_threads| {
-                let mut model = Model::with_precision(small(name), num_threads, 3, precision).unwrap();
-                for n in 0..3 {
-                    step(&mut model, n);
+        for (recipe, num_micro) in [(small as fn(&str) -> Recipe, 2), (small_in_many_parts, 16)] {
+            for precision in [Precision::F32, Precision::Bf16] {
+                let hash = |num_threads| {
+                    let mut model = Model::with_precision(recipe(name), num_threads, 3, precision).unwrap();
+                    assert!(model.num_micro() >= num_micro, "{name}: {}", model.num_micro());
+                    let mut hash = blake3::Hasher::new();
+                    for n in 0..3 {
+                        hash.update(&step(&mut model, n).to_le_bytes());
+                    }
+                    for (_, tensor) in model.tensors() {
+                        hash.update(tensor.bytes());
+                    }
+                    hash.finalize()
+                };
+                let one = hash(1);
+                for num_threads in [2, 3, 4] {
+                    assert_eq!(hash(num_threads), one, "{name} {num_micro} {precision:?} {num_threads}");
                 }
-                let mut hash = blake3::Hasher::new();
-                for (_, tensor) in model.tensors() {
-                    hash.update(tensor.bytes());
-                }
-                hash.finalize()
-            };
-            let one = hash(1);
-            for num_threads in [2, 3, 4] {
-                assert_eq!(hash(num_threads), one, "{} {precision:?} {num_threads}", name);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Attention against its definition: shapes, windows, groups, extremes.
 
 use super::*;
-use crate::kernels::testing::{check_close, isas, numbers, same_bits};
+use crate::kernels::testing::{check_close, choices, isas, numbers, same_bits};
 
 /// Outputs and gradients of unit-sized inputs; worst seen 7.3e-7 of 1 + |x|.
 const TOLERANCE: f32 = 3e-6;
@@ -206,4 +206,35 @@ fn bfloat16_stays_near_the_definition() {
 fn relative_error(got: &[f32], want: &[f32]) -> f64 {
     let norm = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt();
     norm(&mut got.iter().zip(want).map(|(got, want)| got - want)) / norm(&mut want.iter().copied()).max(1e-30)
+}
+
+#[test]
+fn attention_of_random_shapes_agrees_with_the_definition() {
+    for seed in 0..60 {
+        let mut below = choices(seed);
+        let (head_dim, num_kv_heads) = (1 + below(80), 1 + below(3));
+        let heads = (num_kv_heads * (1 + below(4)), num_kv_heads);
+        let seq_len = if below(4) == 0 { 1 + below(300) } else { 1 + below(70) };
+        let mask = match below(4) {
+            0 => Mask::Full,
+            1 => Mask::Causal { window: usize::MAX },
+            _ => Mask::Causal { window: below(seq_len + 2) },
+        };
+        let mut case = Case::new(1 + below(3), seq_len, heads, head_dim, mask);
+        case.check();
+        // What is exactly zero for a query of one key has no relative error: the gradients of queries and keys
+        // are left to the shapes above.
+        case.scale = 1.0 / (head_dim as f32).sqrt();
+        let want = case.reference();
+        for isa in isas() {
+            let what = format!("{isa:?} {:?} {mask:?}", case.dims);
+            let run = |pool: &Pool| case.run(pool, isa, Precision::Bf16);
+            same_bits(&what, |pool| run(pool).concat());
+            let got = run(&Pool::new(1));
+            for k in [0, 1, 4] {
+                let error = relative_error(&got[k], &want[k]);
+                assert!(error <= BF16_BOUND, "result {k}, {what}, is off by {error:e}");
+            }
+        }
+    }
 }

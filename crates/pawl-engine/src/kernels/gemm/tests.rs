@@ -2,7 +2,7 @@
 
 use super::bf16::Rounded;
 use super::*;
-use crate::kernels::testing::{check_close, isas, numbers, same_bits};
+use crate::kernels::testing::{check_close, choices, isas, numbers, same_bits};
 
 /// Products of up to 1,600 terms in -1 .. 1; worst seen 1.7e-5 of 1 + |c| (the f64 sum is the truth).
 const TOLERANCE: f32 = 4e-5;
@@ -231,13 +231,20 @@ fn a_batch_is_its_products_one_by_one() {
         for b_batch in [k * n, 0] {
             let batch = BatchStrides { a: m * k, b: b_batch, c: m * n + 3 };
             for precision in [Precision::F32, Precision::Bf16] {
-                check_batch(precision, num, dims, batch);
+                check_batch(precision, num, dims, batch, (true, false), Store::Add);
             }
         }
     }
 }
 
-fn check_batch(precision: Precision, num: usize, dims: Dims, batch: BatchStrides) {
+fn check_batch(
+    precision: Precision,
+    num: usize,
+    dims: Dims,
+    batch: BatchStrides,
+    (ta, tb): (bool, bool),
+    store: Store,
+) {
     let Dims { m, n, k } = dims;
     let (mut a, mut b) = (numbers(num * m * k, 1), numbers(num * k * n, 2));
     if precision == Precision::Bf16 {
@@ -246,17 +253,16 @@ fn check_batch(precision: Precision, num: usize, dims: Dims, batch: BatchStrides
     let before = numbers(num * batch.c, 3);
     let mut want = before.clone();
     for i in 0..num {
-        let a = strided(&a[i * batch.a..], m, k, true, 0);
-        let b = strided(&b[i * batch.b..], k, n, false, 0);
-        reference(&mut want[i * batch.c..], n, a, b, dims, Store::Add);
+        let a = strided(&a[i * batch.a..], m, k, ta, 0);
+        let b = strided(&b[i * batch.b..], k, n, tb, 0);
+        reference(&mut want[i * batch.c..], n, a, b, dims, store);
     }
-    let (a, b) = (strided(&a, m, k, true, 0), strided(&b, k, n, false, 0));
+    let (a, b) = (strided(&a, m, k, ta, 0), strided(&b, k, n, tb, 0));
     for isa in isas() {
         let what = format!("{isa:?} {precision:?} {num} of {dims:?}");
         let got = same_bits(&what, |pool| {
             let mut c = before.clone();
             let mut scratch = vec![f32::NAN; gemm_batch_scratch_len(pool.num_threads(), dims)];
-            let store = Store::Add;
             gemm_batch(pool, isa, precision, &mut scratch, &mut c, n, a, b, dims, store, num, batch);
             c
         });
@@ -290,22 +296,27 @@ fn bfloat16_rounds_to_nearest_even() {
 #[test]
 fn mirrored_products_have_the_bits_of_whole_ones() {
     for (n, k) in [(5, 7), (33, 64), (100, 40), (200, 300), (257, 31)] {
-        let a = numbers(n * k, 4);
-        let (left, right) = (strided(&a, n, k, false, 0), strided(&a, k, n, true, 0));
-        let dims = Dims { m: n, n, k };
-        for isa in isas() {
-            for precision in [Precision::F32, Precision::Bf16] {
-                let product = |pool: &Pool, store| {
-                    let mut c = vec![f32::NAN; n * n];
-                    let mut scratch = vec![f32::NAN; gemm_scratch_len(pool.num_threads(), dims)];
-                    gemm(pool, isa, precision, &mut scratch, &mut c, n, left, right, dims, store);
-                    c
-                };
-                let what = format!("{isa:?} {precision:?} {dims:?}");
-                let whole = same_bits(&what, |pool| product(pool, Store::Set));
-                let mirrored = same_bits(&what, |pool| product(pool, Store::Mirror));
-                assert!(whole == mirrored, "{what}");
-            }
+        check_mirrored(n, k, false);
+    }
+}
+
+/// a a^T, or a^T a of an a that is stored the other way round.
+fn check_mirrored(n: usize, k: usize, ta: bool) {
+    let a = numbers(n * k, 4);
+    let (left, right) = (strided(&a, n, k, ta, 0), strided(&a, k, n, !ta, 0));
+    let dims = Dims { m: n, n, k };
+    for isa in isas() {
+        for precision in [Precision::F32, Precision::Bf16] {
+            let product = |pool: &Pool, store| {
+                let mut c = vec![f32::NAN; n * n];
+                let mut scratch = vec![f32::NAN; gemm_scratch_len(pool.num_threads(), dims)];
+                gemm(pool, isa, precision, &mut scratch, &mut c, n, left, right, dims, store);
+                c
+            };
+            let what = format!("{isa:?} {precision:?} {dims:?}");
+            let whole = same_bits(&what, |pool| product(pool, Store::Set));
+            let mirrored = same_bits(&what, |pool| product(pool, Store::Mirror));
+            assert!(whole == mirrored, "{what}");
         }
     }
 }
@@ -313,27 +324,57 @@ fn mirrored_products_have_the_bits_of_whole_ones() {
 #[test]
 fn a_matrix_packed_ahead_gives_the_same_bits() {
     for (m, n, k) in [(40, 33, 17), (96, 100, 300), (33, 70, 1700), (64, 2100, 40)] {
-        let dims = Dims { m, n, k };
-        let (a, b) = (numbers(m * k, 5), numbers(k * n, 6));
-        let a = strided(&a, m, k, false, 0);
-        for tb in [false, true] {
-            let b = strided(&b, k, n, tb, 0);
-            for isa in isas() {
-                for precision in [Precision::F32, Precision::Bf16] {
-                    let product = |pool: &Pool, ahead: bool| {
-                        let mut c = vec![f32::NAN; m * n];
-                        let mut scratch = vec![f32::NAN; gemm_scratch_len(pool.num_threads(), dims)];
-                        let mut packed = vec![f32::NAN; packed_right_len(isa, precision, k, n)];
-                        pack_right(pool, isa, precision, &mut packed, b, k, n);
-                        let b = if ahead { Right::Packed(&packed) } else { b.into() };
-                        gemm(pool, isa, precision, &mut scratch, &mut c, n, a, b, dims, Store::Set);
-                        c
-                    };
-                    let what = format!("{isa:?} {precision:?} {dims:?} tb {tb}");
-                    let ahead = same_bits(&what, |pool| product(pool, true));
-                    assert!(ahead == same_bits(&what, |pool| product(pool, false)), "{what}");
-                }
+        check_packed(m, n, k);
+    }
+}
+
+fn check_packed(m: usize, n: usize, k: usize) {
+    let dims = Dims { m, n, k };
+    let (a, b) = (numbers(m * k, 5), numbers(k * n, 6));
+    let a = strided(&a, m, k, false, 0);
+    for tb in [false, true] {
+        let b = strided(&b, k, n, tb, 0);
+        for isa in isas() {
+            for precision in [Precision::F32, Precision::Bf16] {
+                let product = |pool: &Pool, ahead: bool| {
+                    let mut c = vec![f32::NAN; m * n];
+                    let mut scratch = vec![f32::NAN; gemm_scratch_len(pool.num_threads(), dims)];
+                    let mut packed = vec![f32::NAN; packed_right_len(isa, precision, k, n)];
+                    pack_right(pool, isa, precision, &mut packed, b, k, n);
+                    let b = if ahead { Right::Packed(&packed) } else { b.into() };
+                    gemm(pool, isa, precision, &mut scratch, &mut c, n, a, b, dims, Store::Set);
+                    c
+                };
+                let what = format!("{isa:?} {precision:?} {dims:?} tb {tb}");
+                let ahead = same_bits(&what, |pool| product(pool, true));
+                assert!(ahead == same_bits(&what, |pool| product(pool, false)), "{what}");
             }
+        }
+    }
+}
+
+/// Products of each kind at random sizes: some seconds on every instruction set.
+const NUM_RANDOM: u64 = 150;
+
+#[test]
+fn products_of_random_sizes_agree_in_every_layout() {
+    for seed in 0..NUM_RANDOM {
+        let mut below = choices(seed);
+        let mut extent = |long: usize| if below(4) == 0 { 1 + below(long) } else { 1 + below(70) };
+        let (m, n) = (extent(250), extent(250));
+        let k = (1 << 20) / (m * n).next_power_of_two();
+        let k = extent(1700).min(k);
+        let [ta, tb, adds, shares] = [0; 4].map(|_| below(2) == 0);
+        let store = if adds { Store::Add } else { Store::Set };
+        let dims = Dims { m, n, k };
+        check_gemm(dims, ta, tb, below(5), store);
+        check_mirrored(n, k, ta);
+        // Up to four rows are read in another order.
+        check_packed(m.max(5), n, k);
+        let num = 1 + below(1 + (1 << 18) / (m * n * k).next_power_of_two()).min(30);
+        let batch = BatchStrides { a: m * k, b: if shares { 0 } else { k * n }, c: m * n + below(4) };
+        for precision in [Precision::F32, Precision::Bf16] {
+            check_batch(precision, num, dims, batch, (ta, tb), store);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::kernels::map::{Axis, MapProgram, Operand, map_reduce, map_reduce_scratch_len};
-use crate::kernels::testing::{check_close, isas, numbers};
+use crate::kernels::testing::{check_close, choices, isas, numbers};
 
 /// Worst seen 3e-7 of 1 + |x|.
 const TOLERANCE: f32 = 2e-6;
@@ -92,40 +92,53 @@ fn program(c: usize, period: usize, gate_rows: usize) -> RowProgram {
 
 #[test]
 fn a_program_follows_its_definition_for_any_number_of_threads() {
+    // A gate for each row, and one for each two.
+    for ((rows, c), gate_rows) in SHAPES.iter().flat_map(|shape| [(*shape, 1), (*shape, 2)]) {
+        check_program(rows, c, gate_rows);
+    }
+}
+
+#[test]
+fn programs_of_random_widths_follow_their_definition() {
+    for seed in 0..150 {
+        let mut below = choices(seed);
+        let c = if below(5) == 0 { 2 + below(2000) } else { 2 + below(140) };
+        check_program(1 + below(1 + 9000 / c), c, 1 + below(2));
+    }
+}
+
+fn check_program(rows: usize, c: usize, gate_rows: usize) {
     for isa in isas() {
-        // A gate for each row, and one for each two.
-        for ((rows, c), gate_rows) in SHAPES.iter().flat_map(|shape| [(*shape, 1), (*shape, 2)]) {
-            let period = rows.div_ceil(3);
-            let x: Vec<f32> = numbers(rows * c, 5).iter().map(|x| x.abs() + 0.5).collect();
-            let (scale, table) = (numbers(c, 6), numbers(period * c, 7));
-            let gate = numbers(rows.div_ceil(gate_rows), 8);
-            let program = program(c, period, gate_rows);
-            let inputs: [&[f32]; 4] = [&x, &scale, &table, &gate];
-            let got = run(isa, 1, &program, rows, &inputs);
-            for r in 0..rows {
-                let x = &x[r * c..][..c];
-                let sum: f64 = x.iter().map(|x| f64::from(*x)).sum();
-                let y: Vec<f64> = (0..c)
-                    .map(|i| {
-                        let scaled = f64::from(x[i]) / sum * f64::from(scale[i]);
-                        scaled + f64::from(table[r % period * c + i]) - f64::from(gate[r / gate_rows])
-                    })
-                    .collect();
-                let mean = |f: &dyn Fn(usize) -> f64| (0..c).map(f).sum::<f64>() / c as f64;
-                let rstd = 1.0 / (mean(&|i| y[i] * y[i]) + f64::from(0.1f32)).sqrt();
-                let pull = mean(&|i| f64::from(x[i]) * y[i]) * rstd * rstd;
-                let what = format!("{isa:?} {rows} x {c}, row {r}");
-                let row = |f: &dyn Fn(usize) -> f64| (0..c).map(|i| f(i) as f32).collect::<Vec<f32>>();
-                check_close(&got[0][r * c..][..c], &row(&|i| y[i] * rstd), TOLERANCE, &what);
-                check_close(&got[1][r..=r], &[rstd as f32], TOLERANCE, &what);
-                let dx = row(&|i| rstd * (f64::from(x[i]) - pull * y[i]));
-                check_close(&got[2][r * c..][..c], &dx, TOLERANCE, &what);
-                check_close(&got[3][r * c..][..c], &row(&|_| 2.0 - 2.0 * sum), TOLERANCE, &what);
-            }
-            for threads in 2..=4 {
-                let again = run(isa, threads, &program, rows, &inputs);
-                assert!(got.iter().zip(&again).all(|(a, b)| bits(a) == bits(b)), "{isa:?} {rows} x {c}");
-            }
+        let period = rows.div_ceil(3);
+        let x: Vec<f32> = numbers(rows * c, 5).iter().map(|x| x.abs() + 0.5).collect();
+        let (scale, table) = (numbers(c, 6), numbers(period * c, 7));
+        let gate = numbers(rows.div_ceil(gate_rows), 8);
+        let program = program(c, period, gate_rows);
+        let inputs: [&[f32]; 4] = [&x, &scale, &table, &gate];
+        let got = run(isa, 1, &program, rows, &inputs);
+        for r in 0..rows {
+            let x = &x[r * c..][..c];
+            let sum: f64 = x.iter().map(|x| f64::from(*x)).sum();
+            let y: Vec<f64> = (0..c)
+                .map(|i| {
+                    let scaled = f64::from(x[i]) / sum * f64::from(scale[i]);
+                    scaled + f64::from(table[r % period * c + i]) - f64::from(gate[r / gate_rows])
+                })
+                .collect();
+            let mean = |f: &dyn Fn(usize) -> f64| (0..c).map(f).sum::<f64>() / c as f64;
+            let rstd = 1.0 / (mean(&|i| y[i] * y[i]) + f64::from(0.1f32)).sqrt();
+            let pull = mean(&|i| f64::from(x[i]) * y[i]) * rstd * rstd;
+            let what = format!("{isa:?} {rows} x {c}, row {r}");
+            let row = |f: &dyn Fn(usize) -> f64| (0..c).map(|i| f(i) as f32).collect::<Vec<f32>>();
+            check_close(&got[0][r * c..][..c], &row(&|i| y[i] * rstd), TOLERANCE, &what);
+            check_close(&got[1][r..=r], &[rstd as f32], TOLERANCE, &what);
+            let dx = row(&|i| rstd * (f64::from(x[i]) - pull * y[i]));
+            check_close(&got[2][r * c..][..c], &dx, TOLERANCE, &what);
+            check_close(&got[3][r * c..][..c], &row(&|_| 2.0 - 2.0 * sum), TOLERANCE, &what);
+        }
+        for threads in 2..=4 {
+            let again = run(isa, threads, &program, rows, &inputs);
+            assert!(got.iter().zip(&again).all(|(a, b)| bits(a) == bits(b)), "{isa:?} {rows} x {c}");
         }
     }
 }
