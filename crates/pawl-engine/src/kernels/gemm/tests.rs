@@ -243,7 +243,7 @@ fn check_batch(
     dims: Dims,
     batch: BatchStrides,
     (ta, tb): (bool, bool),
-    store: Store,
+    store: Store<'static>,
 ) {
     let Dims { m, n, k } = dims;
     let (mut a, mut b) = (numbers(num * m * k, 1), numbers(num * k * n, 2));
