@@ -159,7 +159,10 @@ impl Check<'_> {
             if result.steps != manifest.num_steps {
                 self.differs(&place, format!("{} steps done, {} asked", result.steps, manifest.num_steps));
             }
-            let events = fs::read_to_string(folder.join("events.jsonl")).unwrap_or_default();
+            let events = fs::read_to_string(folder.join("events.jsonl")).unwrap_or_else(|why| {
+                self.differs(&place, format!("events.jsonl cannot be read: {why}"));
+                String::new()
+            });
             let events = events.lines().filter_map(|line| from_json::<Event>(line.as_bytes()).ok());
             let mut evals = events.filter_map(|event| match event {
                 Event::Eval { step, val_bpb, .. } if step == result.steps => Some(val_bpb),

@@ -199,6 +199,9 @@ fn a_run_over_budget_or_gone_is_named() {
     check_forgery("run ", "result.json", |lab, _, pairs| {
         std::fs::remove_file(run_file(lab, &pairs[0]["champion_run"], "result.json")).unwrap();
     });
+    check_forgery("run ", "events.jsonl cannot be read", |lab, _, pairs| {
+        std::fs::remove_file(run_file(lab, &pairs[0]["champion_run"], "events.jsonl")).unwrap();
+    });
 }
 
 #[test]
