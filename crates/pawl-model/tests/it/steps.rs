@@ -1,6 +1,6 @@
 //! Training steps as such: their precision, and their bits at any number of threads.
 
-use pawl_model::{Model, Precision};
+use pawl_model::{Model, Precision, Scorer};
 use pawl_recipe::{Overrides, Recipe, Source, shipped, std_only};
 use pawl_record::{SettingValue, Settings};
 
@@ -94,4 +94,23 @@ fn a_step_has_the_same_bits_at_any_number_of_threads() {
             }
         }
     }
+}
+
+#[test]
+fn a_scorer_that_has_run_scores_the_parameters_it_was_given_last() {
+    let mut model = Model::new(small("tiny"), 2, 3).unwrap();
+    let losses = |scorer: &mut Scorer, model: &Model| {
+        scorer.refresh(model);
+        let vocab = model.recipe().vocab_size() as i32;
+        (0..).zip(scorer.tokens_mut()).for_each(|(i, x): (i32, _)| *x = i * 31 % vocab);
+        (0..).zip(scorer.targets_mut()).for_each(|(i, y): (i32, _)| *y = (i + 1) * 31 % vocab);
+        scorer.run(model).to_vec()
+    };
+    let mut kept = Scorer::losses(&model, 2, 128).unwrap();
+    let before = losses(&mut kept, &model);
+    assert!(kept.run(&model) == before, "a second run on the same parameters");
+    step(&mut model, 0);
+    let mut fresh = Scorer::losses(&model, 2, 128).unwrap();
+    let after = losses(&mut kept, &model);
+    assert!(after != before && after == losses(&mut fresh, &model));
 }
