@@ -15,7 +15,7 @@ pub use data::{
 };
 pub use file::{FileError, append_line, from_json, read_json, write_atomic, write_json};
 pub use research::{
-    CampaignBudget, CampaignEnd, CampaignManifest, Category, Change, Decision, EndReason, EqualTime,
+    Author, CampaignBudget, CampaignEnd, CampaignManifest, Category, Change, Decision, EndReason, EqualTime,
     Evidence, FinalMeasurement, JudgeSettings, KeptEffect, Measured, Noise, NoisePair, PairRecord,
     Prediction, Promotion, Proposal, RecipeRef, Rung, Verdict,
 };

@@ -126,8 +126,87 @@ pub enum Category {
     Knob,
     /// Several changes at once.
     Combined,
-    /// The recipe's text.
+    /// The recipe's text: what the model computes.
+    Architecture,
+    /// The recipe's text: the update rule.
+    Optimizer,
+    /// The recipe's text: learning rates and the like over time.
+    Schedule,
+    /// The recipe's text: batches, lengths, mixture, order.
+    Data,
+    /// The recipe's text: what is minimised.
+    Objective,
+    /// The recipe's text: initial values.
+    Init,
+    /// The recipe's text, of none or several of these kinds.
     Recipe,
+}
+
+impl Category {
+    /// Every kind, in the order in which they are listed.
+    pub const ALL: [Category; 10] = [
+        Category::Choice,
+        Category::Knob,
+        Category::Combined,
+        Category::Architecture,
+        Category::Optimizer,
+        Category::Schedule,
+        Category::Data,
+        Category::Objective,
+        Category::Init,
+        Category::Recipe,
+    ];
+
+    /// The word in records and tables.
+    pub fn word(self) -> &'static str {
+        match self {
+            Category::Choice => "choice",
+            Category::Knob => "knob",
+            Category::Combined => "combined",
+            Category::Architecture => "architecture",
+            Category::Optimizer => "optimizer",
+            Category::Schedule => "schedule",
+            Category::Data => "data",
+            Category::Objective => "objective",
+            Category::Init => "init",
+            Category::Recipe => "recipe",
+        }
+    }
+
+    /// Whether it is a kind of change to the recipe's text.
+    pub fn is_text(self) -> bool {
+        match self {
+            Category::Choice | Category::Knob | Category::Combined => false,
+            Category::Architecture
+            | Category::Optimizer
+            | Category::Schedule
+            | Category::Data
+            | Category::Objective
+            | Category::Init
+            | Category::Recipe => true,
+        }
+    }
+}
+
+/// The language model behind a proposal, and what asking it took.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Author {
+    /// The model that was asked.
+    pub asked: String,
+    /// The model that answered last, as the provider names it.
+    pub model: String,
+    /// The conversation, a file below `lab/campaign/`.
+    pub conversation: String,
+    /// Requests sent, those that failed included.
+    pub requests: u64,
+    /// Tokens sent, cached ones included.
+    pub input_tokens: u64,
+    /// Tokens of the answers.
+    pub output_tokens: u64,
+    /// Price of the conversation, US dollars.
+    pub cost_usd: f64,
+    /// Drafts that were sent back before this one.
+    pub repairs: u64,
 }
 
 /// What the researcher expected before the trial.
@@ -162,6 +241,9 @@ pub struct Proposal {
     pub prediction: Prediction,
     /// Who proposed it.
     pub researcher: String,
+    /// The model behind it, when a language model proposed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub author: Option<Author>,
     /// Wall clock, seconds since 1970.
     pub created_unix_s: u64,
 }
@@ -426,6 +508,8 @@ pub enum EndReason {
     Budget,
     /// The researcher has nothing left to propose.
     Exhausted,
+    /// No researcher can be asked now: a cap is reached or a service does not answer.
+    Paused,
     /// It was interrupted; the same command continues.
     Interrupted,
 }

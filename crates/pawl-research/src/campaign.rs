@@ -12,13 +12,14 @@ pub use crate::events::{CampaignError, CampaignEvent, CampaignReport};
 use crate::evidence::Scores;
 use crate::judge::{self, NoiseScale};
 use crate::options::{CampaignOptions, open_manifest};
-use crate::researcher::{Context, Draft};
+use crate::researcher::{Answer, Context, Draft, Left};
 use crate::store::{self, Store};
 use crate::world::{Checked, Score, Trial, World};
 use pawl_record::{
     CampaignBudget, CampaignManifest, Decision, EndReason, EqualTime, Evidence, Noise, NoisePair, Promotion,
     Proposal, SCHEMA, Settings, Verdict,
 };
+use std::cell::RefCell;
 
 /// The campaign of a lab as it was asked, if there is one: its rung and seed are what `pawl research`
 /// goes on with when the command does not say.
@@ -48,6 +49,14 @@ pub fn run(
         manifest: campaign.manifest,
         champions: campaign.books.champions,
     })
+}
+
+/// What a researcher was good for.
+enum Round {
+    /// At least one.
+    Proposals(Vec<Proposal>),
+    /// Why not.
+    None(EndReason),
 }
 
 /// A campaign in progress.
@@ -123,10 +132,10 @@ impl<'a> Campaign<'a> {
                 if !self.can_afford_a_round() {
                     break EndReason::Budget;
                 }
-                round = self.propose()?;
-                if round.is_empty() {
-                    break EndReason::Exhausted;
-                }
+                round = match self.propose()? {
+                    Round::Proposals(round) => round,
+                    Round::None(reason) => break reason,
+                };
             }
             let candidates = self.gate(round)?;
             court::hold(self, candidates)?;
@@ -172,32 +181,27 @@ impl<'a> Campaign<'a> {
         self.can_afford(2 * self.options.workers)
     }
 
-    /// As many proposals as there are workers, each on file. Those that compile to a program already tried
-    /// are settled at once and do not count.
-    fn propose(&mut self) -> Result<Vec<Proposal>, CampaignError> {
+    /// As many proposals as there are workers, each on file, or why there is none. Those that compile to a program
+    /// already tried, or do not compile, are settled at once and do not count.
+    fn propose(&mut self) -> Result<Round, CampaignError> {
         let mut round: Vec<Proposal> = Vec::new();
+        let mut ended = EndReason::Exhausted;
         // A researcher that only repeats itself is exhausted.
         for _ in 0..self.options.workers + MAX_REPEATS {
             if round.len() == self.options.workers {
                 break;
             }
             let number = self.books.proposals.len() as u64 + 1;
-            let compile = |settings: &Settings| {
-                let recipe = self.store.path(&self.books.champion().recipe.file);
-                self.world.check(&recipe, self.manifest.rung.depth, settings)
+            let draft = match self.ask(number, &round) {
+                Answer::Draft(draft) => *draft,
+                Answer::Exhausted => break,
+                Answer::Paused(_) if self.world.interrupted() => return Err(CampaignError::Interrupted),
+                Answer::Paused(reason) => {
+                    (self.tell)(CampaignEvent::Paused(&reason));
+                    ended = EndReason::Paused;
+                    break;
+                }
             };
-            let context = Context {
-                seed: self.manifest.seed,
-                number,
-                champion: self.books.champion(),
-                history: &self.books,
-                noise: self.scale(),
-                judge: &self.options.judge,
-                in_round: &round,
-                compiled: &self.champion,
-                compile: &compile,
-            };
-            let Some(draft) = self.options.researcher.propose(&context) else { break };
             let proposal = self.write_proposal(number, draft)?;
             if let Some(reason) = self.refusal(&proposal, &round)? {
                 self.skip(&proposal, reason)?;
@@ -205,12 +209,70 @@ impl<'a> Campaign<'a> {
                 round.push(proposal);
             }
         }
-        Ok(round)
+        Ok(if round.is_empty() { Round::None(ended) } else { Round::Proposals(round) })
+    }
+
+    /// Asks the researcher.
+    fn ask(&mut self, number: u64, in_round: &[Proposal]) -> Answer {
+        let (world, store, manifest, books) = (self.world, &self.store, &self.manifest, &self.books);
+        let champion = books.champion();
+        let compile = |settings: &Settings| {
+            world.check(&store.path(&champion.recipe.file), manifest.rung.depth, settings)
+        };
+        let compile_text = |text: &str, settings: &Settings| {
+            let path = store.keep_draft(text).map_err(|error| error.to_string())?;
+            world.check(&path, manifest.rung.depth, settings)
+        };
+        let left = self.left();
+        let noise = self.scale();
+        let tell = RefCell::new(&mut *self.tell);
+        let context = Context {
+            lab: &self.options.lab,
+            manifest,
+            seed: manifest.seed,
+            number,
+            champion,
+            history: books,
+            noise,
+            measured: self.noise.as_ref().expect("the noise is learnt before the first proposal"),
+            judge: &self.options.judge,
+            in_round,
+            compiled: &self.champion,
+            compile: &compile,
+            compile_text: &compile_text,
+            left,
+            interrupted: &|| world.interrupted(),
+            say: &|what| (tell.borrow_mut())(CampaignEvent::Said(what)),
+        };
+        self.options.researcher.propose(&context)
+    }
+
+    /// What is left of the budget, the final measurement kept back.
+    fn left(&self) -> Left {
+        let (seconds, trials) = match self.options.budget {
+            CampaignBudget::Minutes(minutes) => {
+                (Some((60.0 * minutes - self.elapsed_s() - self.reserve_s()).max(0.0)), None)
+            }
+            CampaignBudget::Trials(trials) => (None, Some(trials.saturating_sub(self.books.num_runs()))),
+        };
+        Left { seconds, trials, trial_s: self.trial_s(), workers: self.options.workers }
     }
 
     fn write_proposal(&mut self, number: u64, draft: Draft) -> Result<Proposal, CampaignError> {
         let champion = self.books.champion();
         let mut settings = champion.settings.clone();
+        let mut recipe = None;
+        if let Some(text) = &draft.recipe {
+            let kept = self.store.keep_recipe(&format!("{}-{number}.star", champion.recipe.name), text)?;
+            // Of a text that does not compile nothing is inherited: the gate says why.
+            let checked =
+                self.world.check(&self.store.path(&kept.file), self.manifest.rung.depth, &Settings::new());
+            let known = |name: &str| {
+                checked.as_ref().is_ok_and(|checked| checked.settings.iter().any(|spec| spec.name == name))
+            };
+            settings.retain(|name, _| known(name));
+            recipe = Some(kept);
+        }
         for change in &draft.changes {
             settings.insert(change.setting.clone(), change.to.clone());
         }
@@ -219,12 +281,13 @@ impl<'a> Campaign<'a> {
             number,
             generation: champion.generation,
             changes: draft.changes,
-            recipe: None,
+            recipe,
             settings,
             category: draft.category,
             hypothesis: draft.hypothesis,
             prediction: draft.prediction,
-            researcher: self.manifest.researcher.clone(),
+            researcher: draft.researcher,
+            author: draft.author,
             created_unix_s: self.world.unix_s(),
         };
         self.store.write(&format!("proposals/{number:04}.json"), &proposal)?;

@@ -41,6 +41,10 @@ pub enum CampaignEvent<'a> {
     },
     /// The noise is known.
     Noise(&'a Noise),
+    /// What a researcher is doing.
+    Said(&'a str),
+    /// No researcher can be asked now, and why.
+    Paused(&'a str),
     /// A proposal is on file.
     Proposed(&'a Proposal),
     /// A pair is done and the duel is open or about to be decided.

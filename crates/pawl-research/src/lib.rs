@@ -22,6 +22,7 @@ pub mod report;
 pub mod researcher;
 pub mod simulate;
 pub mod store;
+pub mod team;
 pub mod tpe;
 pub mod verify;
 pub mod world;

@@ -8,7 +8,7 @@
 use crate::campaign::SAME_PROGRAM;
 use crate::effects::{Effects, Move, Observation, Point};
 use crate::random::Random;
-use crate::researcher::{Context, Draft, Scale, is_movable};
+use crate::researcher::{Context, Draft, Researcher, Scale, is_movable};
 use crate::tpe;
 use crate::world::{SettingKind, SettingSpec};
 use pawl_record::{Category, Change, Decision, Prediction, Proposal, SettingValue, Settings, Verdict};
@@ -262,6 +262,7 @@ fn draft(context: &Context<'_>, effects: &Effects, members: &[&Candidate<'_>]) -
         _ => Category::Combined,
     };
     Draft {
+        recipe: None,
         changes,
         category,
         hypothesis: hypothesis(context, members, mean, sd),
@@ -269,6 +270,8 @@ fn draft(context: &Context<'_>, effects: &Effects, members: &[&Candidate<'_>]) -
             gain_bpb: mean * context.noise.sd(),
             keep_probability: Normal::standard().cdf((mean - KEPT_HALF) / sd.hypot(KEPT_WIDTH)),
         },
+        researcher: Researcher::Optimizer.name(),
+        author: None,
     }
 }
 

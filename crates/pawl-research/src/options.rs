@@ -97,7 +97,7 @@ fn manifest(
         rung: options.rung,
         data: options.data.clone(),
         seed: options.seed,
-        researcher: options.researcher.name().to_string(),
+        researcher: options.researcher.name(),
         judge: options.judge,
         budget: options.budget,
         version: options.version.clone(),

@@ -107,6 +107,18 @@ impl Store {
         Ok(RecipeRef { name: stem.to_string(), hash, file })
     }
 
+    /// Keeps the text of a draft that is only looked at, under a name made of its content.
+    pub fn keep_draft(&self, text: &str) -> Result<PathBuf, CampaignError> {
+        let hash = blake3::hash(text.as_bytes()).to_hex();
+        let folder = self.path("drafts");
+        let path = folder.join(format!("draft-{}.star", &hash[..12]));
+        if !path.exists() {
+            fs::create_dir_all(&folder).map_err(|source| CampaignError::Io { path: folder, source })?;
+            write_atomic(&path, text.as_bytes())?;
+        }
+        Ok(path)
+    }
+
     fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, FileError> {
         let path = self.path(name);
         if path.exists() { read_json(&path).map(Some) } else { Ok(None) }

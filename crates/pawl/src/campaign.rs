@@ -167,6 +167,9 @@ fn ended(reason: EndReason, budget: CampaignBudget) -> String {
         (EndReason::Budget, CampaignBudget::Minutes(_)) => "its minutes are used up".to_string(),
         (EndReason::Budget, CampaignBudget::Trials(_)) => "its trials are used up".to_string(),
         (EndReason::Exhausted, _) => "nothing is left to propose".to_string(),
+        (EndReason::Paused, _) => {
+            "no researcher answers or may be paid; the same command continues".to_string()
+        }
         (EndReason::Interrupted, _) => "interrupted; the same command continues".to_string(),
     }
 }
@@ -188,6 +191,7 @@ mod tests {
             hypothesis: "better".into(),
             prediction: Prediction { gain_bpb: 0.01, keep_probability: 0.2 },
             researcher: "optimizer".into(),
+            author: None,
             created_unix_s: 0,
         }
     }

@@ -135,6 +135,7 @@ pub(crate) fn proposal(number: u64) -> Proposal {
         hypothesis: "a larger step learns faster".into(),
         prediction: Prediction { gain_bpb: 0.01, keep_probability: 0.2 },
         researcher: "optimizer".into(),
+        author: None,
         created_unix_s: 1_800_000_000 + number,
     }
 }

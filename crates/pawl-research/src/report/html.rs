@@ -49,6 +49,7 @@ fn header(out: &mut String, report: &Report) {
         Some(end) => match end.reason {
             EndReason::Budget => "finished",
             EndReason::Exhausted => "finished: nothing left to propose",
+            EndReason::Paused => "paused: no researcher answers or may be paid",
             EndReason::Interrupted => "interrupted: the same command continues it",
         },
     };

@@ -9,4 +9,5 @@ mod judge;
 mod optimizer;
 mod report;
 mod report_lab;
+mod team;
 mod verify;

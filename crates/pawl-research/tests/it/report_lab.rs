@@ -246,6 +246,7 @@ fn proposal(number: u64, generation: u64, row: &Tried, draws: &mut Draws) -> Pro
         hypothesis: hypothesis.into(),
         prediction: Prediction { gain_bpb: 0.004, keep_probability: 0.1 + 0.3 * draws.uniform() },
         researcher: "optimizer".into(),
+        author: None,
         created_unix_s: 1_795_361_500 + 60 * number,
     }
 }

@@ -189,6 +189,8 @@ fn tell(live: &Live, event: &CampaignEvent<'_>) {
             live.narrate(&format!("noise     {}\n\n{}", campaign::noise(noise), campaign::heading()));
         }
         CampaignEvent::Verdict { proposal, verdict } => live.narrate(&campaign::row(proposal, verdict)),
+        CampaignEvent::Said(what) => live.narrate(&format!("          {what}")),
+        CampaignEvent::Paused(reason) => live.narrate(&format!("paused    {reason}")),
         // What is worth a line of its own is in the line of the verdict or in the block at the end.
         CampaignEvent::Proposed(_)
         | CampaignEvent::Pair { .. }
