@@ -12,8 +12,9 @@ pub use crate::events::{CampaignError, CampaignEvent, CampaignReport};
 use crate::evidence::Scores;
 use crate::judge::{self, NoiseScale};
 use crate::options::{CampaignOptions, open_manifest};
-use crate::researcher::{Answer, Context, Draft, Left};
+use crate::researcher::{Answer, Draft, Left};
 use crate::store::{self, Store};
+use crate::view::Seen;
 use crate::world::{Checked, Score, Trial, World};
 use pawl_record::{
     CampaignBudget, CampaignManifest, Decision, EndReason, EqualTime, Evidence, Noise, NoisePair, Promotion,
@@ -192,7 +193,7 @@ impl<'a> Campaign<'a> {
                 break;
             }
             let number = self.books.proposals.len() as u64 + 1;
-            let draft = match self.ask(number, &round) {
+            let draft = match self.ask(&round) {
                 Answer::Draft(draft) => *draft,
                 Answer::Exhausted => break,
                 Answer::Paused(_) if self.world.interrupted() => return Err(CampaignError::Interrupted),
@@ -213,38 +214,22 @@ impl<'a> Campaign<'a> {
     }
 
     /// Asks the researcher.
-    fn ask(&mut self, number: u64, in_round: &[Proposal]) -> Answer {
-        let (world, store, manifest, books) = (self.world, &self.store, &self.manifest, &self.books);
-        let champion = books.champion();
-        let compile = |settings: &Settings| {
-            world.check(&store.path(&champion.recipe.file), manifest.rung.depth, settings)
-        };
-        let compile_text = |text: &str, settings: &Settings| {
-            let path = store.keep_draft(text).map_err(|error| error.to_string())?;
-            world.check(&path, manifest.rung.depth, settings)
-        };
+    fn ask(&mut self, in_round: &[Proposal]) -> Answer {
         let left = self.left();
-        let noise = self.scale();
         let tell = RefCell::new(&mut *self.tell);
-        let context = Context {
+        let seen = Seen {
             lab: &self.options.lab,
-            manifest,
-            seed: manifest.seed,
-            number,
-            champion,
-            history: books,
-            noise,
-            measured: self.noise.as_ref().expect("the noise is learnt before the first proposal"),
-            judge: &self.options.judge,
-            in_round,
+            store: &self.store,
+            manifest: &self.manifest,
+            books: &self.books,
+            noise: self.noise.as_ref().expect("the noise is learnt before the first proposal"),
             compiled: &self.champion,
-            compile: &compile,
-            compile_text: &compile_text,
+            in_round,
             left,
-            interrupted: &|| world.interrupted(),
+            world: self.world,
             say: &|what| (tell.borrow_mut())(CampaignEvent::Said(what)),
         };
-        self.options.researcher.propose(&context)
+        seen.show(|context| self.options.researcher.propose(context))
     }
 
     /// What is left of the budget, the final measurement kept back.

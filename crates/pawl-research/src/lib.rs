@@ -23,6 +23,8 @@ pub mod researcher;
 pub mod simulate;
 pub mod store;
 pub mod team;
+pub mod tools;
 pub mod tpe;
 pub mod verify;
+pub mod view;
 pub mod world;

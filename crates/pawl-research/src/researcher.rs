@@ -60,6 +60,8 @@ pub struct Context<'a> {
     pub left: Left,
     /// Whether the campaign should stop at once: a researcher that waits asks this while it does.
     pub interrupted: &'a dyn Fn() -> bool,
+    /// Wall clock, seconds since 1970, for the record only.
+    pub unix_s: u64,
     /// Tells whoever runs the campaign what a researcher is doing.
     pub say: &'a dyn Fn(&str),
 }
