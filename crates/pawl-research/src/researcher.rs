@@ -6,6 +6,7 @@
 
 use crate::books::Books;
 use crate::judge::NoiseScale;
+use crate::models::{Model, Replay};
 use crate::optimizer;
 use crate::random::Random;
 use crate::team::Team;
@@ -24,6 +25,10 @@ pub enum Researcher {
     Optimizer,
     /// Any single change with equal probability: what every researcher has to beat.
     Random,
+    /// A language model.
+    Model(Arc<Model>),
+    /// What a language model said before.
+    Replay(Arc<Replay>),
     /// Several, each with its share of the proposals.
     Team(Arc<Team>),
 }
@@ -142,6 +147,8 @@ impl Researcher {
         match self {
             Researcher::Optimizer => "optimizer".to_string(),
             Researcher::Random => "random".to_string(),
+            Researcher::Model(model) => model.name().to_string(),
+            Researcher::Replay(replay) => replay.name().to_string(),
             Researcher::Team(team) => team.name(),
         }
     }
@@ -151,6 +158,8 @@ impl Researcher {
         let draft = match self {
             Researcher::Optimizer => optimizer::propose(context),
             Researcher::Random => random_change(context),
+            Researcher::Model(model) => return model.propose(context),
+            Researcher::Replay(replay) => return replay.propose(context),
             Researcher::Team(team) => return team.propose(context),
         };
         draft.map_or(Answer::Exhausted, |draft| Answer::Draft(Box::new(draft)))
