@@ -3,9 +3,12 @@
 //!
 //! Start at [`campaign::run`]. This crate never links the engine, never parses arguments and never prints.
 
+mod ascent;
 pub mod books;
+pub mod brief;
 pub mod campaign;
 pub mod child;
+pub mod climb;
 pub mod court;
 mod duel;
 pub mod effects;
@@ -25,3 +28,4 @@ pub mod store;
 pub mod tpe;
 pub mod verify;
 pub mod world;
+pub mod worth;
