@@ -164,8 +164,11 @@ impl Campaign<'_> {
         let (above, above_flops) = self.measure_above(&seeds)?;
         let mut points = vec![self.law_point(start, 1.0)];
         points.extend(worth::start_above(&self.manifest.rungs, &above, self.books.verdicts.values()));
+        let mut flops = scores.iter().map(|score| score.flops).sum::<f64>() + above_flops;
         if self.manifest.rungs.all().len() == 1 && self.has_time(seeds.len().div_ceil(2)) {
-            points.insert(0, self.measure_shorter(&seeds)?);
+            let (shorter, shorter_flops) = self.measure_shorter(&seeds)?;
+            points.insert(0, shorter);
+            flops += shorter_flops;
         }
         let document = FinalMeasurement {
             schema: SCHEMA,
@@ -178,7 +181,7 @@ impl Campaign<'_> {
             worth: worth::of_final(&self.manifest, generation, points, &search, &above),
             search,
             above,
-            flops: scores.iter().map(|score| score.flops).sum::<f64>() + above_flops,
+            flops,
             seeds,
             elapsed_s: self.elapsed_s(),
         };
@@ -254,14 +257,14 @@ impl Campaign<'_> {
         Ok((above, flops))
     }
 
-    /// The starting recipe with a share of the first rung's budget.
-    fn measure_shorter(&mut self, seeds: &[u64]) -> Result<LawPoint, CampaignError> {
+    /// The starting recipe with a share of the first rung's budget, and the FLOPs of it.
+    fn measure_shorter(&mut self, seeds: &[u64]) -> Result<(LawPoint, f64), CampaignError> {
         let mut trials = self.arm(0, seeds, false);
         for trial in &mut trials {
             trial.flops *= worth::SHORTER;
         }
         let scores = self.measured("the start with half the budget", &trials)?;
-        Ok(self.law_point(&scores, worth::SHORTER))
+        Ok((self.law_point(&scores, worth::SHORTER), scores.iter().map(|score| score.flops).sum()))
     }
 
     /// Scores of the starting recipe on the first rung, with a share of its budget.

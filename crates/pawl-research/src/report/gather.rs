@@ -9,7 +9,7 @@ use pawl_ledger::{
     CampaignRecords, Ledger, LedgerError, RecipeDiff, RunRecord, SettingChange, campaign_folder,
     diff_settings, diff_text, read_campaign,
 };
-use pawl_record::{Climb, FinalMeasurement, Ladder, Promotion, Proposal, SCHEMA, Verdict};
+use pawl_record::{Climb, FinalMeasurement, Ladder, Promotion, Proposal, Rung, SCHEMA, Verdict};
 use std::fs;
 use std::path::Path;
 
@@ -230,7 +230,7 @@ fn cost(records: &CampaignRecords, trials: &[TrialRow], ledger: &Ledger) -> Resu
         rows.push(row);
     }
     if let Some(measured) = &records.final_measurement {
-        rows.push(final_cost(measured, ledger)?);
+        rows.push(final_cost(measured, records.manifest.rungs.first(), ledger)?);
     }
     rows.retain(|row| row.runs > 0 || row.flops > 0.0);
     let last_verdict = records.verdicts.last().map_or(0.0, |verdict| verdict.elapsed_s);
@@ -252,11 +252,14 @@ fn total(numbers: impl Iterator<Item = f64>) -> f64 {
     numbers.fold(0.0, |sum, number| sum + number)
 }
 
-fn final_cost(measured: &FinalMeasurement, ledger: &Ledger) -> Result<CostRow, ReportError> {
+fn final_cost(measured: &FinalMeasurement, first: Rung, ledger: &Ledger) -> Result<CostRow, ReportError> {
     let again = measured.kept.iter().flat_map(|kept| &kept.runs);
     let above = measured.above.iter().flat_map(|above| above.start_runs.iter().chain(&above.champion_runs));
     let ids = measured.start_runs.iter().chain(&measured.champion_runs).chain(again).chain(above);
-    let ids: Vec<&String> = ids.collect();
+    // Runs of less than the first rung's budget are the law's alone; the others are counted here or with a verdict.
+    let points = measured.worth.iter().flat_map(|worth| &worth.points);
+    let shorter = points.filter(|point| point.flops < first.flops).flat_map(|point| &point.runs);
+    let ids: Vec<&String> = ids.chain(shorter).collect();
     let mut core_seconds = 0.0;
     for id in &ids {
         core_seconds += find_run(ledger, id)?.and_then(|run| run.result).map_or(0.0, |r| r.train_seconds);

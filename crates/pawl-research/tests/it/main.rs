@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests too
 
+mod brief;
 mod campaign;
 mod child;
 mod fake;

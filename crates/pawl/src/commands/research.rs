@@ -67,6 +67,7 @@ pub(crate) fn run(args: Research) -> Result<Answer, Failure> {
 
 /// The campaign as it is asked of the library, its data made ready.
 fn options(args: &Research, brief: &Brief, recipe: &RecipeText) -> Result<CampaignOptions, Failure> {
+    let researcher = brief::researcher(brief)?;
     let rungs = brief.ladder().map_err(Failure::misuse)?;
     for rung in rungs.all() {
         affordable(recipe, *rung)?;
@@ -85,7 +86,7 @@ fn options(args: &Research, brief: &Brief, recipe: &RecipeText) -> Result<Campai
         rungs,
         data: prepared.reference,
         seed: brief.seed,
-        researcher: brief::researcher(brief)?,
+        researcher,
         judge: brief.judge,
         budget: brief.budget(),
         workers: args.workers.map_or_else(cores, |workers| workers as usize),
