@@ -78,7 +78,7 @@ impl<'a> Campaign<'a> {
         let check = |depth: u64| {
             world
                 .check(&store.path(&manifest.recipe.file), depth, &manifest.settings)
-                .map_err(CampaignError::Recipe)
+                .map_err(|message| CampaignError::Recipe(format!("at depth {depth}: {message}")))
         };
         let start = check(manifest.rungs.first().depth)?;
         for above in &manifest.rungs.all()[1..] {
