@@ -51,7 +51,7 @@ pub struct RungBrief {
 }
 
 /// Who said it; the later wins.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Source {
     /// Nobody.
     #[default]

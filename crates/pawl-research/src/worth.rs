@@ -94,7 +94,7 @@ fn factor(value: f64, draws: &mut [f64]) -> Option<Factor> {
     draws.sort_by(f64::total_cmp);
     let at = |share: f64| draws[(share * (draws.len() - 1) as f64).round() as usize].exp();
     let value = value.exp();
-    let high = Some(at(0.975)).filter(|high| high.is_finite());
+    let high = Some(at(0.975).max(value)).filter(|high| high.is_finite());
     value.is_finite().then(|| Factor { value, low: at(0.025).min(value), high })
 }
 
