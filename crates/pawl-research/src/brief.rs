@@ -12,6 +12,7 @@ pub use parse::{BriefError, is_refused};
 
 use crate::options::{FINAL_SEEDS, judge_settings};
 use pawl_record::{CampaignBudget, CampaignManifest, JudgeSettings, Ladder, Precision, Rung};
+use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// What a campaign is asked.
@@ -70,7 +71,8 @@ pub enum Source {
 }
 
 /// A value as it is said.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
 pub enum Value {
     /// Words.
     Text(String),

@@ -10,8 +10,8 @@ use std::fmt::Write;
 pub struct Entry {
     /// As `judge.alpha` or `rung[0].depth`.
     pub key: String,
-    /// As TOML writes it; `None` where it is not set.
-    pub value: Option<String>,
+    /// `None` where it is not set.
+    pub value: Option<Value>,
     /// `default`, `the lab's campaign`, `campaign.toml:3` or a flag.
     pub source: String,
     /// What it means.
@@ -61,7 +61,7 @@ impl Brief {
 }
 
 fn entry<T>(key: &Key<T>, target: &mut T, place: String, source: &Source) -> Entry {
-    let value = key.get(target).map(|value| literal(&value));
+    let value = key.get(target);
     let source = match (&value, source) {
         (None, _) => "not set".to_string(),
         (_, Source::Default) => "default".to_string(),
@@ -78,7 +78,7 @@ const SOURCE: usize = 28;
 fn lines(out: &mut String, entry: &Entry) {
     let name = entry.key.rsplit('.').next().unwrap_or(&entry.key);
     let said = match &entry.value {
-        Some(value) => format!("{name} = {value}"),
+        Some(value) => format!("{name} = {}", literal(value)),
         None => format!("# {name} ="),
     };
     // A file's name may hold what would end a comment.

@@ -163,7 +163,7 @@ fn a_campaign_file_is_read_explained_and_run() {
     assert_eq!(again.code, 0, "{}", again.stderr);
     let keys = again.json()["keys"].as_array().unwrap().clone();
     let key = |name: &str| keys.iter().find(|it| it["key"] == name).unwrap();
-    assert_eq!(key("judge.noise_pairs")["value"], "3");
+    assert_eq!(key("judge.noise_pairs")["value"], 3);
     assert_eq!(key("seed")["source"], "the lab's campaign");
     let resumed = pawl_in(lab.path(), &["research", "--trials", "10", "--json"]);
     assert_eq!(resumed.code, 0, "{}", resumed.stderr);
