@@ -5,6 +5,7 @@
 
 mod data;
 mod file;
+mod ladder;
 mod research;
 mod run;
 mod setting;
@@ -14,10 +15,11 @@ pub use data::{
     SourceFile, Split, SplitRule, TextSize, TokenFile, TokenManifest,
 };
 pub use file::{FileError, append_line, from_json, read_json, write_atomic, write_json};
+pub use ladder::{Climb, Factor, Ladder, LawPoint, Rung, RungMeasured, RungWorth, Worth};
 pub use research::{
     Author, CampaignBudget, CampaignEnd, CampaignManifest, Category, Change, Decision, EndReason, EqualTime,
     Evidence, FinalMeasurement, JudgeSettings, KeptEffect, Measured, Noise, NoisePair, PairRecord,
-    Prediction, Promotion, Proposal, RecipeRef, Rung, Verdict,
+    Prediction, Promotion, Proposal, RecipeRef, Verdict,
 };
 pub use run::{
     Budget, CheckpointManifest, DataRef, Event, LearningPoint, Precision, RunManifest, RunResult, RunStatus,

@@ -71,7 +71,7 @@ impl Books {
         }
         books.claimed.extend(books.champions.iter().flat_map(|champion| champion.fresh_runs.clone()));
         for verdict in books.verdicts.values() {
-            books.claimed.extend(runs_of(&verdict.pairs));
+            books.claimed.extend(runs_of(verdict.all_pairs()));
             books.claimed.extend(verdict.equal_time.iter().flat_map(|control| control.champion_runs.clone()));
             books.read.add(Cost { runs: verdict.runs, flops: verdict.flops, seconds: verdict.run_seconds });
         }
@@ -113,9 +113,9 @@ impl Books {
         self.verdicts.values().filter(|v| v.proposal < number && was_tested(v)).count() as u64
     }
 
-    /// Keeps so far, promoted or not.
-    pub fn num_kept(&self) -> u64 {
-        self.verdicts.values().filter(|v| v.decision == Decision::Keep).count() as u64
+    /// Keeps so far that became champion.
+    pub fn num_promoted(&self) -> u64 {
+        self.verdicts.values().filter(|verdict| verdict.promoted).count() as u64
     }
 
     /// Whether a verdict has a pair of that champion on that seed.
@@ -220,6 +220,6 @@ pub fn was_tested(verdict: &Verdict) -> bool {
 }
 
 /// Run ids of some pairs.
-pub fn runs_of(pairs: &[PairRecord]) -> Vec<String> {
-    pairs.iter().flat_map(|pair| [pair.champion_run.clone(), pair.challenger_run.clone()]).collect()
+pub fn runs_of<'a>(pairs: impl IntoIterator<Item = &'a PairRecord>) -> Vec<String> {
+    pairs.into_iter().flat_map(|pair| [pair.champion_run.clone(), pair.challenger_run.clone()]).collect()
 }

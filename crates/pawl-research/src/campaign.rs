@@ -7,7 +7,7 @@
 
 use crate::books::{Books, runs_of};
 use crate::court;
-use crate::duel::Candidate;
+use crate::duel::{Candidate, wins_time};
 pub use crate::events::{CampaignError, CampaignEvent, CampaignReport};
 use crate::evidence::Scores;
 use crate::judge::{self, NoiseScale};
@@ -16,9 +16,10 @@ use crate::researcher::{Answer, Draft, Left};
 use crate::store::{self, Store};
 use crate::view::Seen;
 use crate::world::{Checked, Score, Trial, World};
+use crate::worth;
 use pawl_record::{
-    CampaignBudget, CampaignManifest, Decision, EndReason, EqualTime, Evidence, Noise, NoisePair, Promotion,
-    Proposal, SCHEMA, Settings, Verdict,
+    CampaignBudget, CampaignManifest, Climb, Decision, EndReason, EqualTime, Evidence, Noise, NoisePair,
+    Promotion, Proposal, SCHEMA, Settings, Verdict,
 };
 use std::cell::RefCell;
 
@@ -84,12 +85,15 @@ impl<'a> Campaign<'a> {
         judge::check_settings(&options.judge).map_err(CampaignError::Options)?;
         let store = Store::new(&options.lab);
         let manifest = open_manifest(options, &store, world.unix_s())?;
-        let check = |settings: &Settings| {
+        let check = |depth: u64| {
             world
-                .check(&store.path(&manifest.recipe.file), manifest.rung.depth, settings)
-                .map_err(CampaignError::Recipe)
+                .check(&store.path(&manifest.recipe.file), depth, &manifest.settings)
+                .map_err(|message| CampaignError::Recipe(format!("at depth {depth}: {message}")))
         };
-        let start = check(&manifest.settings)?;
+        let start = check(manifest.rungs.first().depth)?;
+        for above in &manifest.rungs.all()[1..] {
+            check(above.depth)?;
+        }
         let books = Books::read(&store)?;
         let champion = books.champions.last();
         tell(CampaignEvent::Started {
@@ -101,7 +105,7 @@ impl<'a> Campaign<'a> {
         let compiled = match champion {
             None => start,
             Some(champion) => world
-                .check(&store.path(&champion.recipe.file), manifest.rung.depth, &champion.settings)
+                .check(&store.path(&champion.recipe.file), manifest.rungs.first().depth, &champion.settings)
                 .map_err(CampaignError::Recipe)?,
         };
         let noise = store.noise()?;
@@ -150,28 +154,42 @@ impl<'a> Campaign<'a> {
         self.clock_offset_s + self.world.seconds()
     }
 
-    /// Seconds one trial is expected to take.
+    /// Seconds one trial of the first rung is expected to take.
     pub(crate) fn trial_s(&self) -> f64 {
         self.noise.as_ref().map_or(0.0, |noise| noise.run_seconds)
     }
 
-    /// Seconds that trials take when run on all workers.
+    /// Seconds that trials of the first rung take when run on all workers.
     pub(crate) fn seconds_of(&self, num_trials: usize) -> f64 {
-        num_trials.div_ceil(self.options.workers) as f64 * self.trial_s()
+        self.seconds_on(0, num_trials)
+    }
+
+    /// Seconds that trials of a rung take when run on all workers.
+    pub(crate) fn seconds_on(&self, rung: usize, num_trials: usize) -> f64 {
+        let ratio = self.manifest.rungs.all()[rung].flops / self.manifest.rungs.first().flops;
+        num_trials.div_ceil(self.options.workers) as f64 * ratio * self.trial_s()
     }
 
     /// Seconds to keep back for measuring the champion, and every champion before it, on fresh seeds. One
     /// more generation than there is: the round that is being paid for may promote.
     fn reserve_s(&self) -> f64 {
         let generations = self.books.champions.len();
-        self.seconds_of((generations + 1) * self.options.final_seeds as usize)
+        let above = (1..self.manifest.rungs.all().len())
+            .map(|rung| self.seconds_on(rung, 2 * self.num_seeds_above() as usize));
+        self.seconds_of((generations + 1) * self.options.final_seeds as usize) + above.sum::<f64>()
     }
 
-    /// Whether `num_trials` more trials leave enough of the budget for the final measurement.
+    /// Whether `num_trials` more trials of the first rung leave enough of the budget for a keep to climb and for the
+    /// final measurement.
     pub(crate) fn can_afford(&self, num_trials: usize) -> bool {
+        self.can_spend(self.seconds_of(num_trials) + self.least_climb_s())
+    }
+
+    /// Whether so many seconds leave enough of the budget for the final measurement.
+    pub(crate) fn can_spend(&self, seconds: f64) -> bool {
         match self.options.budget {
             CampaignBudget::Minutes(minutes) => {
-                self.elapsed_s() + self.seconds_of(num_trials) + self.reserve_s() <= 60.0 * minutes
+                self.elapsed_s() + seconds + self.reserve_s() <= 60.0 * minutes
             }
             CampaignBudget::Trials(trials) => self.books.num_runs() < trials,
         }
@@ -250,8 +268,11 @@ impl<'a> Campaign<'a> {
         if let Some(text) = &draft.recipe {
             let kept = self.store.keep_recipe(&format!("{}-{number}.star", champion.recipe.name), text)?;
             // Of a text that does not compile nothing is inherited: the gate says why.
-            let checked =
-                self.world.check(&self.store.path(&kept.file), self.manifest.rung.depth, &Settings::new());
+            let checked = self.world.check(
+                &self.store.path(&kept.file),
+                self.manifest.rungs.first().depth,
+                &Settings::new(),
+            );
             let known = |name: &str| {
                 checked.as_ref().is_ok_and(|checked| checked.settings.iter().any(|spec| spec.name == name))
             };
@@ -291,7 +312,7 @@ impl<'a> Campaign<'a> {
             Ok(checked) => checked,
             Err(message) => return Ok(Some((message, None))),
         };
-        let steps = self.manifest.rung.flops / checked.flops_per_step;
+        let steps = self.manifest.rungs.first().flops / checked.flops_per_step;
         let reason = if checked.fingerprint == self.champion.fingerprint {
             Some(SAME_PROGRAM.to_string())
         } else if let Some(number) = self.books.tried(&checked.fingerprint) {
@@ -312,7 +333,11 @@ impl<'a> Campaign<'a> {
     fn compile(&self, proposal: &Proposal) -> Result<Checked, String> {
         let recipe =
             proposal.recipe.as_ref().unwrap_or(&self.books.champions[proposal.generation as usize].recipe);
-        self.world.check(&self.store.path(&recipe.file), self.manifest.rung.depth, &proposal.settings)
+        self.world.check(
+            &self.store.path(&recipe.file),
+            self.manifest.rungs.first().depth,
+            &proposal.settings,
+        )
     }
 
     fn skip(
@@ -357,10 +382,12 @@ impl<'a> Campaign<'a> {
         evidence: Option<Evidence>,
         equal_time: Option<EqualTime>,
     ) -> Result<Verdict, CampaignError> {
-        let promoted =
-            decision == Decision::Keep && equal_time.as_ref().is_none_or(|control| control.mean > 0.0);
+        let promoted = decision == Decision::Keep
+            && wins_time(equal_time.as_ref())
+            && candidate.climbs.iter().all(Climb::held);
         let number = candidate.proposal.number;
-        let mut runs = runs_of(&candidate.pairs);
+        let climbs = candidate.climbs.iter().flat_map(|climb| &climb.pairs);
+        let mut runs = runs_of(candidate.pairs.iter().chain(climbs));
         runs.extend(equal_time.iter().flat_map(|control| control.champion_runs.clone()));
         if promoted {
             let fresh = self.fresh_scores(&candidate.proposal)?;
@@ -376,9 +403,11 @@ impl<'a> Campaign<'a> {
             fingerprint: candidate.checked.as_ref().map(|checked| checked.fingerprint.clone()),
             num_params: candidate.checked.as_ref().map(|checked| checked.num_params),
             seconds_ratio: candidate.seconds_ratio(),
+            worth: worth::of_keep(&self.manifest, number, &candidate.pairs, &candidate.climbs),
             pairs: candidate.pairs,
             evidence,
             equal_time,
+            climbs: candidate.climbs,
             flops: newly.flops,
             runs: newly.runs,
             run_seconds: newly.seconds,

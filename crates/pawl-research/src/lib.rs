@@ -3,9 +3,12 @@
 //!
 //! Start at [`campaign::run`]. This crate never links the engine, never parses arguments and never prints.
 
+mod ascent;
 pub mod books;
+pub mod brief;
 pub mod campaign;
 pub mod child;
+pub mod climb;
 pub mod court;
 mod duel;
 pub mod effects;
@@ -30,3 +33,4 @@ pub mod tpe;
 pub mod verify;
 pub mod view;
 pub mod world;
+pub mod worth;

@@ -82,6 +82,8 @@ pub enum Shape {
     Dash,
     /// An outline.
     Square,
+    /// Two steps of a stair.
+    Stair,
 }
 
 impl Shape {
@@ -95,6 +97,7 @@ impl Shape {
             Shape::Cross => (false, format!("M{0} {0}L{r} {r}M{0} {r}L{r} {0}", -r)),
             Shape::Triangle => (true, format!("M{0} {0}L{r} {0}L0 {r}Z", -r)),
             Shape::Dash => (false, format!("M{} 0L{r} 0", -r)),
+            Shape::Stair => (false, format!("M{0} {r}L{0} 0L0 0L0 {0}L{r} {0}", -r)),
             Shape::Square => (false, format!("M{0} {0}L{r} {0}L{r} {r}L{0} {r}Z", -r)),
         };
         format!("<path class=\"{}\" d=\"{path}\"/>", if filled { "fill" } else { "line" })

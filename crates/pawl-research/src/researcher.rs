@@ -142,6 +142,11 @@ impl Context<'_> {
 }
 
 impl Researcher {
+    /// The researcher of that name that needs nothing but the records.
+    pub fn built_in(name: &str) -> Option<Researcher> {
+        [Researcher::Optimizer, Researcher::Random].into_iter().find(|it| it.name() == name)
+    }
+
     /// The name in `--researcher` and in records.
     pub fn name(&self) -> String {
         match self {

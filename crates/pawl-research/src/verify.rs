@@ -4,6 +4,8 @@
 //! the score in its result is the one of its last evaluation, that its run was asked what the campaign asks, and
 //! that everything above it follows, is shown here.
 
+mod ladder;
+
 use crate::books::was_tested;
 use crate::campaign::scale_of;
 use crate::duel::{MAX_VOID, SLOWER, pair_seed, scores_of};
@@ -12,8 +14,8 @@ use crate::judge::{self, Ruling};
 use crate::levels;
 use pawl_ledger::{CampaignRecords, Ledger, LedgerError, read_campaign, run_folder};
 use pawl_record::{
-    Budget, Decision, Event, Evidence, NoisePair, PairRecord, RunManifest, RunResult, RunStatus, Verdict,
-    from_json, read_json,
+    Budget, Decision, Event, Evidence, NoisePair, PairRecord, RunManifest, RunResult, RunStatus, Rung,
+    Verdict, from_json, read_json,
 };
 use std::collections::BTreeMap;
 use std::fs;
@@ -80,7 +82,7 @@ impl Run {
 struct Asked<'a> {
     seed: u64,
     init_seed: u64,
-    flops: f64,
+    rung: Rung,
     fingerprint: Option<&'a str>,
 }
 
@@ -182,15 +184,15 @@ impl Check<'_> {
         let run = self.run(id)?;
         let (manifest, campaign) = (&run.manifest, &self.records.manifest);
         let flops = match manifest.budget {
-            Budget::Flops(flops) => same(flops, asked.flops),
+            Budget::Flops(flops) => same(flops, asked.rung.flops),
             Budget::Tokens(_) | Budget::Steps(_) => false,
         };
         let rules = [
             (manifest.seed == asked.seed, "seed"),
             (manifest.init_seed == asked.init_seed, "initial seed"),
             (flops, "budget"),
-            (manifest.depth == campaign.rung.depth, "depth"),
-            (manifest.precision == campaign.rung.precision, "precision"),
+            (manifest.depth == asked.rung.depth, "depth"),
+            (manifest.precision == asked.rung.precision, "precision"),
             (manifest.data == campaign.data, "data set"),
             (asked.fingerprint.is_none_or(|program| program == manifest.fingerprint), "program"),
         ];
@@ -200,8 +202,9 @@ impl Check<'_> {
         run.score()
     }
 
+    /// On the first rung.
     fn asked(&self, seed: u64) -> Asked<'static> {
-        Asked { seed, init_seed: seed, flops: self.records.manifest.rung.flops, fingerprint: None }
+        Asked { seed, init_seed: seed, rung: self.records.manifest.rungs.first(), fingerprint: None }
     }
 
     fn noise(&mut self) {
@@ -243,7 +246,7 @@ impl Check<'_> {
             (Decision::Skipped(_) | Decision::Failed(_), _) => {}
         }
         let wins_time = self.wins_time(&place, verdict);
-        let follows = verdict.decision == Decision::Keep && wins_time;
+        let follows = verdict.decision == Decision::Keep && self.climbs(&place, verdict, wins_time);
         if verdict.promoted != follows {
             self.differs(&place, format!("promoted is {}, {follows} follows", verdict.promoted));
         }
@@ -252,11 +255,17 @@ impl Check<'_> {
     fn pair(&mut self, place: &str, verdict: &Verdict, pair: &PairRecord) {
         let champion = self.records.promotions.iter().find(|it| it.generation == verdict.generation);
         let program = champion.map(|it| it.fingerprint.as_str());
-        let asked = Asked { fingerprint: program, ..self.asked(pair.seed) };
+        let asked = self.asked(pair.seed);
+        self.arms(place, pair, [program, verdict.fingerprint.as_deref()], &asked);
+    }
+
+    /// A pair whose arms must have been these programs.
+    fn arms(&mut self, place: &str, pair: &PairRecord, programs: [Option<&str>; 2], asked: &Asked<'_>) {
+        let asked = Asked { fingerprint: programs[0], ..*asked };
         let follows = self.score(place, &pair.champion_run, &asked);
         let name = format!("score of run {}", pair.champion_run);
         self.compare(place, &name, Some(pair.champion_bpb), follows);
-        let asked = Asked { fingerprint: verdict.fingerprint.as_deref(), ..self.asked(pair.seed) };
+        let asked = Asked { fingerprint: programs[1], ..asked };
         let follows = self.score(place, &pair.challenger_run, &asked);
         let name = format!("score of run {}", pair.challenger_run);
         self.compare(place, &name, pair.challenger_bpb, follows);
@@ -292,7 +301,7 @@ impl Check<'_> {
         let test_index = before as u64 + 1;
         // Within a round verdicts are filed in the order they fall, and the clock may stand between two.
         let keeps = |until: &dyn Fn(f64) -> bool| {
-            others().filter(|other| other.decision == Decision::Keep && until(other.elapsed_s)).count() as u64
+            others().filter(|other| other.promoted && until(other.elapsed_s)).count() as u64
         };
         let least = keeps(&|at| at < verdict.elapsed_s);
         let most = keeps(&|at| at <= verdict.elapsed_s);
@@ -302,6 +311,11 @@ impl Check<'_> {
         if evidence.test_index != test_index {
             self.differs(place, format!("test index is {}, {test_index} follows", evidence.test_index));
         }
+        self.evidence(place, evidence, &follows);
+        self.decision(place, &verdict.decision, ruling);
+    }
+
+    fn evidence(&mut self, place: &str, on_file: &Evidence, follows: &Evidence) {
         let numbers: [(&str, fn(&Evidence) -> f64); 6] = [
             ("mean", |it| it.mean),
             ("half-width", |it| it.half_width),
@@ -311,29 +325,29 @@ impl Check<'_> {
             ("sd", |it| it.sd),
         ];
         for (name, of) in numbers {
-            self.compare(place, name, Some(of(evidence)), Some(of(&follows)));
+            self.compare(place, name, Some(of(on_file)), Some(of(follows)));
         }
+    }
+
+    fn decision(&mut self, place: &str, on_file: &Decision, ruling: Ruling) {
         let follows = match ruling {
             Ruling::Keep => Decision::Keep,
             Ruling::Reject(reason) => Decision::Reject(reason),
             Ruling::Undecided(reason) => Decision::Undecided(reason),
             // An open duel ends when its champion does, or the budget: neither is in the numbers.
-            Ruling::Continue => match &verdict.decision {
+            Ruling::Continue => match on_file {
                 open @ Decision::Undecided(_) => open.clone(),
                 Decision::Keep | Decision::Reject(_) | Decision::Skipped(_) | Decision::Failed(_) => {
                     Decision::Undecided("more pairs were needed".to_string())
                 }
             },
         };
-        if verdict.decision != follows {
+        if *on_file != follows {
             let words = |it: &Decision| match it.reason() {
                 Some(reason) => format!("{} ({reason})", it.word()),
                 None => it.word().to_string(),
             };
-            self.differs(
-                place,
-                format!("decision is {}, {} follows", words(&verdict.decision), words(&follows)),
-            );
+            self.differs(place, format!("decision is {}, {} follows", words(on_file), words(&follows)));
         }
     }
 
@@ -352,8 +366,9 @@ impl Check<'_> {
         };
         let mut gains = Vec::new();
         for (id, pair) in control.champion_runs.iter().zip(&verdict.pairs) {
-            let flops = self.records.manifest.rung.flops * control.seconds_ratio;
-            let asked = Asked { flops, ..self.asked(pair.seed) };
+            let asked = self.asked(pair.seed);
+            let flops = asked.rung.flops * control.seconds_ratio;
+            let asked = Asked { rung: Rung { flops, ..asked.rung }, ..asked };
             if let (Some(champion), Some(challenger)) = (self.score(place, id, &asked), pair.challenger_bpb) {
                 gains.push(champion - challenger);
             }
@@ -422,6 +437,8 @@ impl Check<'_> {
         let differences: Vec<f64> = both.iter().map(|(a, b)| a - b).collect();
         let follows = (!differences.is_empty()).then(|| mean(&differences));
         self.compare(place, "mean on the search split", Some(measured.search.mean), follows);
+        self.measured_above(place, measured);
+        self.final_worth(place, measured, &by_arm[0]);
     }
 
     /// The index against the files it is made of.

@@ -3,7 +3,9 @@
 
 use crate::output::{Block, count, duration, flops};
 use pawl_ledger::CampaignRecords;
-use pawl_record::{CampaignBudget, Decision, EndReason, Measured, Noise, Proposal, Verdict};
+use pawl_record::{
+    CampaignBudget, Decision, EndReason, Factor, Ladder, Measured, Noise, Proposal, Rung, Verdict, Worth,
+};
 
 /// Width of the column that says what was changed.
 const CHANGE: usize = 38;
@@ -17,6 +19,16 @@ pub(crate) fn noise(noise: &Noise) -> String {
         noise.unpaired_sd,
         duration(noise.run_seconds),
     )
+}
+
+/// `depth 3, 500 GFLOP; a keep must hold at depth 4, 2.00 TFLOP`.
+pub(crate) fn rungs(ladder: &Ladder) -> String {
+    let at = |rung: &Rung| format!("depth {}, {}", rung.depth, flops(rung.flops));
+    let above: Vec<String> = ladder.all()[1..].iter().map(at).collect();
+    match above.is_empty() {
+        true => at(&ladder.first()),
+        false => format!("{}   climbs to: {}", at(&ladder.first()), above.join("; ")),
+    }
 }
 
 /// The line above the verdicts.
@@ -55,14 +67,40 @@ pub(crate) fn changes(proposal: &Proposal) -> String {
 }
 
 fn outcome(verdict: &Verdict) -> String {
-    match &verdict.decision {
-        Decision::Keep if verdict.promoted => "keep".to_string(),
-        Decision::Keep => "keep, but slower than it gains".to_string(),
-        Decision::Reject(_) | Decision::Undecided(_) => verdict.decision.word().to_string(),
-        Decision::Skipped(reason) | Decision::Failed(reason) => {
+    match (&verdict.decision, verdict.stayed_below()) {
+        (Decision::Keep, _) if verdict.promoted => format!("keep{}", climbed(verdict)),
+        (Decision::Keep, Some(climb)) => {
+            format!("keep, but not on rung {}: {}", climb.rung + 1, climb.decision.word())
+        }
+        (Decision::Keep, None) => "keep, but slower than it gains".to_string(),
+        (Decision::Reject(_) | Decision::Undecided(_), _) => verdict.decision.word().to_string(),
+        (Decision::Skipped(reason) | Decision::Failed(reason), _) => {
             format!("{}: {reason}", verdict.decision.word())
         }
     }
+}
+
+/// What a keep came to on the rungs above the first.
+fn climbed(verdict: &Verdict) -> String {
+    let gains = verdict.climbs.iter().filter_map(|climb| Some((climb.rung + 1, climb.evidence?.mean)));
+    let gains = gains.map(|(rung, mean)| format!(", holds on rung {rung}: {:+.4}", -mean));
+    let last = verdict.worth.as_ref().and_then(|worth| worth.rungs.last());
+    let worth = last.map_or_else(String::new, |it| format!(", worth {:.1}x compute", it.compute.value));
+    gains.collect::<String>() + &worth
+}
+
+/// `2.9x compute [2.1, 4.0] at depth 3, 2.5x [1.7, 3.9] at depth 4`.
+pub(crate) fn worth(worth: &Worth, ladder: &Ladder) -> String {
+    let depth = |rung: u64| ladder.all().get(rung as usize).map_or(0, |rung| rung.depth);
+    let factor = |it: &Factor| match it.high {
+        Some(high) => format!("[{:.1}, {high:.1}]", it.low),
+        None => format!("[{:.1}, no limit]", it.low),
+    };
+    let on = worth.rungs.iter().enumerate().map(|(at, it)| {
+        let compute = if at == 0 { " compute" } else { "" };
+        format!("{:.1}x{compute} {} at depth {}", it.compute.value, factor(&it.compute), depth(it.rung))
+    });
+    on.collect::<Vec<_>>().join(", ")
 }
 
 fn e_value(e: f64) -> String {
@@ -97,6 +135,12 @@ pub(crate) fn block(records: &CampaignRecords) -> Block {
             "sealed_split",
             measured.sealed.as_ref().map(|m| format!("{}, {seeds} fresh seeds", effect(m))),
         );
+        for above in &measured.above {
+            let seeds = above.seeds.len();
+            let name = format!("rung_{}", above.rung + 1);
+            block.line(&name, format!("{}, {seeds} fresh seeds", effect(&above.search)));
+        }
+        block.maybe("worth", measured.worth.as_ref().map(|it| worth(it, &records.manifest.rungs)));
         block.line("training_time", format!("{:.2}x the start's", measured.seconds_ratio));
     }
     tally(&mut block, records);
@@ -130,12 +174,15 @@ fn effect(measured: &Measured) -> String {
 fn tally(block: &mut Block, records: &CampaignRecords) {
     let number =
         |word: &str| records.verdicts.iter().filter(|verdict| verdict.decision.word() == word).count();
+    let taken_back =
+        records.verdicts.iter().filter(|it| it.decision == Decision::Keep && !it.promoted).count();
     block.line(
         "verdicts",
         format!(
-            "{} proposals: {} kept, {} rejected, {} undecided, {} skipped, {} failed",
+            "{} proposals: {} kept{}, {} rejected, {} undecided, {} skipped, {} failed",
             records.proposals.len(),
             number("keep"),
+            if taken_back > 0 { format!(" ({taken_back} of them not promoted)") } else { String::new() },
             number("reject"),
             number("undecided"),
             number("skipped"),
@@ -209,6 +256,8 @@ mod tests {
             evidence,
             seconds_ratio: None,
             equal_time: None,
+            climbs: Vec::new(),
+            worth: None,
             flops: 0.0,
             runs: 0,
             run_seconds: 0.0,

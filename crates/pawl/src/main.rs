@@ -2,6 +2,7 @@
 //! testing without a process lives in the other crates.
 
 mod args;
+mod brief;
 mod campaign;
 mod commands;
 mod errors;

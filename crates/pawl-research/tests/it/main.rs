@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests too
 
+mod brief;
 mod campaign;
 mod child;
 mod fake;
 mod judge;
+mod ladder;
 mod model_server;
 mod models;
 mod optimizer;
@@ -14,3 +16,4 @@ mod report;
 mod report_lab;
 mod team;
 mod verify;
+mod worth;

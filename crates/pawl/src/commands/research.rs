@@ -1,8 +1,10 @@
 //! `pawl research`: a campaign, told as it goes. Who proposes and what is kept is decided elsewhere;
 //! this file brings the parts together and prints.
 
-use crate::args::{Research, Researcher};
+use crate::args::Research;
+use crate::brief;
 use crate::campaign;
+
 use crate::commands::report;
 use crate::errors::Failure;
 use crate::interrupt::interrupt;
@@ -11,37 +13,36 @@ use crate::live::{Live, Work};
 use crate::machine::{cores, describe, peak_flops};
 use crate::output::{Answer, count, flops, narrate};
 use crate::prepare;
-use crate::recipes::{RecipeText, compile, depth, find, from_recipe};
+use crate::recipes::{RecipeText, compile, from_recipe};
 use pawl_ledger::read_campaign;
 use pawl_recipe::{Overrides, Setting};
-use pawl_record::{CampaignBudget, CampaignManifest, Rung, Settings};
+use pawl_record::{CampaignBudget, Rung, Settings};
+use pawl_research::brief::Brief;
 use pawl_research::campaign::{CampaignError, CampaignEvent, MIN_STEPS, existing};
 use pawl_research::child::ChildWorld;
-use pawl_research::options::{CampaignOptions, FINAL_SEEDS, judge_settings};
+use pawl_research::options::CampaignOptions;
 use pawl_research::world::{Checked, SettingKind, SettingSpec};
 use serde_json::json;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-/// Minutes of a campaign that is not told when to stop.
-const MINUTES: f64 = 60.0;
-/// FLOPs of a trial: some seconds on a core, long enough that the order of recipes is that of longer runs.
-const TRIAL_FLOPS: f64 = 5e11;
-
 pub(crate) fn run(args: Research) -> Result<Answer, Failure> {
     let start = Instant::now();
     let stop = interrupt()?;
     let lab = args.place.lab.clone();
     let existing = existing(&lab)?;
-    let recipe = find(&args.recipe)?;
-    let options = options(&args, &recipe, existing.as_ref())?;
+    let asked = brief::asked(&args, existing.as_ref())?;
+    if args.explain {
+        return Ok(asked.explained());
+    }
+    let options = options(&args, &asked.brief, &asked.recipe)?;
     let executable =
         std::env::current_exe().map_err(|why| Failure::new("pawl cannot find itself").caused_by(&why))?;
     let world = ChildWorld {
         executable,
         lab: lab.clone(),
-        data: args.data.clone(),
+        data: asked.brief.data.clone(),
         check: &check,
         interrupted: &|| stop.load(Ordering::Relaxed),
         start,
@@ -64,27 +65,16 @@ pub(crate) fn run(args: Research) -> Result<Answer, Failure> {
     Ok(Answer::new(format!("\n{}", block.text()), json!({ "campaign": records, "report": files.html })))
 }
 
-/// What the command line and the campaign on file make of it. What the command does not say is as the
-/// campaign has it, so that the same command, or a shorter one, goes on with it.
-fn options(
-    args: &Research,
-    recipe: &RecipeText,
-    existing: Option<&CampaignManifest>,
-) -> Result<CampaignOptions, Failure> {
-    let overrides = Overrides { depth: args.depth, ..Overrides::default() };
-    let compiled = compile(recipe, &overrides).map_err(|error| from_recipe(&recipe.name, error))?;
-    let depth = depth(&compiled).ok_or_else(|| {
-        Failure::new(format!("recipe {} has no dial `depth`", recipe.name))
-            .hint("depth = dial(\"depth\", 4) makes one: it is what the scale of a trial is")
-    })?;
-    let rung = existing.map(|campaign| campaign.rung);
-    let rung = Rung {
-        depth: args.depth.or(rung.map(|rung| rung.depth)).unwrap_or(depth),
-        flops: args.flops.or(rung.map(|rung| rung.flops)).unwrap_or(TRIAL_FLOPS),
-        precision: args.precision.map(Into::into).or(rung.map(|rung| rung.precision)).unwrap_or_default(),
-    };
-    affordable(recipe, rung)?;
-    let prepared = prepare::prepare(&args.place.lab, &args.data, compiled.vocab_size(), args.place.json)?;
+/// The campaign as it is asked of the library, its data made ready.
+fn options(args: &Research, brief: &Brief, recipe: &RecipeText) -> Result<CampaignOptions, Failure> {
+    let researcher = brief::researcher(brief)?;
+    let rungs = brief.ladder().map_err(Failure::misuse)?;
+    for rung in rungs.all() {
+        affordable(recipe, *rung)?;
+    }
+    let first = Overrides { depth: Some(rungs.first().depth), ..Overrides::default() };
+    let compiled = compile(recipe, &first).map_err(|error| from_recipe(&recipe.name, error))?;
+    let prepared = prepare::prepare(&args.place.lab, &brief.data, compiled.vocab_size(), args.place.json)?;
     let peak = flops(peak_flops(cores()));
     narrate(&format!("machine   {} cores  {}  {peak}/s float32", cores(), describe()));
     narrate(&format!("corpus    {}", prepare::describe(&args.place.lab, &prepared)?));
@@ -93,20 +83,14 @@ fn options(
         recipe_name: recipe.name.clone(),
         recipe_text: recipe.text.clone(),
         settings: Settings::new(),
-        rung,
+        rungs,
         data: prepared.reference,
-        seed: args.seed.or(existing.map(|campaign| campaign.seed)).unwrap_or(0),
-        researcher: match args.researcher {
-            Researcher::Optimizer => pawl_research::researcher::Researcher::Optimizer,
-            Researcher::Random => pawl_research::researcher::Researcher::Random,
-        },
-        judge: judge_settings(),
-        budget: match (args.trials, args.minutes) {
-            (Some(trials), _) => CampaignBudget::Trials(trials),
-            (None, minutes) => CampaignBudget::Minutes(minutes.unwrap_or(MINUTES)),
-        },
+        seed: brief.seed,
+        researcher,
+        judge: brief.judge,
+        budget: brief.budget(),
         workers: args.workers.map_or_else(cores, |workers| workers as usize),
-        final_seeds: FINAL_SEEDS,
+        final_seeds: brief.final_seeds,
         version: env!("CARGO_PKG_VERSION").to_string(),
         machine: describe(),
     })
@@ -122,7 +106,10 @@ fn affordable(recipe: &RecipeText, rung: Rung) -> Result<(), Failure> {
     }
     Err(Failure::misuse(format!("{} a trial is too little", flops(rung.flops)))
         .because(format!("one step of {} at depth {} takes {}", recipe.name, rung.depth, flops(step)))
-        .hint(format!("give at least {MIN_STEPS} steps: --flops {:.0e}, or more", (1.0 + MIN_STEPS) * step)))
+        .hint(format!(
+            "give at least {MIN_STEPS} steps: --flops {:.0e} or more on the first rung, `flops` of [[rung]] above it",
+            (1.0 + MIN_STEPS) * step
+        )))
 }
 
 /// The compiler, as the campaign asks it.
@@ -163,11 +150,10 @@ fn tell(live: &Live, event: &CampaignEvent<'_>) {
     match event {
         CampaignEvent::Started { manifest, start, num_proposals, champion } => {
             live.narrate(&format!(
-                "start     {}  {} params   trial: depth {}, {}",
+                "start     {}  {} params   trial: {}",
                 manifest.recipe.name,
                 count(start.num_params as f64),
-                manifest.rung.depth,
-                flops(manifest.rung.flops),
+                campaign::rungs(&manifest.rungs),
             ));
             if *num_proposals > 0 {
                 let score =
