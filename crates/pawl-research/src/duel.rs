@@ -17,6 +17,8 @@ pub(crate) struct Candidate {
     /// Place in the campaign's sequence of tests; 0 for one that takes none.
     pub(crate) test_index: u64,
     pub(crate) pairs: Vec<PairRecord>,
+    /// Index of its first pair seed.
+    first_pair: u64,
     /// Index of the next pair seed.
     next_pair: u64,
     /// Why its trial has no score, once that has happened.
@@ -25,7 +27,13 @@ pub(crate) struct Candidate {
 
 impl Candidate {
     pub(crate) fn untried(proposal: Proposal, checked: Option<Checked>) -> Candidate {
-        Candidate { proposal, checked, test_index: 0, pairs: Vec::new(), next_pair: 0, failure: None }
+        let pairs = Vec::new();
+        Candidate { proposal, checked, test_index: 0, pairs, first_pair: 0, next_pair: 0, failure: None }
+    }
+
+    /// With its pairs on the seeds from that one on.
+    pub(crate) fn from_pair(self, first_pair: u64) -> Candidate {
+        Candidate { first_pair, next_pair: first_pair, ..self }
     }
 
     /// Median over the pairs of the challenger's training seconds over the champion's.
@@ -129,7 +137,8 @@ impl Court for Campaign<'_> {
             })?;
             match (champion_score.val_bpb, score_of(challenger)) {
                 (None, _) => {
-                    if candidate.next_pair as usize > self.manifest.judge.max_pairs as usize + MAX_VOID {
+                    let tried = (candidate.next_pair - candidate.first_pair) as usize;
+                    if tried > self.manifest.judge.max_pairs as usize + MAX_VOID {
                         return Err(CampaignError::Trial {
                             what: format!("champion {}", candidate.proposal.generation),
                             reason: "it diverges on too many seeds".to_string(),
@@ -253,7 +262,7 @@ pub(crate) fn scores_of(pair: &PairRecord) -> Option<Scores> {
     Some(Scores { champion: pair.champion_bpb, challenger: pair.challenger_bpb? })
 }
 
-fn pair(seed: u64, champion: &Score, champion_bpb: f64, challenger: &Score) -> PairRecord {
+pub(crate) fn pair(seed: u64, champion: &Score, champion_bpb: f64, challenger: &Score) -> PairRecord {
     PairRecord {
         seed,
         champion_run: champion.run.clone(),

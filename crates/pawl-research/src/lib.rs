@@ -3,25 +3,31 @@
 //!
 //! Start at [`campaign::run`]. This crate never links the engine, never parses arguments and never prints.
 
+pub mod belief;
 pub mod books;
+mod bundle;
 pub mod campaign;
 pub mod child;
 pub mod court;
 mod duel;
-pub mod effects;
 pub mod events;
 pub mod evidence;
 pub mod judge;
 pub mod levels;
+pub mod library;
 mod measure;
 mod optimizer;
 pub mod options;
 pub mod plots;
+pub mod prune;
 pub mod random;
+pub mod replicate;
 pub mod report;
 pub mod researcher;
+pub mod retract;
 pub mod simulate;
 pub mod store;
 pub mod tpe;
+mod upkeep;
 pub mod verify;
 pub mod world;

@@ -3,9 +3,11 @@
 use crate::campaign::{Campaign, CampaignError, CampaignEvent};
 use crate::evidence::{NoiseScale, t_half_width};
 use crate::random::hash;
+use crate::store::Store;
 use crate::world::{Score, Trial, TrialError, run_side_by_side};
+use pawl_ledger::line;
 use pawl_record::{
-    CampaignBudget, FinalMeasurement, KeptEffect, Measured, Noise, NoisePair, Promotion, RecipeRef, SCHEMA,
+    CampaignBudget, CampaignManifest, FinalMeasurement, KeptEffect, Measured, Noise, NoisePair, Promotion, RecipeRef, SCHEMA,
     Settings,
 };
 
@@ -18,17 +20,10 @@ const LEAST_PATIENCE_S: f64 = 120.0;
 impl Campaign<'_> {
     /// A trial on this campaign's rung.
     pub(crate) fn trial(&self, recipe: &RecipeRef, settings: &Settings, seed: u64) -> Trial {
+        let limit = |noise: &Noise| (PATIENCE * noise.run_seconds).max(LEAST_PATIENCE_S);
         Trial {
-            recipe: self.store.path(&recipe.file),
-            depth: self.manifest.rung.depth,
-            settings: settings.clone(),
-            flops: self.manifest.rung.flops,
-            precision: self.manifest.rung.precision,
-            seed,
-            init_seed: None,
-            seal: false,
-            keep: false,
-            limit_s: self.noise.as_ref().map(|noise| (PATIENCE * noise.run_seconds).max(LEAST_PATIENCE_S)),
+            limit_s: self.noise.as_ref().map(limit),
+            ..base_trial(&self.manifest, &self.store, recipe, settings, seed)
         }
     }
 
@@ -107,6 +102,7 @@ impl Campaign<'_> {
             schema: SCHEMA,
             generation: 0,
             proposal: None,
+            origin: None,
             recipe: self.manifest.recipe.clone(),
             settings: self.manifest.settings.clone(),
             fingerprint: self.champion.fingerprint.clone(),
@@ -131,7 +127,9 @@ impl Campaign<'_> {
     pub(crate) fn measure_champion(&mut self) -> Result<(), CampaignError> {
         let generation = self.books.champion().generation;
         let known = self.store.final_measurement()?;
-        if generation == 0 || known.is_some_and(|known| known.generation == generation) {
+        // After a retraction the start may be champion again.
+        let is_start = self.books.champion().fingerprint == self.books.champions[0].fingerprint;
+        if is_start || known.is_some_and(|known| known.generation == generation) {
             return Ok(());
         }
         let seeds: Vec<u64> = (0..self.options.final_seeds)
@@ -178,7 +176,7 @@ impl Campaign<'_> {
         let last = self.books.champion().generation;
         let mut before = start.to_vec();
         let mut kept = Vec::new();
-        for generation in 1..=last {
+        for generation in line(&self.books.champions, last).into_iter().skip(1) {
             let after = if generation == last {
                 champion.to_vec()
             } else if self.has_time(seeds.len()) {
@@ -188,9 +186,11 @@ impl Campaign<'_> {
                 break;
             };
             let both: Vec<(&Score, &Score)> = before.iter().zip(&after).collect();
-            if let Some(search) = measured(&both, |score| score.val_bpb) {
+            // A champion without a part, or one restored, is no kept change.
+            let proposal = self.books.champions[generation as usize].proposal;
+            if let (Some(proposal), Some(search)) = (proposal, measured(&both, |score| score.val_bpb)) {
                 kept.push(KeptEffect {
-                    proposal: self.books.champions[generation as usize].proposal.expect("it was proposed"),
+                    proposal,
                     runs: after.iter().map(|score| score.run.clone()).collect(),
                     search,
                 });
@@ -222,6 +222,28 @@ impl Campaign<'_> {
             .into_iter()
             .map(|score| score.map_err(|reason| CampaignError::Trial { what: purpose.to_string(), reason }))
             .collect()
+    }
+}
+
+/// A trial on the rung of a campaign, for as long as it takes.
+pub(crate) fn base_trial(
+    manifest: &CampaignManifest,
+    store: &Store,
+    recipe: &RecipeRef,
+    settings: &Settings,
+    seed: u64,
+) -> Trial {
+    Trial {
+        recipe: store.path(&recipe.file),
+        depth: manifest.rung.depth,
+        settings: settings.clone(),
+        flops: manifest.rung.flops,
+        precision: manifest.rung.precision,
+        seed,
+        init_seed: None,
+        seal: false,
+        keep: false,
+        limit_s: None,
     }
 }
 

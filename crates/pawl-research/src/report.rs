@@ -18,7 +18,7 @@ pub use markdown::markdown;
 use pawl_ledger::{LedgerError, Problem, RecipeDiff, SettingChange};
 use pawl_record::{
     CampaignBudget, CampaignEnd, DataRef, Decision, Evidence, FileError, JudgeSettings, Noise, Prediction,
-    Rung, Settings, write_atomic,
+    Pruning, Replication, Rung, Settings, write_atomic,
 };
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -65,6 +65,10 @@ pub struct Report {
     pub trials: Vec<TrialRow>,
     /// Every champion, in order; the first is the starting recipe.
     pub champions: Vec<ChampionRow>,
+    /// Parts of champions left out and tried, in order.
+    pub parts: Vec<Pruning>,
+    /// Keeps run again, by proposal and number.
+    pub replications: Vec<Replication>,
     /// Settings of the champion that differ from the start.
     pub settings: Vec<SettingChange>,
     /// Recipe text of the champion against that of the start.
@@ -164,6 +168,8 @@ pub struct Tally {
     pub kept: u64,
     /// Better at equal FLOPs, not promoted because they lose at equal seconds.
     pub slower: u64,
+    /// Kept and withdrawn since.
+    pub retracted: u64,
     /// Not worth keeping.
     pub rejected: u64,
     /// Not decided within the limits.
@@ -235,6 +241,8 @@ pub enum Outcome {
     Kept,
     /// Better at equal FLOPs, not promoted because it loses at equal seconds.
     Slower,
+    /// Kept and withdrawn since.
+    Retracted,
     /// Not decided within the limits.
     Undecided,
     /// Not worth keeping.
@@ -249,9 +257,10 @@ pub enum Outcome {
 
 impl Outcome {
     /// All, in the order of the report.
-    pub const ALL: [Outcome; 7] = [
+    pub const ALL: [Outcome; 8] = [
         Outcome::Kept,
         Outcome::Slower,
+        Outcome::Retracted,
         Outcome::Undecided,
         Outcome::Rejected,
         Outcome::Failed,
@@ -264,6 +273,7 @@ impl Outcome {
         match self {
             Outcome::Kept => "kept",
             Outcome::Slower => "slower",
+            Outcome::Retracted => "retracted",
             Outcome::Undecided => "undecided",
             Outcome::Rejected => "rejected",
             Outcome::Failed => "failed",
@@ -277,6 +287,7 @@ impl Outcome {
         match self {
             Outcome::Kept => "shown to be better, now part of the champion",
             Outcome::Slower => "better at equal FLOPs, but not at equal seconds: not promoted",
+            Outcome::Retracted => "kept once, and withdrawn since",
             Outcome::Undecided => "neither a gain nor its absence was shown within the limits",
             Outcome::Rejected => "a gain worth having is unlikely",
             Outcome::Failed => "no score: diverged, crashed or did not fit",
