@@ -144,8 +144,7 @@ fn insert_replications(
     campaign: &str,
     records: &[Replication],
 ) -> rusqlite::Result<u64> {
-    let sql =
-        "INSERT INTO replications (campaign, proposal, number, document, checksum) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let sql = "INSERT INTO replications (campaign, proposal, number, document, checksum) VALUES (?1, ?2, ?3, ?4, ?5)";
     let mut insert = transaction.prepare(sql)?;
     let mut added = 0;
     for record in records {

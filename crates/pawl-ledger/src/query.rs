@@ -4,7 +4,8 @@ use crate::answer::{Champion, Counts, RunFilter, RunRecord, RunState, RunSummary
 use crate::store::sqlite_error;
 use crate::{Ledger, LedgerError, RunDiff, diff_runs, standing};
 use pawl_record::{
-    CampaignManifest, Decision, Event, Promotion, Proposal, Pruning, Replication, Retraction, Verdict, from_json,
+    CampaignManifest, Decision, Event, Promotion, Proposal, Pruning, Replication, Retraction, Verdict,
+    from_json,
 };
 use rusqlite::{Params, Row};
 use serde::de::DeserializeOwned;

@@ -8,8 +8,8 @@ use crate::store::Store;
 use crate::world::{Score, Trial};
 use pawl_ledger::{Part, parts};
 use pawl_record::{
-    CampaignEnd, Decision, EndReason, Noise, PairRecord, PartRuling, Promotion, Proposal, Pruning, Replication,
-    Retraction, SCHEMA, Verdict,
+    CampaignEnd, Decision, EndReason, Noise, PairRecord, PartRuling, Promotion, Proposal, Pruning,
+    Replication, Retraction, SCHEMA, Verdict,
 };
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -18,8 +18,8 @@ use crate::retract;
 use crate::store::{self, Store};
 use crate::world::{Checked, Score, Trial, World};
 use pawl_record::{
-    CampaignBudget, CampaignManifest, Decision, EndReason, EqualTime, Evidence, Noise, NoisePair, Origin, Promotion,
-    Proposal, SCHEMA, Settings, Verdict,
+    CampaignBudget, CampaignManifest, Decision, EndReason, EqualTime, Evidence, Noise, NoisePair, Origin,
+    Promotion, Proposal, SCHEMA, Settings, Verdict,
 };
 
 /// The campaign of a lab as it was asked, if there is one: its rung and seed are what `pawl research`

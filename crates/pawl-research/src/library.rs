@@ -31,8 +31,8 @@
 use crate::evidence::{NoiseScale, Scores, Stats};
 use pawl_ledger::{CampaignRecords, Ledger, LedgerError, read_campaign};
 use pawl_record::{
-    Change, Decision, Effect, EffectContext, EffectFile, EffectSource, FileError, PartRuling, Proposal, Pruning,
-    SCHEMA, SettingValue, Verdict, read_json, write_json,
+    Change, Decision, Effect, EffectContext, EffectFile, EffectSource, FileError, PartRuling, Proposal,
+    Pruning, SCHEMA, SettingValue, Verdict, read_json, write_json,
 };
 use serde::Serialize;
 use statrs::distribution::{ContinuousCDF, StudentsT};

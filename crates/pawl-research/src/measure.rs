@@ -7,8 +7,8 @@ use crate::store::Store;
 use crate::world::{Score, Trial, TrialError, run_side_by_side};
 use pawl_ledger::line;
 use pawl_record::{
-    CampaignBudget, CampaignManifest, FinalMeasurement, KeptEffect, Measured, Noise, NoisePair, Promotion, RecipeRef, SCHEMA,
-    Settings,
+    CampaignBudget, CampaignManifest, FinalMeasurement, KeptEffect, Measured, Noise, NoisePair, Promotion,
+    RecipeRef, SCHEMA, Settings,
 };
 
 /// A trial may take this many times as long as one of the starting recipe before it is given up...

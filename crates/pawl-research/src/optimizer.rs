@@ -5,8 +5,8 @@
 //! knob, steps of a factor of two and four first (small steps drown in the noise), then the suggestions of
 //! [`crate::tpe`]. It turns settings only; it does not write recipes.
 
-use crate::campaign::SAME_PROGRAM;
 use crate::belief::{Belief, Move, Observation, Point};
+use crate::campaign::SAME_PROGRAM;
 use crate::random::Random;
 use crate::researcher::{Context, Draft, Scale, is_movable};
 use crate::tpe;
@@ -78,7 +78,8 @@ fn observations(context: &Context<'_>) -> Vec<Observation> {
 fn imported(context: &Context<'_>) -> Vec<Observation> {
     let sd = context.noise.sd();
     let seen = context.history.elsewhere.iter().filter_map(|pooled| {
-        let spec = |change: &Change| context.compiled.settings.iter().find(|spec| spec.name == change.setting);
+        let spec =
+            |change: &Change| context.compiled.settings.iter().find(|spec| spec.name == change.setting);
         let moves: Option<Vec<Move>> =
             pooled.changes.iter().map(|change| moved(spec(change)?, &change.from, &change.to)).collect();
         let moves = moves.filter(|moves| !moves.is_empty())?;
@@ -231,8 +232,7 @@ fn is_new(context: &Context<'_>, candidate: &Candidate<'_>) -> bool {
 fn draft(context: &Context<'_>, belief: &Belief, candidate: &Candidate<'_>) -> Draft {
     let (mean, sd) = belief.gain(&candidate.moves);
     let spec = candidate.spec;
-    let change =
-        Change { setting: spec.name.clone(), from: spec.value.clone(), to: candidate.to.clone() };
+    let change = Change { setting: spec.name.clone(), from: spec.value.clone(), to: candidate.to.clone() };
     Draft {
         changes: vec![change],
         category: match spec.kind {

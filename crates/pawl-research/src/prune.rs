@@ -156,9 +156,8 @@ impl Campaign<'_> {
         };
         // What lies under a later part of the same setting is not the champion's value.
         let is_on_top = |part: &&Part| {
-            let above = |it: &Part| {
-                it.change.setting == part.change.setting && it.generation > part.generation
-            };
+            let above =
+                |it: &Part| it.change.setting == part.change.setting && it.generation > part.generation;
             !parts.iter().any(above)
         };
         let open: Vec<&Part> = parts.iter().filter(is_on_top).filter(|part| !is_tried(part)).collect();

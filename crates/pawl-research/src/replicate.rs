@@ -25,7 +25,8 @@ use crate::retract::{KeepError, Withdrawn, contradiction, keep_named, open, with
 use crate::store::{self, Store};
 use crate::world::{Score, Trial, TrialError, World, run_side_by_side};
 use pawl_record::{
-    CampaignManifest, Evidence, JudgeSettings, PairRecord, Replication, Reproduced, SCHEMA, Verdict, write_json,
+    CampaignManifest, Evidence, JudgeSettings, PairRecord, Replication, Reproduced, SCHEMA, Verdict,
+    write_json,
 };
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -238,10 +239,8 @@ pub fn against(judge: &JudgeSettings, scale: &NoiseScale, pairs: &[Scores]) -> (
     if pairs.is_empty() {
         return (false, None);
     }
-    let exchanged: Vec<Scores> = pairs
-        .iter()
-        .map(|pair| Scores { champion: pair.challenger, challenger: pair.champion })
-        .collect();
+    let exchanged: Vec<Scores> =
+        pairs.iter().map(|pair| Scores { champion: pair.challenger, challenger: pair.champion }).collect();
     let settings = JudgeSettings {
         min_effect_bpb: -judge.min_effect_bpb,
         // There is no limit to replications; only whether the threshold is reached is asked.

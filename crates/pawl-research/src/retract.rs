@@ -131,9 +131,8 @@ fn run_of(books: &Books, id: &str) -> Option<u64> {
             && (it.run.starts_with(id) || it.fresh_runs.iter().any(|run| run.starts_with(id)))
     });
     let tried = || {
-        let its = |pairs: &[pawl_record::PairRecord]| {
-            pairs.iter().any(|pair| pair.challenger_run.starts_with(id))
-        };
+        let its =
+            |pairs: &[pawl_record::PairRecord]| pairs.iter().any(|pair| pair.challenger_run.starts_with(id));
         books.verdicts.values().find(|verdict| its(&verdict.pairs)).map(|verdict| verdict.proposal)
     };
     made.and_then(|it| it.proposal).or_else(tried)
@@ -212,10 +211,7 @@ pub(crate) fn settle(store: &Store, books: &mut Books) -> Result<(), CampaignErr
         let restored = Promotion {
             generation,
             proposal: None,
-            origin: Some(Origin::Restored {
-                generation: before.generation,
-                retraction: retraction.number,
-            }),
+            origin: Some(Origin::Restored { generation: before.generation, retraction: retraction.number }),
             gain: None,
             // Its pair seeds are new, and none of them was run yet.
             fresh_runs: Vec::new(),

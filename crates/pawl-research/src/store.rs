@@ -5,8 +5,8 @@
 
 use crate::campaign::CampaignError;
 use pawl_record::{
-    CampaignEnd, CampaignManifest, FileError, FinalMeasurement, Noise, Promotion, Proposal, Pruning, RecipeRef,
-    Replication, Retraction, Verdict, read_json, write_atomic, write_json,
+    CampaignEnd, CampaignManifest, FileError, FinalMeasurement, Noise, Promotion, Proposal, Pruning,
+    RecipeRef, Replication, Retraction, Verdict, read_json, write_atomic, write_json,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;

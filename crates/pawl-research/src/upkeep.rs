@@ -148,7 +148,10 @@ fn retest(kept: &Proposal, withdrawn: u64, changes: Vec<Change>) -> Draft {
     Draft {
         changes,
         category: kept.category,
-        hypothesis: format!("#{} was kept on top of #{withdrawn}, which is withdrawn: again without.", kept.number),
+        hypothesis: format!(
+            "#{} was kept on top of #{withdrawn}, which is withdrawn: again without.",
+            kept.number
+        ),
         prediction: Prediction {
             gain_bpb: kept.prediction.gain_bpb,
             keep_probability: kept.prediction.keep_probability,

@@ -46,9 +46,10 @@ pub(crate) fn row(proposal: &Proposal, verdict: &Verdict) -> String {
 
 /// The line of a part of the champion that was left out and tried: what it is worth, as a change in val_bpb.
 pub(crate) fn part_row(pruning: &Pruning) -> String {
-    let effect = pruning.evidence.as_ref().map_or_else(String::new, |evidence| {
-        format!("{:+.4} +- {:.4}", evidence.mean, evidence.half_width)
-    });
+    let effect = pruning
+        .evidence
+        .as_ref()
+        .map_or_else(String::new, |evidence| format!("{:+.4} +- {:.4}", evidence.mean, evidence.half_width));
     let name = format!("part of #{}: {}", pruning.proposal, pruning.change.setting);
     let line = format!(
         "{:>4}  {:<CHANGE$}  {:>5}  {effect:<19}  {:>7}  {}",

@@ -18,7 +18,7 @@ pub(super) fn shape(outcome: Outcome) -> Shape {
     match outcome {
         Outcome::Kept => Shape::Circle,
         Outcome::Slower => Shape::Square,
-        Outcome::Retracted => Shape::Triangle,
+        Outcome::Retracted => Shape::Plus,
         Outcome::Undecided => Shape::Diamond,
         Outcome::Rejected => Shape::Cross,
         Outcome::Failed => Shape::Triangle,

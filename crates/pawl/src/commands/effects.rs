@@ -102,7 +102,9 @@ fn from_library(error: LibraryError) -> Failure {
             Some("nothing was imported".to_string())
         }
         LibraryError::NoSuchSource { known, .. } => Some(format!("there is {}", known.join(", "))),
-        LibraryError::Wrong { .. } => Some("`pawl effects export` in another lab writes such a file".to_string()),
+        LibraryError::Wrong { .. } => {
+            Some("`pawl effects export` in another lab writes such a file".to_string())
+        }
         LibraryError::File(_) | LibraryError::Io { .. } => None,
     };
     let failure = Failure::from(error);

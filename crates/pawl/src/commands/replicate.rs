@@ -71,7 +71,8 @@ fn text(done: &Replicated) -> String {
     }
     block.maybe(
         "claimed",
-        done.claimed.map(|it| format!("{:+.4} +- {:.4} bits per byte when it was kept", -it.mean, it.half_width)),
+        done.claimed
+            .map(|it| format!("{:+.4} +- {:.4} bits per byte when it was kept", -it.mean, it.half_width)),
     );
     if let Some(mean) = replication.mean {
         let half = replication.half_width.map_or_else(String::new, |half| format!(" +- {half:.4}"));

@@ -24,8 +24,10 @@ pub(crate) fn lines(block: &mut Block, withdrawn: &Withdrawn) {
         block.line("affected", format!("#{keep} stood on it"));
     }
     match restored {
-        Some(champion) => block
-            .line("champion", format!("{:.4} val_bpb, run {}, as before it", champion.mean_bpb, champion.run)),
+        Some(champion) => block.line(
+            "champion",
+            format!("{:.4} val_bpb, run {}, as before it", champion.mean_bpb, champion.run),
+        ),
         None => block.line("champion", "unchanged: it does not stand on it"),
     };
     if !affected.is_empty() {
