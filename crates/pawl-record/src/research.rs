@@ -17,7 +17,7 @@
 //! Everywhere a *gain* or *difference* is the champion's bits per byte minus the challenger's, so that
 //! positive is better.
 
-use crate::{Climb, DataRef, Ladder, RungMeasured, SettingValue, Settings, Worth};
+use crate::{Climb, DataRef, Ladder, Origin, RungMeasured, SettingValue, Settings, Worth};
 use serde::{Deserialize, Serialize};
 
 /// A recipe text kept with the campaign.
@@ -435,8 +435,11 @@ pub struct Promotion {
     pub schema: u32,
     /// 0 is the starting recipe.
     pub generation: u64,
-    /// The proposal that won; `None` for generation 0.
+    /// The proposal that won; `None` for generation 0 and where `origin` says how it came about.
     pub proposal: Option<u64>,
+    /// How it came about, where no proposal won.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
     /// Its recipe.
     pub recipe: RecipeRef,
     /// Settings that differ from the recipe's defaults.

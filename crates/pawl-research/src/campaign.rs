@@ -11,15 +11,17 @@ use crate::duel::{Candidate, wins_time};
 pub use crate::events::{CampaignError, CampaignEvent, CampaignReport};
 use crate::evidence::Scores;
 use crate::judge::{self, NoiseScale};
+use crate::library;
 use crate::options::{CampaignOptions, open_manifest};
 use crate::researcher::{Answer, Draft, Left};
+use crate::retract;
 use crate::store::{self, Store};
 use crate::view::Seen;
 use crate::world::{Checked, Score, Trial, World};
 use crate::worth;
 use pawl_record::{
     CampaignBudget, CampaignManifest, Climb, Decision, EndReason, EqualTime, Evidence, Noise, NoisePair,
-    Promotion, Proposal, SCHEMA, Settings, Verdict,
+    Origin, Promotion, Proposal, SCHEMA, Settings, Verdict,
 };
 use std::cell::RefCell;
 
@@ -94,7 +96,9 @@ impl<'a> Campaign<'a> {
         for above in &manifest.rungs.all()[1..] {
             check(above.depth)?;
         }
-        let books = Books::read(&store)?;
+        let mut books = Books::read(&store)?;
+        retract::settle(&store, &mut books)?;
+        books.elsewhere = library::elsewhere(&options.lab)?;
         let champion = books.champions.last();
         tell(CampaignEvent::Started {
             manifest: &manifest,
@@ -131,15 +135,22 @@ impl<'a> Campaign<'a> {
         if let Some(number) = self.books.unrecorded_promotion() {
             self.promote(number)?;
         }
+        self.finish_pruning()?;
         let reason = loop {
             let mut round = self.books.unfinished();
             if round.is_empty() {
                 if !self.can_afford_a_round() {
                     break EndReason::Budget;
                 }
-                round = match self.propose()? {
-                    Round::Proposals(round) => round,
-                    Round::None(reason) => break reason,
+                if self.prune()? {
+                    continue;
+                }
+                round = match self.upkeep()? {
+                    Some(own) => vec![own],
+                    None => match self.propose()? {
+                        Round::Proposals(round) => round,
+                        Round::None(reason) => break reason,
+                    },
                 };
             }
             let candidates = self.gate(round)?;
@@ -296,14 +307,18 @@ impl<'a> Campaign<'a> {
             author: draft.author,
             created_unix_s: self.world.unix_s(),
         };
-        self.store.write(&format!("proposals/{number:04}.json"), &proposal)?;
+        self.file_proposal(proposal)
+    }
+
+    pub(crate) fn file_proposal(&mut self, proposal: Proposal) -> Result<Proposal, CampaignError> {
+        self.store.write(&format!("proposals/{:04}.json", proposal.number), &proposal)?;
         self.books.proposals.push(proposal.clone());
         (self.tell)(CampaignEvent::Proposed(&proposal));
         Ok(proposal)
     }
 
     /// Why a proposal is not worth a trial, if so.
-    fn refusal(
+    pub(crate) fn refusal(
         &self,
         proposal: &Proposal,
         round: &[Proposal],
@@ -315,7 +330,7 @@ impl<'a> Campaign<'a> {
         let steps = self.manifest.rungs.first().flops / checked.flops_per_step;
         let reason = if checked.fingerprint == self.champion.fingerprint {
             Some(SAME_PROGRAM.to_string())
-        } else if let Some(number) = self.books.tried(&checked.fingerprint) {
+        } else if let Some(number) = self.tried_before(proposal, &checked.fingerprint) {
             Some(format!("the same program as #{number}"))
         } else if let Some(other) = round
             .iter()
@@ -330,7 +345,7 @@ impl<'a> Campaign<'a> {
         Ok(reason.map(|reason| (reason, Some(checked))))
     }
 
-    fn compile(&self, proposal: &Proposal) -> Result<Checked, String> {
+    pub(crate) fn compile(&self, proposal: &Proposal) -> Result<Checked, String> {
         let recipe =
             proposal.recipe.as_ref().unwrap_or(&self.books.champions[proposal.generation as usize].recipe);
         self.world.check(
@@ -340,7 +355,7 @@ impl<'a> Campaign<'a> {
         )
     }
 
-    fn skip(
+    pub(crate) fn skip(
         &mut self,
         proposal: &Proposal,
         (reason, checked): (String, Option<Checked>),
@@ -365,7 +380,8 @@ impl<'a> Campaign<'a> {
                     let before = accepted.len() as u64;
                     let test_index = self.books.num_tested_before(proposal.number) + before + 1;
                     accepted.push(proposal.clone());
-                    let mut candidate = Candidate::untried(proposal, Some(checked));
+                    let first_pair = self.first_pair(&proposal);
+                    let mut candidate = Candidate::untried(proposal, Some(checked)).from_pair(first_pair);
                     candidate.test_index = test_index;
                     candidates.push(candidate);
                 }
@@ -422,7 +438,7 @@ impl<'a> Campaign<'a> {
 
     /// A champion to be on the first of its own pair seeds: its challengers need those runs, and they show it
     /// without the luck it won by.
-    fn fresh_scores(&mut self, proposal: &Proposal) -> Result<Vec<Score>, CampaignError> {
+    pub(crate) fn fresh_scores(&mut self, proposal: &Proposal) -> Result<Vec<Score>, CampaignError> {
         let before = &self.books.champions[proposal.generation as usize];
         let recipe = proposal.recipe.clone().unwrap_or_else(|| before.recipe.clone());
         let generation = before.generation + 1;
@@ -444,27 +460,41 @@ impl<'a> Campaign<'a> {
     /// Makes the challenger of a kept proposal champion.
     pub(crate) fn promote(&mut self, number: u64) -> Result<(), CampaignError> {
         let proposal = self.books.proposals[number as usize - 1].clone();
-        let verdict = self.books.verdicts[&number].clone();
-        let compiled = self.compile(&proposal).map_err(CampaignError::Recipe)?;
+        let verdict = &self.books.verdicts[&number];
+        let (gain, elapsed_s) = (verdict.evidence, verdict.elapsed_s);
+        self.crown(&proposal, Some(number), None, gain, elapsed_s)
+    }
+
+    /// Makes what `proposal` describes champion.
+    pub(crate) fn crown(
+        &mut self,
+        proposal: &Proposal,
+        number: Option<u64>,
+        origin: Option<Origin>,
+        gain: Option<Evidence>,
+        elapsed_s: f64,
+    ) -> Result<(), CampaignError> {
+        let compiled = self.compile(proposal).map_err(CampaignError::Recipe)?;
         let before = self.books.champion();
         let generation = before.generation + 1;
         let recipe = proposal.recipe.clone().unwrap_or_else(|| before.recipe.clone());
-        let fresh = self.fresh_scores(&proposal)?;
+        let fresh = self.fresh_scores(proposal)?;
         let bpb: Vec<f64> = fresh.iter().filter_map(|score| score.val_bpb).collect();
         let promotion = Promotion {
             schema: SCHEMA,
             generation,
-            proposal: Some(number),
+            proposal: number,
+            origin,
             recipe,
-            settings: proposal.settings,
+            settings: proposal.settings.clone(),
             fingerprint: compiled.fingerprint.clone(),
             num_params: compiled.num_params,
             flops_per_step: compiled.flops_per_step,
-            gain: verdict.evidence,
+            gain,
             mean_bpb: bpb.iter().sum::<f64>() / bpb.len() as f64,
             run: fresh[0].run.clone(),
             fresh_runs: fresh.into_iter().map(|score| score.run).collect(),
-            elapsed_s: verdict.elapsed_s,
+            elapsed_s,
         };
         self.store.write(&format!("champions/{generation:04}.json"), &promotion)?;
         (self.tell)(CampaignEvent::Promotion(&promotion));

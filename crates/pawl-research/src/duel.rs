@@ -19,6 +19,8 @@ pub(crate) struct Candidate {
     /// Place in the campaign's sequence of tests; 0 for one that takes none.
     pub(crate) test_index: u64,
     pub(crate) pairs: Vec<PairRecord>,
+    /// Index of its first pair seed.
+    first_pair: u64,
     /// Index of the next pair seed.
     next_pair: u64,
     /// Why its trial has no score, once that has happened.
@@ -34,10 +36,16 @@ impl Candidate {
             checked,
             test_index: 0,
             pairs: Vec::new(),
+            first_pair: 0,
             next_pair: 0,
             failure: None,
             climbs: Vec::new(),
         }
+    }
+
+    /// With its pairs on the seeds from that one on.
+    pub(crate) fn from_pair(self, first_pair: u64) -> Candidate {
+        Candidate { first_pair, next_pair: first_pair, ..self }
     }
 
     /// Median over the pairs of the challenger's training seconds over the champion's.
@@ -126,7 +134,8 @@ impl Court for Campaign<'_> {
             let is_void = tried.pair.is_none() && tried.failure.is_none();
             candidate.pairs.extend(tried.pair);
             candidate.failure = tried.failure.or(candidate.failure.take());
-            if is_void && candidate.next_pair as usize > self.manifest.judge.max_pairs as usize + MAX_VOID {
+            let num_tried = (candidate.next_pair - candidate.first_pair) as usize;
+            if is_void && num_tried > self.manifest.judge.max_pairs as usize + MAX_VOID {
                 return Err(CampaignError::Trial {
                     what: format!("champion {}", candidate.proposal.generation),
                     reason: "it diverges on too many seeds".to_string(),
@@ -294,7 +303,7 @@ pub(crate) fn scores_of(pair: &PairRecord) -> Option<Scores> {
     Some(Scores { champion: pair.champion_bpb, challenger: pair.challenger_bpb? })
 }
 
-fn pair(seed: u64, champion: &Score, champion_bpb: f64, challenger: &Score) -> PairRecord {
+pub(crate) fn pair(seed: u64, champion: &Score, champion_bpb: f64, challenger: &Score) -> PairRecord {
     PairRecord {
         seed,
         champion_run: champion.run.clone(),

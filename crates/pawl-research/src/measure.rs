@@ -3,11 +3,13 @@
 use crate::campaign::{Campaign, CampaignError, CampaignEvent};
 use crate::evidence::{NoiseScale, t_half_width};
 use crate::random::hash;
+use crate::store::Store;
 use crate::world::{Score, Trial, TrialError, run_side_by_side};
 use crate::worth;
+use pawl_ledger::line;
 use pawl_record::{
-    CampaignBudget, FinalMeasurement, KeptEffect, LawPoint, Measured, Noise, NoisePair, Promotion, RecipeRef,
-    RungMeasured, SCHEMA, Settings,
+    CampaignBudget, CampaignManifest, FinalMeasurement, KeptEffect, LawPoint, Measured, Noise, NoisePair,
+    Promotion, RecipeRef, RungMeasured, SCHEMA, Settings,
 };
 
 /// A trial may take this many times as long as one of the starting recipe before it is given up...
@@ -24,20 +26,15 @@ impl Campaign<'_> {
 
     /// A trial on a rung of the ladder.
     pub(crate) fn trial_on(&self, rung: usize, recipe: &RecipeRef, settings: &Settings, seed: u64) -> Trial {
-        let on = self.manifest.rungs.all()[rung];
         let limit_s =
             self.noise.is_some().then(|| (PATIENCE * self.seconds_on(rung, 1)).max(LEAST_PATIENCE_S));
+        let on = self.manifest.rungs.all()[rung];
         Trial {
-            recipe: self.store.path(&recipe.file),
             depth: on.depth,
-            settings: settings.clone(),
             flops: on.flops,
             precision: on.precision,
-            seed,
-            init_seed: None,
-            seal: false,
-            keep: false,
             limit_s,
+            ..base_trial(&self.manifest, &self.store, recipe, settings, seed)
         }
     }
 
@@ -119,6 +116,7 @@ impl Campaign<'_> {
             schema: SCHEMA,
             generation: 0,
             proposal: None,
+            origin: None,
             recipe: self.manifest.recipe.clone(),
             settings: self.manifest.settings.clone(),
             fingerprint: self.champion.fingerprint.clone(),
@@ -143,7 +141,9 @@ impl Campaign<'_> {
     pub(crate) fn measure_champion(&mut self) -> Result<(), CampaignError> {
         let generation = self.books.champion().generation;
         let known = self.store.final_measurement()?;
-        if generation == 0 || known.is_some_and(|known| known.generation == generation) {
+        // After a retraction the start may be champion again.
+        let is_start = self.books.champion().fingerprint == self.books.champions[0].fingerprint;
+        if is_start || known.is_some_and(|known| known.generation == generation) {
             return Ok(());
         }
         let seeds: Vec<u64> = (0..self.options.final_seeds)
@@ -200,7 +200,7 @@ impl Campaign<'_> {
         let last = self.books.champion().generation;
         let mut before = start.to_vec();
         let mut kept = Vec::new();
-        for generation in 1..=last {
+        for generation in line(&self.books.champions, last).into_iter().skip(1) {
             let after = if generation == last {
                 champion.to_vec()
             } else if self.has_time(seeds.len()) {
@@ -210,9 +210,11 @@ impl Campaign<'_> {
                 break;
             };
             let both: Vec<(&Score, &Score)> = before.iter().zip(&after).collect();
-            if let Some(search) = measured(&both, |score| score.val_bpb) {
+            // A champion without a part, or one restored, is no kept change.
+            let proposal = self.books.champions[generation as usize].proposal;
+            if let (Some(proposal), Some(search)) = (proposal, measured(&both, |score| score.val_bpb)) {
                 kept.push(KeptEffect {
-                    proposal: self.books.champions[generation as usize].proposal.expect("it was proposed"),
+                    proposal,
                     runs: after.iter().map(|score| score.run.clone()).collect(),
                     search,
                 });
@@ -320,6 +322,29 @@ fn runs(scores: &[Score]) -> Vec<String> {
 
 /// Share of a campaign's minutes that the final measurement may take on the rungs above the first.
 const SHARE_ABOVE: f64 = 0.1;
+
+/// A trial on the first rung of a campaign, for as long as it takes.
+pub(crate) fn base_trial(
+    manifest: &CampaignManifest,
+    store: &Store,
+    recipe: &RecipeRef,
+    settings: &Settings,
+    seed: u64,
+) -> Trial {
+    let on = manifest.rungs.first();
+    Trial {
+        recipe: store.path(&recipe.file),
+        depth: on.depth,
+        settings: settings.clone(),
+        flops: on.flops,
+        precision: on.precision,
+        seed,
+        init_seed: None,
+        seal: false,
+        keep: false,
+        limit_s: None,
+    }
+}
 
 /// Words that keep the seeds of different purposes apart; 1 is the pairs'.
 const FINAL: u64 = 2;

@@ -18,7 +18,7 @@ pub use markdown::markdown;
 use pawl_ledger::{LedgerError, Problem, RecipeDiff, SettingChange};
 use pawl_record::{
     CampaignBudget, CampaignEnd, DataRef, Decision, Evidence, FileError, JudgeSettings, Ladder, Noise,
-    Prediction, Settings, Verdict, Worth, write_atomic,
+    Prediction, Pruning, Replication, Settings, Verdict, Worth, write_atomic,
 };
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -65,6 +65,10 @@ pub struct Report {
     pub trials: Vec<TrialRow>,
     /// Every champion, in order; the first is the starting recipe.
     pub champions: Vec<ChampionRow>,
+    /// Parts of champions left out and tried, in order.
+    pub parts: Vec<Pruning>,
+    /// Keeps run again, by proposal and number.
+    pub replications: Vec<Replication>,
     /// Settings of the champion that differ from the start.
     pub settings: Vec<SettingChange>,
     /// Recipe text of the champion against that of the start.
@@ -168,6 +172,8 @@ pub struct Tally {
     pub slower: u64,
     /// Better on the first rung, not promoted because they were not shown to be on the next.
     pub stayed: u64,
+    /// Kept and withdrawn since.
+    pub retracted: u64,
     /// Not worth keeping.
     pub rejected: u64,
     /// Not decided within the limits.
@@ -241,6 +247,8 @@ pub enum Outcome {
     Slower,
     /// Better on the first rung, not promoted because it was not shown to be on the next.
     Stayed,
+    /// Kept and withdrawn since.
+    Retracted,
     /// Not decided within the limits.
     Undecided,
     /// Not worth keeping.
@@ -255,10 +263,11 @@ pub enum Outcome {
 
 impl Outcome {
     /// All, in the order of the report.
-    pub const ALL: [Outcome; 8] = [
+    pub const ALL: [Outcome; 9] = [
         Outcome::Kept,
         Outcome::Slower,
         Outcome::Stayed,
+        Outcome::Retracted,
         Outcome::Undecided,
         Outcome::Rejected,
         Outcome::Failed,
@@ -272,6 +281,7 @@ impl Outcome {
             Outcome::Kept => "kept",
             Outcome::Slower => "slower",
             Outcome::Stayed => "stayed",
+            Outcome::Retracted => "retracted",
             Outcome::Undecided => "undecided",
             Outcome::Rejected => "rejected",
             Outcome::Failed => "failed",
@@ -286,6 +296,7 @@ impl Outcome {
             Outcome::Kept => "shown to be better, now part of the champion",
             Outcome::Slower => "better at equal FLOPs, but not at equal seconds: not promoted",
             Outcome::Stayed => "better on the first rung, not shown to be on the next: not promoted",
+            Outcome::Retracted => "kept once, and withdrawn since",
             Outcome::Undecided => "neither a gain nor its absence was shown within the limits",
             Outcome::Rejected => "a gain worth having is unlikely",
             Outcome::Failed => "no score: diverged, crashed or did not fit",

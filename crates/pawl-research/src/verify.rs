@@ -4,6 +4,7 @@
 //! the score in its result is the one of its last evaluation, that its run was asked what the campaign asks, and
 //! that everything above it follows, is shown here.
 
+mod keeps;
 mod ladder;
 
 use crate::books::was_tested;
@@ -14,8 +15,8 @@ use crate::judge::{self, Ruling};
 use crate::levels;
 use pawl_ledger::{CampaignRecords, Ledger, LedgerError, read_campaign, run_folder};
 use pawl_record::{
-    Budget, Decision, Event, Evidence, NoisePair, PairRecord, RunManifest, RunResult, RunStatus, Rung,
-    Verdict, from_json, read_json,
+    Budget, Decision, Event, Evidence, NoisePair, PairRecord, Promotion, RunManifest, RunResult, RunStatus,
+    Rung, Verdict, from_json, read_json,
 };
 use std::collections::BTreeMap;
 use std::fs;
@@ -53,6 +54,9 @@ pub fn verify(lab: &Path, ledger: &Ledger) -> Result<Verified, LedgerError> {
         check.verdict(verdict);
     }
     check.promotions();
+    check.prunings();
+    check.retractions();
+    check.replications();
     check.final_measurement();
     check.rows(ledger)?;
     let runs = check.runs.len() as u64;
@@ -230,9 +234,10 @@ impl Check<'_> {
     fn verdict(&mut self, verdict: &Verdict) {
         let place = format!("verdict {}", verdict.proposal);
         for pair in &verdict.pairs {
-            self.pair(&place, verdict, pair);
+            self.pair(&place, verdict.generation, verdict.fingerprint.as_deref(), pair);
         }
-        self.seeds(&place, verdict);
+        let first = self.first_pair(verdict.proposal);
+        self.seeds(&place, verdict.generation, first, &verdict.pairs);
         match (&verdict.decision, &verdict.evidence) {
             (Decision::Keep | Decision::Reject(_) | Decision::Undecided(_), Some(evidence)) => {
                 self.ruling(&place, verdict, evidence);
@@ -252,11 +257,12 @@ impl Check<'_> {
         }
     }
 
-    fn pair(&mut self, place: &str, verdict: &Verdict, pair: &PairRecord) {
-        let champion = self.records.promotions.iter().find(|it| it.generation == verdict.generation);
+    /// A pair of a champion and a challenger of that program.
+    fn pair(&mut self, place: &str, generation: u64, challenger: Option<&str>, pair: &PairRecord) {
+        let champion = self.records.promotions.iter().find(|it| it.generation == generation);
         let program = champion.map(|it| it.fingerprint.as_str());
         let asked = self.asked(pair.seed);
-        self.arms(place, pair, [program, verdict.fingerprint.as_deref()], &asked);
+        self.arms(place, pair, [program, challenger], &asked);
     }
 
     /// A pair whose arms must have been these programs.
@@ -279,10 +285,10 @@ impl Check<'_> {
 
     /// Pairs use the seeds of their champion in order; one may be passed over where the champion diverged, and
     /// no run shows that here, so at most as many as a campaign bears.
-    fn seeds(&mut self, place: &str, verdict: &Verdict) {
-        let limit = self.records.manifest.judge.max_pairs + MAX_VOID as u64;
-        let mut seeds = (0..=limit).map(|idx| pair_seed(self.records.manifest.seed, verdict.generation, idx));
-        for pair in &verdict.pairs {
+    fn seeds(&mut self, place: &str, generation: u64, first: u64, pairs: &[PairRecord]) {
+        let limit = first + self.records.manifest.judge.max_pairs + MAX_VOID as u64;
+        let mut seeds = (first..=limit).map(|idx| pair_seed(self.records.manifest.seed, generation, idx));
+        for pair in pairs {
             if !seeds.any(|seed| seed == pair.seed) {
                 self.differs(place, format!("seed {} is not the next of this champion", pair.seed));
             }
@@ -296,26 +302,22 @@ impl Check<'_> {
             self.differs(place, "it decides without a pair");
             return;
         }
-        let others = || self.records.verdicts.iter().filter(|other| other.proposal != verdict.proposal);
-        let before = others().filter(|other| other.proposal < verdict.proposal && was_tested(other)).count();
+        let others = self.records.verdicts.iter();
+        let before = others.filter(|other| other.proposal < verdict.proposal && was_tested(other)).count();
         let test_index = before as u64 + 1;
-        // Within a round verdicts are filed in the order they fall, and the clock may stand between two.
-        let keeps = |until: &dyn Fn(f64) -> bool| {
-            others().filter(|other| other.promoted && until(other.elapsed_s)).count() as u64
-        };
-        let least = keeps(&|at| at < verdict.elapsed_s);
-        let most = keeps(&|at| at <= verdict.elapsed_s);
+        let (least, most) = self.kept_before(verdict);
         let level = |kept| levels::level(judge.alpha, test_index, kept);
         let kept = (least..=most).find(|kept| same(level(*kept), evidence.level)).unwrap_or(least);
         let (ruling, follows) = judge::rule(judge, &scale_of(noise), &pairs, level(kept), test_index);
         if evidence.test_index != test_index {
             self.differs(place, format!("test index is {}, {test_index} follows", evidence.test_index));
         }
-        self.evidence(place, evidence, &follows);
+        self.evidence(place, Some(evidence), Some(&follows));
         self.decision(place, &verdict.decision, ruling);
     }
 
-    fn evidence(&mut self, place: &str, on_file: &Evidence, follows: &Evidence) {
+    /// Evidence on file against the one that follows.
+    fn evidence(&mut self, place: &str, on_file: Option<&Evidence>, follows: Option<&Evidence>) {
         let numbers: [(&str, fn(&Evidence) -> f64); 6] = [
             ("mean", |it| it.mean),
             ("half-width", |it| it.half_width),
@@ -325,7 +327,7 @@ impl Check<'_> {
             ("sd", |it| it.sd),
         ];
         for (name, of) in numbers {
-            self.compare(place, name, Some(of(on_file)), Some(of(follows)));
+            self.compare(place, name, on_file.map(of), follows.map(of));
         }
     }
 
@@ -383,6 +385,10 @@ impl Check<'_> {
         let promoted: Vec<&Verdict> = records.verdicts.iter().filter(|verdict| verdict.promoted).collect();
         for promotion in records.promotions.iter().filter(|it| it.generation > 0) {
             let place = format!("champion {}", promotion.generation);
+            if let Some(origin) = promotion.origin {
+                self.derived(&place, promotion, origin);
+                continue;
+            }
             let Some(verdict) = promoted.iter().find(|it| Some(it.proposal) == promotion.proposal) else {
                 self.differs(&place, "no verdict promoted it");
                 continue;
@@ -396,14 +402,7 @@ impl Check<'_> {
             if verdict.evidence != promotion.gain {
                 self.differs(&place, "its gain is not the one of its verdict");
             }
-            let mut scores = Vec::new();
-            for (idx, id) in (0..).zip(&promotion.fresh_runs) {
-                let seed = pair_seed(records.manifest.seed, promotion.generation, idx);
-                let asked = Asked { fingerprint: Some(&promotion.fingerprint), ..self.asked(seed) };
-                scores.extend(self.score(&place, id, &asked));
-            }
-            let follows = (!scores.is_empty()).then(|| mean(&scores));
-            self.compare(&place, "mean score", Some(promotion.mean_bpb), follows);
+            self.fresh_runs(&place, promotion);
         }
         for verdict in promoted {
             if !records.promotions.iter().any(|it| it.proposal == Some(verdict.proposal)) {
@@ -413,6 +412,18 @@ impl Check<'_> {
                 );
             }
         }
+    }
+
+    /// A champion's first own runs, which its mean score is of.
+    fn fresh_runs(&mut self, place: &str, promotion: &Promotion) {
+        let mut scores = Vec::new();
+        for (idx, id) in (0..).zip(&promotion.fresh_runs) {
+            let seed = pair_seed(self.records.manifest.seed, promotion.generation, idx);
+            let asked = Asked { fingerprint: Some(&promotion.fingerprint), ..self.asked(seed) };
+            scores.extend(self.score(place, id, &asked));
+        }
+        let follows = (!scores.is_empty()).then(|| mean(&scores));
+        self.compare(place, "mean score", Some(promotion.mean_bpb), follows);
     }
 
     fn final_measurement(&mut self) {
@@ -468,6 +479,7 @@ impl Check<'_> {
                 );
             }
         }
+        self.keep_rows(ledger)?;
         let ids: Vec<String> = self.runs.keys().cloned().collect();
         for id in ids {
             let file = self.run(&id).map(|run| run.result);

@@ -4,7 +4,8 @@
 use crate::output::{Block, count, duration, flops};
 use pawl_ledger::CampaignRecords;
 use pawl_record::{
-    CampaignBudget, Decision, EndReason, Factor, Ladder, Measured, Noise, Proposal, Rung, Verdict, Worth,
+    CampaignBudget, Decision, EndReason, Factor, Ladder, Measured, Noise, PartRuling, Proposal, Pruning,
+    Replication, Rung, Verdict, Worth,
 };
 
 /// Width of the column that says what was changed.
@@ -52,6 +53,32 @@ pub(crate) fn row(proposal: &Proposal, verdict: &Verdict) -> String {
         outcome(verdict),
     );
     line.trim_end().to_string()
+}
+
+/// The line of a part of the champion that was left out and tried: what it is worth, as a change in val_bpb.
+pub(crate) fn part_row(pruning: &Pruning) -> String {
+    let effect = pruning
+        .evidence
+        .as_ref()
+        .map_or_else(String::new, |evidence| format!("{:+.4} +- {:.4}", evidence.mean, evidence.half_width));
+    let name = format!("part of #{}: {}", pruning.proposal, pruning.change.setting);
+    let line = format!(
+        "{:>4}  {:<CHANGE$}  {:>5}  {effect:<19}  {:>7}  {}",
+        "",
+        cut(&name, CHANGE),
+        pruning.pairs.len(),
+        "",
+        part(&pruning.ruling),
+    );
+    line.trim_end().to_string()
+}
+
+/// What became of a part, in words.
+pub(crate) fn part(ruling: &PartRuling) -> String {
+    match ruling {
+        PartRuling::Leaves => "leaves the champion".to_string(),
+        PartRuling::Stays(why) => format!("stays: {why}"),
+    }
 }
 
 /// What a proposal turns, in words.
@@ -128,7 +155,16 @@ pub(crate) fn block(records: &CampaignRecords) -> Block {
         let proposal = records.proposals.iter().find(|proposal| Some(proposal.number) == promotion.proposal);
         block.maybe("kept", proposal.map(|proposal| kept(records, proposal)));
     }
-    if let Some(measured) = &records.final_measurement {
+    for pruning in &records.prunings {
+        block.line("part", part_line(pruning));
+    }
+    for replication in &records.replications {
+        block.line("replicated", replicated(replication));
+    }
+    for retraction in &records.retractions {
+        block.line("retracted", format!("#{}: {}", retraction.proposal, retraction.why));
+    }
+    if let Some(measured) = records.measured() {
         let seeds = measured.seeds.len();
         block.line("search_split", format!("{}, {seeds} fresh seeds", effect(&measured.search)));
         block.maybe(
@@ -157,14 +193,51 @@ fn champion(records: &CampaignRecords) -> String {
     }
 }
 
-/// A kept change with its own effect, where it was measured again.
+/// A kept change with its own effect, where it was measured again, and what has become of it since.
 fn kept(records: &CampaignRecords, proposal: &Proposal) -> String {
-    let again = records.final_measurement.as_ref();
+    let again = records.measured();
     let again = again.and_then(|m| m.kept.iter().find(|kept| kept.proposal == proposal.number));
+    let since = records.standing(proposal.number).and_then(|standing| standing.words());
+    let since = since.map_or_else(String::new, |words| format!("; {words}"));
     match again {
-        Some(again) => format!("#{} {}: {}", proposal.number, changes(proposal), effect(&again.search)),
-        None => format!("#{} {}", proposal.number, changes(proposal)),
+        Some(again) => {
+            format!("#{} {}: {}{since}", proposal.number, changes(proposal), effect(&again.search))
+        }
+        None => format!("#{} {}{since}", proposal.number, changes(proposal)),
     }
+}
+
+/// A part of a champion with its own effect.
+pub(crate) fn part_line(pruning: &Pruning) -> String {
+    let change = &pruning.change;
+    let effect = pruning.evidence.as_ref().map_or_else(String::new, |evidence| {
+        format!(" {:+.4} +- {:.4} bits per byte,", evidence.mean, evidence.half_width)
+    });
+    format!(
+        "#{} {}: {} -> {},{effect} {}",
+        pruning.proposal,
+        change.setting,
+        change.to,
+        change.from,
+        part(&pruning.ruling)
+    )
+}
+
+/// A replication in a line.
+pub(crate) fn replicated(replication: &Replication) -> String {
+    let same = match replication.reproduced.iter().all(|it| it.same) {
+        true => "its first pair to the last bit",
+        false => "its first pair DIFFERS",
+    };
+    let mean = match (replication.mean, replication.half_width) {
+        (Some(mean), Some(half)) => {
+            format!(", {:+.4} +- {half:.4} bits per byte on {} fresh seeds", -mean, replication.pairs.len())
+        }
+        (Some(mean), None) => format!(", {:+.4} bits per byte on one fresh seed", -mean),
+        (None, _) => String::new(),
+    };
+    let against = if replication.contradicts { ", contradicts it" } else { "" };
+    format!("#{} {same}{mean}{against}", replication.proposal)
 }
 
 fn effect(measured: &Measured) -> String {

@@ -180,6 +180,7 @@ pub(crate) fn promotion(generation: u64, run: u64) -> Promotion {
         schema: SCHEMA,
         generation,
         proposal: (generation > 0).then_some(5),
+        origin: None,
         recipe: recipe(),
         settings: Settings::new(),
         fingerprint: "00".repeat(32),

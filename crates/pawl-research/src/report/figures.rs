@@ -19,6 +19,7 @@ pub(super) fn shape(outcome: Outcome) -> Shape {
         Outcome::Kept => Shape::Circle,
         Outcome::Slower => Shape::Square,
         Outcome::Stayed => Shape::Stair,
+        Outcome::Retracted => Shape::Plus,
         Outcome::Undecided => Shape::Diamond,
         Outcome::Rejected => Shape::Cross,
         Outcome::Failed => Shape::Triangle,
@@ -269,7 +270,12 @@ pub(super) fn forest_scale(report: &Report) -> Scale {
             Outcome::Kept | Outcome::Slower | Outcome::Stayed => {
                 ends.extend([evidence.mean - half, evidence.mean + half]);
             }
-            Outcome::Undecided | Outcome::Rejected | Outcome::Failed | Outcome::Skipped | Outcome::Open => {
+            Outcome::Retracted
+            | Outcome::Undecided
+            | Outcome::Rejected
+            | Outcome::Failed
+            | Outcome::Skipped
+            | Outcome::Open => {
                 // A far worse trial must not flatten the others.
                 ends.push(evidence.mean.max(-12.0 * band));
             }

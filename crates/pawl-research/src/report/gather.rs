@@ -6,7 +6,7 @@ use super::{
     Report, ReportError, Tally, TrialRow, outcome_of,
 };
 use pawl_ledger::{
-    CampaignRecords, Ledger, LedgerError, RecipeDiff, RunRecord, SettingChange, campaign_folder,
+    CampaignRecords, Ledger, LedgerError, RecipeDiff, RunRecord, SettingChange, Standing, campaign_folder,
     diff_settings, diff_text, read_campaign,
 };
 use pawl_record::{Climb, FinalMeasurement, Ladder, Promotion, Proposal, Rung, SCHEMA, Verdict};
@@ -32,6 +32,8 @@ pub fn gather(lab: &Path, ledger: &Ledger) -> Result<Report, ReportError> {
         champion_curves,
         worth: records.final_measurement.as_ref().and_then(|measured| measured.worth.clone()),
         judgement: judgement(&trials),
+        parts: records.prunings,
+        replications: records.replications,
         noise: records.noise,
         trials,
         champions,
@@ -64,9 +66,28 @@ fn trial_rows(records: &CampaignRecords) -> Vec<TrialRow> {
     for proposal in &records.proposals {
         let verdict = records.verdict(proposal.number);
         flops_so_far += verdict.map_or(0.0, |verdict| verdict.flops);
-        rows.push(trial_row(records, proposal, verdict, flops_so_far));
+        let row = trial_row(records, proposal, verdict, flops_so_far);
+        rows.push(match records.standing(proposal.number) {
+            None => row,
+            Some(standing) => since(row, &standing),
+        });
     }
     rows
+}
+
+/// What has become of a keep since.
+fn since(row: TrialRow, standing: &Standing) -> TrialRow {
+    let words = standing.words();
+    match standing {
+        Standing::Stands => row,
+        Standing::Retracted { .. } => {
+            TrialRow { outcome: Outcome::Retracted, reason: words, remeasured: None, ..row }
+        }
+        Standing::Affected { .. } | Standing::LeftOut => {
+            let change = format!("{} ({})", row.change, words.as_deref().unwrap_or_default());
+            TrialRow { change, reason: words, ..row }
+        }
+    }
 }
 
 fn trial_row(
@@ -159,9 +180,10 @@ fn start_level(records: &CampaignRecords, promotion: &Promotion) -> f64 {
 
 fn headline(records: &CampaignRecords, champions: &[ChampionRow]) -> Headline {
     let generation = champions.last().map_or(0, |champion| champion.generation);
-    let Some(measured) = records.final_measurement.as_ref().filter(|m| m.generation > 0) else {
+    let Some(measured) = records.measured().filter(|m| m.generation > 0) else {
         let gain = champions.iter().filter_map(|champion| champion.gain).map(|gain| gain.mean).sum();
-        return if generation == 0 { Headline::NothingKept } else { Headline::Unmeasured { gain } };
+        let is_start = champions.is_empty() || is_start_again(records);
+        return if is_start { Headline::NothingKept } else { Headline::Unmeasured { gain } };
     };
     let arm = measured.sealed.as_ref().unwrap_or(&measured.search);
     Headline::Measured(Final {
@@ -177,6 +199,12 @@ fn headline(records: &CampaignRecords, champions: &[ChampionRow]) -> Headline {
     })
 }
 
+/// Whether the champion is the starting recipe, from the first or after a retraction.
+fn is_start_again(records: &CampaignRecords) -> bool {
+    let fingerprint = |it: Option<&Promotion>| it.map(|it| it.fingerprint.clone());
+    fingerprint(records.promotions.first()) == fingerprint(records.promotions.last())
+}
+
 fn mean(numbers: &[f64]) -> f64 {
     numbers.iter().sum::<f64>() / numbers.len() as f64
 }
@@ -188,6 +216,7 @@ fn tally(trials: &[TrialRow]) -> Tally {
             Outcome::Kept => tally.kept += 1,
             Outcome::Slower => tally.slower += 1,
             Outcome::Stayed => tally.stayed += 1,
+            Outcome::Retracted => tally.retracted += 1,
             Outcome::Undecided => tally.undecided += 1,
             Outcome::Rejected => tally.rejected += 1,
             Outcome::Failed => tally.failed += 1,
@@ -215,6 +244,7 @@ fn cost(records: &CampaignRecords, trials: &[TrialRow], ledger: &Ledger) -> Resu
         match outcome {
             Outcome::Slower => row.what = "changes kept but slower".into(),
             Outcome::Stayed => row.what = "changes kept that stayed below".into(),
+            Outcome::Retracted => row.what = "changes kept and withdrawn since".into(),
             Outcome::Kept
             | Outcome::Undecided
             | Outcome::Rejected
@@ -228,6 +258,14 @@ fn cost(records: &CampaignRecords, trials: &[TrialRow], ledger: &Ledger) -> Resu
             row.core_seconds += records.verdict(trial.number).map_or(0.0, |verdict| verdict.run_seconds);
         }
         rows.push(row);
+    }
+    if !records.prunings.is_empty() {
+        rows.push(CostRow {
+            what: "leaving parts out".into(),
+            runs: records.prunings.iter().map(|it| it.runs).sum(),
+            flops: total(records.prunings.iter().map(|it| it.flops)),
+            core_seconds: total(records.prunings.iter().map(|it| it.run_seconds)),
+        });
     }
     if let Some(measured) = &records.final_measurement {
         rows.push(final_cost(measured, records.manifest.rungs.first(), ledger)?);
@@ -351,7 +389,10 @@ fn judgement(trials: &[TrialRow]) -> Option<Judgement> {
         .iter()
         .filter(|trial| trial.pairs > 0 || trial.outcome == Outcome::Failed)
         .map(|trial| {
-            let kept = matches!(trial.outcome, Outcome::Kept | Outcome::Slower | Outcome::Stayed);
+            let kept = matches!(
+                trial.outcome,
+                Outcome::Kept | Outcome::Slower | Outcome::Stayed | Outcome::Retracted
+            );
             (trial.prediction.keep_probability, if kept { 1.0 } else { 0.0 })
         })
         .collect();

@@ -30,6 +30,7 @@ pub fn html(report: &Report) -> String {
     bound_section(&mut out, report);
     // One printed page for a director ends here.
     out.push_str("<div class=\"appendix\">\n");
+    parts_section(&mut out, report);
     forest_section(&mut out, report);
     without_score_section(&mut out, report);
     curves_section(&mut out, report);
@@ -81,6 +82,7 @@ fn tiles(out: &mut String, report: &Report) {
     let (number, unit, note, style) = gain_tile(report);
     tile(&format!("tiles-first {style}"), "gain", &number, unit, &note);
     let rest = [
+        ("retracted", tally.retracted),
         ("undecided", tally.undecided),
         ("rejected", tally.rejected),
         ("failed", tally.failed),
@@ -280,6 +282,21 @@ fn forest_row(out: &mut String, report: &Report, scale: Scale, trial: &TrialRow)
         trial.pairs,
         markdown::e_of(trial)
     );
+}
+
+fn parts_section(out: &mut String, report: &Report) {
+    let rows = markdown::part_rows(report);
+    if rows.is_empty() {
+        return;
+    }
+    let (heading, cells, foot) = markdown::PARTS;
+    let head = cells.map(|cell| format!("<th>{cell}</th>")).concat();
+    let _ = writeln!(out, "<section>\n<h2>{heading}</h2>\n<table>\n<thead><tr>{head}</tr></thead>\n<tbody>");
+    for row in rows {
+        let cells = row.map(|cell| format!("<td>{}</td>", escape(&cell))).concat();
+        let _ = writeln!(out, "<tr>{cells}</tr>");
+    }
+    let _ = writeln!(out, "</tbody>\n</table>\n<p class=\"foot\">{foot}</p>\n</section>");
 }
 
 fn without_score_section(out: &mut String, report: &Report) {

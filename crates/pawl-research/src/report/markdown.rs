@@ -3,7 +3,7 @@
 use super::html::conditions;
 use super::words::{bpb, count, duration, e_value, gain, gain_with_interval, percent, plain, si, utc, value};
 use super::{Headline, Outcome, Report, TrialRow};
-use pawl_record::{Ladder, Rung, SettingValue, Worth};
+use pawl_record::{Ladder, PartRuling, Rung, SettingValue, Worth};
 use std::fmt::Write;
 
 /// The text.
@@ -19,6 +19,7 @@ pub fn markdown(report: &Report) -> String {
         utc(asked.created_unix_s)
     );
     kept(&mut out, report);
+    parts(&mut out, report);
     out.push_str("\n## How far it can be trusted\n\n");
     for sentence in trust(report) {
         let _ = writeln!(out, "- {}", escape(&sentence));
@@ -282,8 +283,50 @@ fn kept(out: &mut String, report: &Report) {
     out.push_str("\nGains in bits per byte with 95 % intervals; *compute*: how many times the FLOPs the champion before it would need for the same score on the last of the rungs above; *measured again*: the champion against itself without the change, on fresh seeds.\n");
 }
 
+/// Heading, cells and a closing sentence of the table of parts.
+pub(super) const PARTS: (&str, [&str; 5], &str) = (
+    "What each part is worth",
+    ["kept by", "part", "its own effect", "pairs", "so"],
+    "The champion of its time against itself without this part, on the same seeds. A part leaves when it is shown to be \
+     worth less than one standard deviation of a pair and looks worth nothing.",
+);
+
+/// The rows of the table of parts.
+pub(super) fn part_rows(report: &Report) -> Vec<[String; 5]> {
+    let rows = report.parts.iter().map(|it| {
+        let (from, to) = (value(&it.change.to), value(&it.change.from));
+        let so = match &it.ruling {
+            PartRuling::Leaves => "leaves".to_string(),
+            PartRuling::Stays(why) => format!("stays: {}", plain(why)),
+        };
+        [
+            format!("#{}", it.proposal),
+            format!("{}: {from} → {to}", plain(&it.change.setting)),
+            it.evidence.map_or("–".into(), |e| gain_with_interval(-e.mean, e.half_width)),
+            it.pairs.len().to_string(),
+            so,
+        ]
+    });
+    rows.collect()
+}
+
+fn parts(out: &mut String, report: &Report) {
+    let rows = part_rows(report);
+    if rows.is_empty() {
+        return;
+    }
+    let (heading, cells, foot) = PARTS;
+    let _ = write!(out, "\n## {heading}\n\n| {} |\n|--:|---|--:|--:|---|\n", cells.join(" | "));
+    for row in rows {
+        let _ = writeln!(out, "| {} |", row.map(|cell| escape(&cell)).join(" | "));
+    }
+    let _ = writeln!(out, "\n{foot}");
+}
+
 fn measured(out: &mut String, report: &Report) {
-    for outcome in [Outcome::Slower, Outcome::Stayed, Outcome::Undecided, Outcome::Rejected] {
+    for outcome in
+        [Outcome::Slower, Outcome::Stayed, Outcome::Retracted, Outcome::Undecided, Outcome::Rejected]
+    {
         let rows: Vec<&TrialRow> = report.trials.iter().filter(|trial| trial.outcome == outcome).collect();
         if rows.is_empty() {
             continue;
@@ -340,6 +383,7 @@ fn heading(outcome: Outcome) -> String {
         Outcome::Slower => "Better but slower".into(),
         Outcome::Stayed => "Better on the first rung alone".into(),
         Outcome::Kept
+        | Outcome::Retracted
         | Outcome::Undecided
         | Outcome::Rejected
         | Outcome::Failed

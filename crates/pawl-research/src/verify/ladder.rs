@@ -67,7 +67,7 @@ impl Check<'_> {
         }
         let test_index = verdict.evidence.map_or(0, |evidence| evidence.test_index);
         let (ruling, follows) = climb::rule(judge, &scale_of(noise), &pairs, test_index);
-        self.evidence(place, evidence, &follows);
+        self.evidence(place, Some(evidence), Some(&follows));
         self.decision(place, &climb.decision, ruling);
     }
 

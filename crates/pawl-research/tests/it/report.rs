@@ -23,6 +23,7 @@ fn every_proposal_is_told_with_its_outcome() {
     assert_eq!(tally.proposals as usize, story.proposals.len());
     let sum = tally.kept
         + tally.slower
+        + tally.retracted
         + tally.undecided
         + tally.rejected
         + tally.failed

@@ -337,6 +337,7 @@ fn promotion(
         schema: SCHEMA,
         generation,
         proposal,
+        origin: None,
         recipe: recipe(),
         settings: settings.clone(),
         fingerprint: format!("{generation:064x}"),

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use std::path::Path;
 
 /// The world of formulas, writing what a training run would.
-struct Filed<'a> {
-    fake: Fake,
-    options: &'a CampaignOptions,
+pub(crate) struct Filed<'a> {
+    pub(crate) fake: Fake,
+    pub(crate) options: &'a CampaignOptions,
 }
 
 impl World for Filed<'_> {
@@ -114,14 +114,14 @@ fn lab_of(num_rungs: u64) -> tempfile::TempDir {
     lab
 }
 
-fn found(lab: &Path) -> Vec<String> {
+pub(crate) fn found(lab: &Path) -> Vec<String> {
     let ledger = Ledger::open(lab).unwrap();
     let verified = verify(lab, &ledger).unwrap();
     assert!(verified.verdicts > 0 && verified.runs > 20, "{verified:?}");
     verified.differences.into_iter().map(|it| format!("{}: {}", it.place, it.what)).collect()
 }
 
-fn edit(path: &Path, change: impl FnOnce(&mut Value)) {
+pub(crate) fn edit(path: &Path, change: impl FnOnce(&mut Value)) {
     let mut document: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     change(&mut document);
     std::fs::write(path, document.to_string()).unwrap();

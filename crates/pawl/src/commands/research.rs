@@ -113,7 +113,7 @@ fn affordable(recipe: &RecipeText, rung: Rung) -> Result<(), Failure> {
 }
 
 /// The compiler, as the campaign asks it.
-fn check(path: &Path, depth: u64, settings: &Settings) -> Result<Checked, String> {
+pub(crate) fn check(path: &Path, depth: u64, settings: &Settings) -> Result<Checked, String> {
     let text = std::fs::read_to_string(path).map_err(|why| format!("{}: {why}", path.display()))?;
     let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let overrides = Overrides { depth: Some(depth), values: settings.clone() };
@@ -177,6 +177,7 @@ fn tell(live: &Live, event: &CampaignEvent<'_>) {
         CampaignEvent::Verdict { proposal, verdict } => live.narrate(&campaign::row(proposal, verdict)),
         CampaignEvent::Said(what) => live.narrate(&format!("          {what}")),
         CampaignEvent::Paused(reason) => live.narrate(&format!("paused    {reason}")),
+        CampaignEvent::Pruned(pruning) => live.narrate(&campaign::part_row(pruning)),
         // What is worth a line of its own is in the line of the verdict or in the block at the end.
         CampaignEvent::Proposed(_)
         | CampaignEvent::Pair { .. }
@@ -186,7 +187,7 @@ fn tell(live: &Live, event: &CampaignEvent<'_>) {
     }
 }
 
-fn from_campaign(error: CampaignError) -> Failure {
+pub(crate) fn from_campaign(error: CampaignError) -> Failure {
     let hint = match &error {
         CampaignError::Locked { .. } => {
             Some("each lab has one campaign at a time: another one is made with --lab")
@@ -194,6 +195,7 @@ fn from_campaign(error: CampaignError) -> Failure {
         CampaignError::OtherCampaign { .. } => {
             Some("start another lab with --lab, or say what the campaign was asked")
         }
+        CampaignError::Library(_) => Some("`pawl effects revoke SOURCE` removes what was imported"),
         CampaignError::File(_)
         | CampaignError::Io { .. }
         | CampaignError::Options(_)

@@ -1,10 +1,11 @@
 //! `pawl show ID`: all that is known of one run, or of one proposal and what became of it.
 
 use crate::args::Show;
+use crate::campaign;
 use crate::errors::Failure;
 use crate::lab::{from_ledger, ledger};
 use crate::output::{Align, Answer, Block, Table, count, duration, flops};
-use pawl_ledger::{RunRecord, Shown, Trial};
+use pawl_ledger::{RunRecord, Shown, Standing, Trial};
 use pawl_record::{Budget, Event, Evidence, PairRecord, Precision, Verdict};
 use serde_json::json;
 
@@ -22,7 +23,14 @@ pub(crate) fn run(args: Show) -> Result<Answer, Failure> {
                 std::iter::once(pairs(&verdict.pairs)).chain(above).collect()
             });
             let text = format!("{pairs}{}", trial_block(&trial));
-            let json = json!({ "kind": "trial", "proposal": trial.proposal, "verdict": trial.verdict });
+            let json = json!({
+                "kind": "trial",
+                "proposal": trial.proposal,
+                "verdict": trial.verdict,
+                "standing": trial.standing,
+                "prunings": trial.prunings,
+                "replications": trial.replications,
+            });
             Ok(Answer::new(text, json))
         }
     }
@@ -147,6 +155,13 @@ fn trial_block(trial: &Trial) -> String {
         None => block.line("verdict", "being tried"),
         Some(verdict) => verdict_lines(&mut block, verdict),
     };
+    for pruning in &trial.prunings {
+        block.line("part", campaign::part_line(pruning));
+    }
+    for replication in &trial.replications {
+        block.line("replicated", campaign::replicated(replication));
+    }
+    block.maybe("since", trial.standing.as_ref().and_then(Standing::words));
     block.text().to_string()
 }
 
