@@ -26,6 +26,10 @@ pub(crate) enum Command {
     Check(Check),
     /// Score a run's checkpoint in bits per byte on the search split
     Eval(Eval),
+    /// Read a checkpoint of the Llama family from elsewhere into the lab, as a run
+    Import(Import),
+    /// Write a run of the llama recipe for other programs
+    Export(Export),
     /// Continue a prompt with a trained model
     Sample(Sample),
     /// List the training runs of the lab
@@ -236,6 +240,43 @@ pub(crate) struct Eval {
 }
 
 #[derive(Args)]
+pub(crate) struct Import {
+    /// A GGUF file, or a folder with config.json, safetensors and tokenizer.json
+    #[arg(value_name = "PATH")]
+    pub(crate) path: PathBuf,
+    /// Positions that the run can take, at most those of the checkpoint
+    #[arg(long, value_name = "N", default_value_t = 2048, value_parser = count)]
+    pub(crate) seq_len: u64,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+/// Formats that others read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// A folder: safetensors, config.json, tokenizer.json
+    Hf,
+    /// One GGUF file in 32 bits
+    Gguf,
+    /// One GGUF file, matrices in 16 bits
+    GgufF16,
+}
+
+#[derive(Args)]
+pub(crate) struct Export {
+    /// Id of a run, its first digits, or `champion`
+    pub(crate) run: String,
+    /// The folder or file to write
+    #[arg(value_name = "PATH")]
+    pub(crate) path: PathBuf,
+    /// What to write
+    #[arg(long, value_enum, default_value_t = Format::Hf)]
+    pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Args)]
 pub(crate) struct Sample {
     /// Id of a run, its first digits, or `champion`
     pub(crate) run: String,
@@ -248,6 +289,18 @@ pub(crate) struct Sample {
     /// 0 takes the likeliest token each time
     #[arg(long, value_name = "X", default_value_t = 0.8, allow_negative_numbers = true, value_parser = non_negative)]
     pub(crate) temperature: f64,
+    /// Draw from the K likeliest tokens alone; 0 from all
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    pub(crate) top_k: usize,
+    /// Draw from the likeliest tokens that together have this probability
+    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = probability)]
+    pub(crate) top_p: f64,
+    /// Draw from tokens with at least this share of the likeliest one's probability
+    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = probability)]
+    pub(crate) min_p: f64,
+    /// End at this text, which is left out; may be repeated
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) stop: Vec<String>,
     /// Seed of the draws
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub(crate) seed: u64,
@@ -418,6 +471,10 @@ fn positive(text: &str) -> Result<f64, String> {
 
 fn non_negative(text: &str) -> Result<f64, String> {
     number(text).and_then(|x| if x >= 0.0 { Ok(x) } else { Err("must not be below 0".to_string()) })
+}
+
+fn probability(text: &str) -> Result<f64, String> {
+    number(text).and_then(|x| if (0.0..=1.0).contains(&x) { Ok(x) } else { Err("must lie from 0 to 1".into()) })
 }
 
 fn share(text: &str) -> Result<f64, String> {

@@ -6,6 +6,8 @@ pub(crate) mod data;
 pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod eval;
+pub(crate) mod export;
+pub(crate) mod import;
 pub(crate) mod report;
 pub(crate) mod research;
 pub(crate) mod runs;
