@@ -4,6 +4,7 @@
 //! serialised does not belong here.
 
 mod data;
+mod eval;
 mod file;
 mod research;
 mod run;
@@ -13,6 +14,7 @@ pub use data::{
     CorpusCrate, CorpusManifest, CorpusRefusal, DataManifest, DataSource, DomainRecord, SkippedFile,
     SourceFile, Split, SplitRule, TextSize, TokenFile, TokenManifest,
 };
+pub use eval::{Share, TaskScore};
 pub use file::{FileError, append_line, from_json, read_json, write_atomic, write_json};
 pub use research::{
     CampaignBudget, CampaignEnd, CampaignManifest, Category, Change, Decision, EndReason, EqualTime,

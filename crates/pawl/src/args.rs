@@ -24,7 +24,7 @@ pub(crate) enum Command {
     Train(Train),
     /// Compile a recipe and say what it is, without training
     Check(Check),
-    /// Score a run's checkpoint in bits per byte on the search split
+    /// Score a run's checkpoint: bits per byte on the search split, or published tasks
     Eval(Eval),
     /// Read a checkpoint of the Llama family from elsewhere into the lab, as a run
     Import(Import),
@@ -232,6 +232,18 @@ pub(crate) struct Check {
 pub(crate) struct Eval {
     /// Id of a run, its first digits, or `champion`
     pub(crate) run: String,
+    /// Data set of the lab whose held-out text is scored [default: that of the run]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) data: Option<String>,
+    /// Published tasks instead of bits per byte: their names, `core`, `all`; separated by commas
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "data_dir")]
+    pub(crate) tasks: Vec<String>,
+    /// Folder that holds the data of the tasks as it is published
+    #[arg(long, value_name = "DIR", requires = "tasks")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Items of each task at most, the first of a fixed shuffle
+    #[arg(long, value_name = "N", value_parser = count, requires = "tasks")]
+    pub(crate) limit: Option<u64>,
     /// Threads [default: one a core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024))]
     pub(crate) threads: Option<u64>,
