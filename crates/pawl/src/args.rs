@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Export(Export),
     /// Continue a prompt with a trained model
     Sample(Sample),
+    /// Serve a trained model over HTTP: chat and completions as OpenAI's clients speak them
+    Serve(Serve),
     /// List the training runs of the lab
     Runs(Runs),
     /// Show all that is known of one run, proposal or verdict
@@ -314,6 +316,38 @@ pub(crate) struct Sample {
     #[arg(long, value_name = "TEXT")]
     pub(crate) stop: Vec<String>,
     /// Seed of the draws
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Threads [default: one a core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024))]
+    pub(crate) threads: Option<u64>,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Args)]
+pub(crate) struct Serve {
+    /// Id of a run, its first digits, or `champion`
+    pub(crate) run: String,
+    /// Address to listen on; other machines reach one that is not a loopback address
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    pub(crate) host: std::net::IpAddr,
+    /// Port; 0 takes a free one
+    #[arg(long, value_name = "N", default_value_t = 8080)]
+    pub(crate) port: u16,
+    /// File with the token that clients must send; required off the loopback interface
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Texts generated at once
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=256))]
+    pub(crate) batch: u64,
+    /// Texts that may wait beside them
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u64).range(0..=65536))]
+    pub(crate) max_waiting: u64,
+    /// Seconds that an answer may take
+    #[arg(long, value_name = "S", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) timeout: u64,
+    /// Seed of the draws of requests that name none
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub(crate) seed: u64,
     /// Threads [default: one a core]

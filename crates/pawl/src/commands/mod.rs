@@ -11,6 +11,7 @@ pub(crate) mod import;
 pub(crate) mod report;
 pub(crate) mod research;
 pub(crate) mod runs;
+pub(crate) mod serve;
 pub(crate) mod sample;
 pub(crate) mod show;
 pub(crate) mod train;
