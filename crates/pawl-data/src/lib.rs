@@ -27,5 +27,7 @@ pub use loader::{Loader, LoaderSettings, Packing};
 pub use pack::{Crop, Segment, best_fit};
 pub use progress::{OnProgress, Progress, Stage};
 pub use shards::TokenShards;
-pub use tokenizer::{Encoder, MIN_VOCAB_SIZE, SPECIALS, Tokenizer, Words, words};
+pub use tokenizer::{
+    Encoder, MIN_VOCAB_SIZE, Roles, SPECIALS, Splitter, TextStream, Tokenizer, Vocabulary, Words, words,
+};
 pub use validation::{Validation, ValidationSettings, sealed_validation, search_validation};

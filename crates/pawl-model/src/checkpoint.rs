@@ -122,14 +122,23 @@ pub fn load_checkpoint(
         source,
     })?;
     let tensors = SafeTensors::deserialize(&bytes).map_err(|e| mismatch(e.to_string()))?;
-    let expected = model.tensors().len();
-    if tensors.len() != expected {
-        return Err(mismatch(format!("it holds {} tensors, the recipe has {expected}", tensors.len())));
+    if hash_of(&tensors) != manifest.hash {
+        return Err(mismatch("its bytes differ from the hashes in checkpoint.json".to_string()));
     }
-    for (name, view) in tensors.iter() {
-        let Some(buffer) = model.tensor_mut(name) else {
-            return Err(mismatch(format!("the recipe has no tensor {name}")));
+    let names: Vec<String> = model.tensors().iter().map(|(name, _)| name.to_string()).collect();
+    // A checkpoint of parameters alone, as an import leaves it, begins with fresh optimizer state; a frozen model
+    // has no use for the state of a checkpoint. What else is missing or too much belongs to another recipe.
+    let parameters_alone = tensors.names().iter().all(|name| is_parameter(name));
+    if let Some(unknown) = tensors.names().iter().find(|known| !names.iter().any(|name| name == **known))
+        && (is_parameter(unknown) || !model.is_frozen())
+    {
+        return Err(mismatch(format!("the recipe has no tensor {unknown}")));
+    }
+    for name in names.iter().filter(|name| is_parameter(name) || !parameters_alone) {
+        let Ok(view) = tensors.tensor(name) else {
+            return Err(mismatch(format!("it has no tensor {name}")));
         };
+        let buffer = model.tensor_mut(name).expect("the model named it");
         if view.dtype() != Dtype::F32 || view.data().len() != buffer.len() * 4 {
             return Err(mismatch(format!("{name} has another size than in the recipe")));
         }
@@ -137,9 +146,21 @@ pub fn load_checkpoint(
             *value = f32::from_le_bytes(bytes.try_into().expect("four bytes"));
         }
     }
-    let (_, hash) = hashes(model);
-    if hash != manifest.hash {
-        return Err(mismatch("its bytes differ from the hashes in checkpoint.json".to_string()));
-    }
     Ok(Some(manifest))
+}
+
+/// Optimizer state is named `param#state`.
+fn is_parameter(name: &str) -> bool {
+    !name.contains('#')
+}
+
+/// The hash over all tensors of a file, in name order.
+fn hash_of(tensors: &SafeTensors<'_>) -> String {
+    let mut named: Vec<_> = tensors.iter().collect();
+    named.sort_by_key(|(name, _)| *name);
+    let mut all = blake3::Hasher::new();
+    for (name, view) in named {
+        all.update(name.as_bytes()).update(blake3::hash(view.data()).as_bytes());
+    }
+    all.finalize().to_hex().to_string()
 }

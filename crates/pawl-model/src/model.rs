@@ -1,5 +1,7 @@
 //! The buffers of a model and the programs that run on them.
 
+mod frozen;
+
 use crate::init::draw;
 use pawl_engine::{Buffer, Engine, Output, Parts, Precision, Program, Rounds};
 use pawl_graph::{Graph, InputKind};
@@ -53,8 +55,9 @@ pub struct Model {
     engine: Engine,
     buffers: Vec<Buffer>,
     layout: Layout,
-    gradients: Rounds,
-    update: Parts,
+    /// Absent, as `update`, in a frozen model.
+    gradients: Option<Rounds>,
+    update: Option<Parts>,
     tokens: usize,
     targets: usize,
     rng: Option<usize>,
@@ -141,8 +144,8 @@ impl Model {
             recipe,
             buffers,
             layout,
-            gradients,
-            update,
+            gradients: Some(gradients),
+            update: Some(update),
         })
     }
 
@@ -174,7 +177,8 @@ impl Model {
     /// Bytes of parameters, gradients, state and the arenas of the training step.
     pub fn memory_bytes(&self) -> usize {
         let buffers: usize = self.buffers.iter().map(|b| b.len() * 4).sum();
-        buffers + self.gradients.memory_bytes() + self.update.memory_bytes()
+        let gradients = self.gradients.as_ref().map_or(0, Rounds::memory_bytes);
+        buffers + gradients + self.update.as_ref().map_or(0, Parts::memory_bytes)
     }
 
     /// One update: `fill(micro_idx, inputs, targets)` gives each micro-batch (B, T), `scalars` the value of each
@@ -202,13 +206,14 @@ impl Model {
                 words.copy_from_slice(&[word(0), word(4)]);
             }
         }
-        self.gradients.run(&self.engine, &mut self.buffers);
+        const FROZEN: &str = "a frozen model takes no step";
+        self.gradients.as_mut().expect(FROZEN).run(&self.engine, &mut self.buffers);
         assert_eq!(scalars.len(), self.scalars.len(), "one number for each schedule");
         for (buffer, scalar) in self.scalars.iter().zip(scalars) {
             self.buffers[*buffer].floats_mut()[0] = *scalar;
         }
         self.enter(UPDATE_SECTION);
-        self.update.run(&self.engine, &mut self.buffers);
+        self.update.as_mut().expect(FROZEN).run(&self.engine, &mut self.buffers);
         self.enter(0);
         Ok(self.buffers[self.loss].floats()[0])
     }

@@ -4,6 +4,7 @@
 const FILES: &[(&str, &str)] = &[
     ("tiny.star", include_str!("../../../recipes/tiny.star")),
     ("nano.star", include_str!("../../../recipes/nano.star")),
+    ("llama.star", include_str!("../../../recipes/llama.star")),
     ("std/attention.star", include_str!("../std/attention.star")),
     ("std/layers.star", include_str!("../std/layers.star")),
     ("std/moe.star", include_str!("../std/moe.star")),

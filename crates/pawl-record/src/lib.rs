@@ -5,6 +5,7 @@
 
 mod data;
 mod effect;
+mod eval;
 mod file;
 mod ladder;
 mod research;
@@ -17,6 +18,7 @@ pub use data::{
     SourceFile, Split, SplitRule, TextSize, TokenFile, TokenManifest,
 };
 pub use effect::{Effect, EffectContext, EffectFile, EffectSource};
+pub use eval::{Share, TaskScore};
 pub use file::{FileError, append_line, from_json, read_json, write_atomic, write_json};
 pub use ladder::{Climb, Factor, Ladder, LawPoint, Rung, RungMeasured, RungWorth, Worth};
 pub use research::{

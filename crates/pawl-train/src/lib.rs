@@ -5,10 +5,12 @@
 
 mod data;
 mod identity;
+mod imported;
 mod pretrain;
 mod run_dir;
 
 pub use data::{PreparedData, prepare};
 pub use identity::{RunRequest, identify};
+pub use imported::{IMPORTED, gguf_tokens, import, run_tokenizer};
 pub use pretrain::{TrainError, TrainOptions, TrainProgress, pretrain};
-pub use run_dir::{RunDir, load_model};
+pub use run_dir::{RunDir, load_frozen, load_model};

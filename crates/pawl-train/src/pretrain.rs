@@ -5,7 +5,7 @@ use crate::identity::check_price;
 use crate::run_dir::RunDir;
 use pawl_data::{DataError, Loader, LoaderSettings};
 use pawl_eval::{EvalError, Evaluator};
-use pawl_model::{CheckpointError, Model, ModelError, load_checkpoint, save_checkpoint};
+use pawl_model::{CheckpointError, ForeignError, Model, ModelError, load_checkpoint, save_checkpoint};
 use pawl_recipe::{Recipe, RecipeError};
 use pawl_record::{
     CheckpointManifest, Event, FileError, LearningPoint, Precision, RunManifest, RunResult, RunStatus, SCHEMA,
@@ -80,6 +80,17 @@ pub enum TrainError {
     /// A checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// A checkpoint from elsewhere.
+    #[error(transparent)]
+    Foreign(#[from] ForeignError),
+    /// The vocabulary of one.
+    #[error("the tokenizer of {path} cannot be read as it was meant: {because}")]
+    Tokenizer {
+        /// Where it is.
+        path: std::path::PathBuf,
+        /// What is different.
+        because: String,
+    },
     /// Another process is training this very run.
     #[error("run {id} is being trained by another process")]
     Busy {

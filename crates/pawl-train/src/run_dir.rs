@@ -151,6 +151,17 @@ pub fn load_model(
     }
 }
 
+/// The same without what trains it, for scores and text.
+pub fn load_frozen(lab: &Path, id: &str, num_threads: usize) -> Result<Model, TrainError> {
+    let folder = RunDir::path(lab, id);
+    let manifest = RunDir::manifest(lab, id)?;
+    let mut model = Model::frozen(stored_recipe(&folder, &manifest)?, num_threads)?;
+    match load_checkpoint(&folder.join("last"), &mut model)? {
+        Some(_) => Ok(model),
+        None => Err(TrainError::NoCheckpoint { id: id.to_string() }),
+    }
+}
+
 /// The recipe of a run as it was, with everything it loaded.
 pub(crate) fn stored_recipe(folder: &Path, manifest: &RunManifest) -> Result<Recipe, TrainError> {
     let texts: BTreeMap<String, String> = read_json(&folder.join("loads.json"))?;

@@ -71,6 +71,8 @@ pub(crate) fn from_train(error: TrainError) -> Failure {
         TrainError::Model(_)
         | TrainError::File(_)
         | TrainError::Checkpoint(_)
+        | TrainError::Foreign(_)
+        | TrainError::Tokenizer { .. }
         | TrainError::TooLong { .. }
         | TrainError::Vocabulary { .. } => Failure::from(error),
     }

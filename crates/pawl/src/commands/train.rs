@@ -37,7 +37,7 @@ pub(crate) fn run(args: Train) -> Result<Answer, Failure> {
     Ok(Answer::new(text, json!({ "run": run.manifest, "result": run.result })))
 }
 
-/// The model of a run at its last checkpoint. A run that was trained for its score alone, as the trials
+/// The model of a run at its last checkpoint, frozen. A run that was trained for its score alone, as the trials
 /// of a campaign are, is trained once more.
 pub(crate) fn load_model(
     lab: &Path,
@@ -46,15 +46,15 @@ pub(crate) fn load_model(
     quiet: bool,
 ) -> Result<Model, Failure> {
     let num_threads = num_threads(threads);
-    match pawl_train::load_model(lab, &manifest.id, num_threads) {
-        Ok((model, _)) => Ok(model),
+    match pawl_train::load_frozen(lab, &manifest.id, num_threads) {
+        Ok(model) => Ok(model),
         Err(TrainError::NoCheckpoint { id }) => {
             narrate(&format!(
                 "run {id} was trained for its score alone; training it again for its checkpoint"
             ));
             let text = ledger(lab)?.recipe_text(&id).map_err(from_ledger)?;
             train(lab, again(manifest.clone(), text), &How { threads, score_only: false, quiet })?;
-            Ok(pawl_train::load_model(lab, &id, num_threads).map_err(from_train)?.0)
+            Ok(pawl_train::load_frozen(lab, &id, num_threads).map_err(from_train)?)
         }
         Err(error) => Err(from_train(error)),
     }
@@ -67,7 +67,7 @@ struct How {
     quiet: bool,
 }
 
-fn num_threads(threads: Option<u64>) -> usize {
+pub(crate) fn num_threads(threads: Option<u64>) -> usize {
     threads.map_or_else(cores, |threads| threads as usize)
 }
 
@@ -176,7 +176,7 @@ fn again(manifest: RunManifest, text: String) -> Asked {
 }
 
 /// Wall clock, for the record.
-fn unix_s() -> u64 {
+pub(crate) fn unix_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
