@@ -4,5 +4,10 @@
 //! special tokens. A recipe can reach none of it.
 
 mod bits_per_byte;
+pub mod env;
+mod instructions;
+mod pass_at;
 
 pub use bits_per_byte::{BitsPerByte, EvalError, Evaluator, SCORED_BYTES};
+pub use instructions::{builtin_instructions, demonstrations};
+pub use pass_at::{pass_at, pass_rate};

@@ -4,12 +4,14 @@
 
 mod checkpoint;
 mod decode;
+mod group;
 mod init;
 mod model;
 mod sample;
 
-pub use checkpoint::{CheckpointError, load_checkpoint, save_checkpoint};
+pub use checkpoint::{CheckpointError, load_checkpoint, load_start, save_checkpoint};
 pub use decode::{DecodeError, DecodeOptions, Decoder, Logits};
+pub use group::{Draft, DraftSettings, draft};
 pub use init::draw;
 pub use model::{Model, ModelError, Scorer, UPDATE_SECTION};
 pub use pawl_engine::{Precision, Weights};

@@ -3,17 +3,24 @@
 //! Nothing here computes: no statistics, no training, no printing. A type that is never
 //! serialised does not belong here.
 
+mod chat;
 mod data;
 mod file;
+mod lesson;
 mod research;
 mod run;
 mod setting;
 
+pub use chat::{Conversation, Message, Role};
 pub use data::{
     CorpusCrate, CorpusManifest, CorpusRefusal, DataManifest, DataSource, DomainRecord, SkippedFile,
     SourceFile, Split, SplitRule, TextSize, TokenFile, TokenManifest,
 };
 pub use file::{FileError, append_line, from_json, read_json, write_atomic, write_json};
+pub use lesson::{
+    Control, EnvScore, LessonEvent, LessonManifest, LessonResult, LessonTask, PassRate, RlTask,
+    RolloutRecord, RolloutSummary,
+};
 pub use research::{
     CampaignBudget, CampaignEnd, CampaignManifest, Category, Change, Decision, EndReason, EqualTime,
     Evidence, FinalMeasurement, JudgeSettings, KeptEffect, Measured, Noise, NoisePair, PairRecord,

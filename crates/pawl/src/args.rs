@@ -1,6 +1,8 @@
 //! The arguments of every command, and nothing of what they do. Help texts are these comments; they
 //! name no default that the code below does not hold.
 
+pub(crate) mod teach;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pawl_recipe::Overrides;
 use pawl_record::{Budget, SettingValue, Settings};
@@ -26,6 +28,12 @@ pub(crate) enum Command {
     Check(Check),
     /// Score a run's checkpoint in bits per byte on the search split
     Eval(Eval),
+    /// Teach a trained model to answer as in conversations
+    Sft(teach::Sft),
+    /// Teach a trained model by rewards of an environment
+    Rl(teach::Rl),
+    /// Talk to a trained model
+    Chat(teach::Chat),
     /// Continue a prompt with a trained model
     Sample(Sample),
     /// List the training runs of the lab

@@ -63,13 +63,13 @@ fn answer(args: &Sample, run: &str, tokenizer: &Tokenizer, completion: &[u32]) -
 
 /// Writes whole characters to stdout as soon as they are complete.
 #[derive(Default)]
-struct Writer {
+pub(crate) struct Writer {
     pending: Vec<u8>,
 }
 
 impl Writer {
     /// Whether anybody still reads.
-    fn write(&mut self, bytes: &[u8]) -> Result<bool, Failure> {
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<bool, Failure> {
         self.pending.extend_from_slice(bytes);
         let ready = complete(&self.pending);
         let text = String::from_utf8_lossy(&self.pending[..ready]).into_owned();

@@ -9,4 +9,5 @@ mod misuse;
 mod process;
 mod research;
 mod surface;
+mod teach;
 mod train;
