@@ -7,6 +7,8 @@ mod bits_per_byte;
 pub mod env;
 mod instructions;
 mod pass_at;
+#[cfg(target_os = "linux")]
+pub mod sandbox;
 
 pub use bits_per_byte::{BitsPerByte, EvalError, Evaluator, SCORED_BYTES};
 pub use instructions::{builtin_instructions, demonstrations};

@@ -51,6 +51,9 @@ pub(crate) enum Command {
     Data(Data),
     /// Measure this machine's limits, and how near to them products, training and decoding come
     Bench(Bench),
+    /// Become the process that runs a model's program
+    #[command(hide = true)]
+    SandboxCell(teach::SandboxCell),
     /// Say what this machine can do, and what would be in the way
     Doctor(Doctor),
 }

@@ -90,6 +90,10 @@ pub(crate) fn from_env(error: EnvError) -> Failure {
         EnvError::Process { .. } => {
             Some("one JSON document a line on stdout answers each line on stdin; see the README".to_string())
         }
+        #[cfg(target_os = "linux")]
+        EnvError::Sandbox(_) => {
+            Some("--allow-partial-sandbox runs programs with what the kernel has; do so only with programs you trust".into())
+        }
         EnvError::Io { .. } | EnvError::Line { .. } => None,
     };
     let failure = Failure::from(error);

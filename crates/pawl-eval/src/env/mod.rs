@@ -7,6 +7,8 @@ mod draws;
 mod external;
 mod file;
 mod math;
+#[cfg(target_os = "linux")]
+mod python;
 mod reasoning;
 mod stack;
 
@@ -73,6 +75,9 @@ enum Judge {
     Program { cases: Vec<(i64, i64)> },
     /// Its last number is this.
     LastNumber(String),
+    /// A Python program in whose scope each call has its value.
+    #[cfg(target_os = "linux")]
+    Python { setup: String, calls: Vec<String>, expected: Vec<serde_json::Value> },
     /// Another process knows.
     External(serde_json::Value),
 }
@@ -114,6 +119,10 @@ pub enum EnvError {
         /// What is wrong.
         because: String,
     },
+    /// The sandbox of programs.
+    #[cfg(target_os = "linux")]
+    #[error(transparent)]
+    Sandbox(#[from] crate::sandbox::SandboxError),
     /// The process of an external environment did not answer as agreed.
     #[error("the environment `{command}` {because}")]
     Process {
@@ -152,6 +161,9 @@ enum Kind {
     /// Problems of a file.
     File(Vec<Problem>),
     External(External),
+    /// Python problems of a file, judged in a sandbox.
+    #[cfg(target_os = "linux")]
+    Python(Vec<Problem>, crate::sandbox::Sandbox),
 }
 
 /// Draws before a split is said to have no problem.
@@ -173,6 +185,13 @@ impl Environment {
             _ => return Err(EnvError::Unknown { name: name.to_string() }),
         };
         Ok(Environment { name: name.to_string(), kind })
+    }
+
+    /// Python problems of a file in the form of MBPP, whose programs run in `sandbox`.
+    #[cfg(target_os = "linux")]
+    pub fn mbpp(path: &Path, sandbox: crate::sandbox::Sandbox) -> Result<Environment, EnvError> {
+        let problems = python::mbpp(path, &sandbox)?;
+        Ok(Environment { name: format!("mbpp:{}", path.display()), kind: Kind::Python(problems, sandbox) })
     }
 
     /// As it was opened.
@@ -202,6 +221,8 @@ impl Environment {
                 Kind::Order => reasoning::order(&mut draws, difficulty),
                 Kind::Program => code::program(&mut draws, difficulty),
                 Kind::File(problems) => problems[draws.below(problems.len() as u64) as usize].clone(),
+                #[cfg(target_os = "linux")]
+                Kind::Python(problems, _) => problems[draws.below(problems.len() as u64) as usize].clone(),
                 Kind::External(external) => return external.problem(split, seed, idx, difficulty),
             };
             if ProblemSplit::of(&problem.key) == split {
@@ -240,6 +261,13 @@ impl Environment {
             Judge::Words(words) => answer.split_whitespace().eq(words.split_whitespace()),
             Judge::Expression { numbers, target } => math::makes(answer, numbers, *target),
             Judge::Program { cases } => code::solves(answer, cases),
+            #[cfg(target_os = "linux")]
+            Judge::Python { setup, calls, expected } => {
+                let Kind::Python(_, sandbox) = &self.kind else {
+                    unreachable!("only an environment with a sandbox gives such a problem")
+                };
+                python::solves(sandbox, answer, setup, calls, expected)?
+            }
             Judge::LastNumber(number) => file::last_number(answer).as_deref() == Some(number),
             Judge::External(value) => {
                 let Kind::External(external) = &mut self.kind else {

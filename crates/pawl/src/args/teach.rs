@@ -62,9 +62,12 @@ pub(crate) struct How {
 pub(crate) struct Rl {
     /// Run to begin from: its id, its first digits, or `champion`
     pub(crate) run: String,
-    /// sum, countdown, linear, sort, edit, order, program, gsm8k:FILE, or `command:PROGRAM ARGUMENTS`
+    /// sum, countdown, linear, sort, edit, order, program, gsm8k:FILE, mbpp:FILE, or `command:PROGRAM ARGUMENTS`
     #[arg(long, value_name = "NAME")]
     pub(crate) env: String,
+    /// Run programs of mbpp:FILE even where the kernel has only a part of what locks them in
+    #[arg(long)]
+    pub(crate) allow_partial_sandbox: bool,
     /// Difficulty of its problems
     #[arg(long, value_name = "D", default_value_t = 1)]
     pub(crate) difficulty: u32,
@@ -151,4 +154,10 @@ pub(crate) struct Chat {
     pub(crate) threads: Option<u64>,
     #[command(flatten)]
     pub(crate) place: Place,
+}
+
+#[derive(Args)]
+pub(crate) struct SandboxCell {
+    /// What the process may do, as JSON
+    pub(crate) cell: String,
 }

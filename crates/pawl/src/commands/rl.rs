@@ -18,7 +18,7 @@ pub(crate) fn run(args: Rl) -> Result<Answer, Failure> {
     let lab = &args.place.lab;
     let parent = ledger(lab)?.run(&args.run).map_err(from_ledger)?.manifest;
     let tokenizer = tokenizer_of(lab, &parent)?;
-    let mut env = Environment::open(&args.env).map_err(from_env)?;
+    let mut env = open(&args)?;
     if args.steps == 0 {
         let model = load_model(lab, &parent, args.how.threads, args.place.json)?;
         let (problems, samples) = (args.eval_problems as usize, args.eval_samples as usize);
@@ -66,6 +66,27 @@ pub(crate) fn run(args: Rl) -> Result<Answer, Failure> {
     text.push_str(block.text());
     let json = json!({ "run": manifest, "result": result, "lesson": lesson, "outcome": outcome });
     Ok(Answer::of(outcome.is_some(), text, json))
+}
+
+/// The environment; one that runs programs gets a sandbox.
+#[cfg(target_os = "linux")]
+fn open(args: &Rl) -> Result<Environment, Failure> {
+    use pawl_eval::env::EnvError;
+    use pawl_eval::sandbox::{Limits, Locks, Sandbox};
+    let Some(path) = args.env.strip_prefix("mbpp:") else {
+        return Environment::open(&args.env).map_err(from_env);
+    };
+    let own =
+        std::env::current_exe().map_err(|why| Failure::new("pawl cannot find itself").caused_by(&why))?;
+    let locks = if args.allow_partial_sandbox { Locks::Available } else { Locks::All };
+    let worker = vec![own.into_os_string(), "sandbox-cell".into()];
+    let sandbox = Sandbox::new(worker, Limits::default(), locks).map_err(EnvError::from).map_err(from_env)?;
+    Environment::mbpp(path.as_ref(), sandbox).map_err(from_env)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open(args: &Rl) -> Result<Environment, Failure> {
+    Environment::open(&args.env).map_err(from_env)
 }
 
 /// The lesson that the arguments ask for.
