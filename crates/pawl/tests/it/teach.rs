@@ -67,6 +67,8 @@ fn a_run_is_taught_rewarded_measured_and_talked_to() {
     let again = ask(lab.path(), &[&rl[..], &more[..]].concat()).json();
     assert_eq!(again["outcome"], rewarded["outcome"], "what is done is not done again");
 
+    let shown = ask(lab.path(), &["show", &rl_id]).stdout;
+    assert!(shown.contains(&format!("parent: {sft_id}\ntaught: rl in sort at difficulty 1\n")), "{shown}");
     let score = ask(lab.path(), &["eval", &rl_id, "--json"]).json();
     assert!(score["val_bpb"].as_f64().is_some_and(f64::is_finite), "{score}");
     let talk = |lines: &str, more: &[&str]| {
