@@ -176,9 +176,10 @@ impl LessonLog {
         }
     }
 
-    /// Every event that is in the file.
+    /// Every event that is in the file; a line that a crash left unfinished is none.
     pub(crate) fn read(path: &Path) -> Result<Vec<LessonEvent>, FileError> {
         let Ok(text) = std::fs::read_to_string(path) else { return Ok(Vec::new()) };
+        let text = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
         let malformed = |source| FileError::Malformed { path: path.to_path_buf(), source };
         text.lines().map(|line| pawl_record::from_json(line.as_bytes()).map_err(malformed)).collect()
     }

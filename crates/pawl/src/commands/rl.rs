@@ -121,7 +121,13 @@ fn request(args: &Rl, parent: &RunManifest) -> Result<LessonRequest, Failure> {
             flops: args.flops,
         }),
         request: RunRequest {
-            budget: Budget::Steps(args.steps * args.updates),
+            budget: match (control, args.flops) {
+                // It draws nothing, so its updates are all that it spends.
+                (Some(Control::Sft), Some(flops)) => Budget::Flops(flops),
+                (Some(Control::Sft | Control::Rejection | Control::Random) | None, _) => {
+                    Budget::Steps(args.steps * args.updates)
+                }
+            },
             seed: args.how.seed,
             init_seed: args.how.seed,
             seal: false,
