@@ -11,3 +11,11 @@ pub use bits_per_byte::{BitsPerByte, EvalError, Evaluator, SCORED_BYTES};
 pub use tasks::{
     CoreScore, Kind, NUM_CORE, TASKS, Task, TaskError, TaskOptions, core_score, run_task, tasks_named,
 };
+pub mod env;
+mod instructions;
+mod pass_at;
+#[cfg(target_os = "linux")]
+pub mod sandbox;
+
+pub use instructions::{builtin_instructions, demonstrations};
+pub use pass_at::{pass_at, pass_rate};

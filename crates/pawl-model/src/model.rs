@@ -46,6 +46,7 @@ fn rank(kind: &InputKind) -> u8 {
         InputKind::Tokens => 4,
         InputKind::Targets => 5,
         InputKind::Rng => 6,
+        InputKind::Signal => 7,
     }
 }
 
@@ -84,7 +85,7 @@ impl Model {
         init_seed: u64,
         precision: Precision,
     ) -> Result<Model, ModelError> {
-        let (micro_batch, seq_len) = (recipe.micro_batch(), recipe.seq_len());
+        let (micro_batch, seq_len) = (recipe.micro_batch(), recipe.row_len());
         let micro_tokens = micro_batch * seq_len;
         let num_micro = recipe.tokens_per_step() / micro_tokens;
         if num_micro == 0 || num_micro * micro_tokens != recipe.tokens_per_step() {
@@ -105,7 +106,14 @@ impl Model {
         let tokens = find(InputKind::Tokens).expect("a training graph reads tokens");
         let targets = find(InputKind::Targets).expect("a training graph reads targets");
         let rng = find(InputKind::Rng);
-        let moving: Vec<usize> = [Some(tokens), Some(targets), rng].into_iter().flatten().collect();
+        let signals: Vec<usize> = layout
+            .place
+            .iter()
+            .filter(|((k, _), _)| *k == rank(&InputKind::Signal))
+            .map(|(_, b)| *b)
+            .collect();
+        let moving: Vec<usize> =
+            [Some(tokens), Some(targets), rng].into_iter().flatten().chain(signals).collect();
         for buffer in &moving {
             buffers[*buffer] = Buffer::zeros(num_micro * buffers[*buffer].len());
         }
@@ -167,6 +175,12 @@ impl Model {
     /// FLOPs of one update, forward, backward and optimizer.
     pub fn flops_per_step(&self) -> f64 {
         self.flops_per_step
+    }
+
+    /// FLOPs of the logits of one token in a row of `row_len`.
+    pub fn forward_flops_per_token(&self, row_len: usize) -> Result<f64, ModelError> {
+        let graph = self.recipe.logits_graph(1, row_len)?;
+        Ok(graph.graph.cost(&[graph.logits]).flops / row_len as f64)
     }
 
     /// Micro-batches of one update.
@@ -250,6 +264,13 @@ impl Model {
     pub fn param(&self, name: &str) -> Option<&[f32]> {
         let buffer = *self.layout.place.get(&(rank(&InputKind::Param), name.to_string()))?;
         Some(self.buffers[buffer].floats())
+    }
+
+    /// A signal of the lesson for every row of an update (num_micro * B, T), to write; `None` if the lesson has none
+    /// of that name.
+    pub fn signal_mut(&mut self, name: &str) -> Option<&mut [f32]> {
+        let buffer = *self.layout.place.get(&(rank(&InputKind::Signal), name.to_string()))?;
+        Some(self.buffers[buffer].floats_mut())
     }
 
     /// The gradient of one parameter after the last step.

@@ -39,7 +39,7 @@ pub fn import(
     let summary = recipe.summary()?;
     let data = DataRef { name: IMPORTED.to_string(), hash: foreign.hash() };
     let manifest = identify(&recipe, summary.fingerprint, summary.flops_per_step, data, request);
-    let dir = RunDir::open(lab, &manifest, &recipe)?;
+    let dir = RunDir::open(lab, &manifest, &recipe, None)?;
     let mut model = Model::frozen(recipe, num_threads)?;
     foreign.fill(&mut model)?;
     tokenizer.save_folder(&RunDir::path(lab, &manifest.id))?;

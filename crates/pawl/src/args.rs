@@ -1,6 +1,8 @@
 //! The arguments of every command, and nothing of what they do. Help texts are these comments; they
 //! name no default that the code below does not hold.
 
+pub(crate) mod teach;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pawl_recipe::Overrides;
 use pawl_record::{Budget, SettingValue, Settings};
@@ -30,6 +32,12 @@ pub(crate) enum Command {
     Import(Import),
     /// Write a run of the llama recipe for other programs
     Export(Export),
+    /// Teach a trained model to answer as in conversations
+    Sft(teach::Sft),
+    /// Teach a trained model by rewards of an environment
+    Rl(teach::Rl),
+    /// Talk to a trained model
+    Chat(teach::Chat),
     /// Continue a prompt with a trained model
     Sample(Sample),
     /// Serve a trained model over HTTP: chat and completions as OpenAI's clients speak them
@@ -55,6 +63,9 @@ pub(crate) enum Command {
     Data(Data),
     /// Measure this machine's limits, and how near to them products, training and decoding come
     Bench(Bench),
+    /// Become the process that runs a model's program
+    #[command(hide = true)]
+    SandboxCell(teach::SandboxCell),
     /// Say what this machine can do, and what would be in the way
     Doctor(Doctor),
 }

@@ -1,6 +1,7 @@
 //! One file a command: what it asks of the other crates, and how its answer reads.
 
 pub(crate) mod bench;
+pub(crate) mod chat;
 pub(crate) mod check;
 pub(crate) mod data;
 pub(crate) mod diff;
@@ -13,9 +14,11 @@ pub(crate) mod replicate;
 pub(crate) mod report;
 pub(crate) mod research;
 pub(crate) mod retract;
+pub(crate) mod rl;
 pub(crate) mod runs;
 pub(crate) mod sample;
 pub(crate) mod serve;
+pub(crate) mod sft;
 pub(crate) mod show;
 pub(crate) mod train;
 pub(crate) mod verify;

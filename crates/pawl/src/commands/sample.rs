@@ -72,8 +72,8 @@ fn answer(args: &Sample, run: &str, tokenizer: &Tokenizer, tokens: &[u32], compl
     Answer::new(String::new(), json)
 }
 
-/// Whether anybody still reads.
-fn write(text: &str) -> Result<bool, Failure> {
+/// Writes to stdout at once; whether anybody still reads.
+pub(crate) fn write(text: &str) -> Result<bool, Failure> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Ok(()) => Ok(true),

@@ -21,7 +21,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Training that a crash may cost.
-const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
+pub(crate) const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
 /// Points of the learning curve on the search split.
 const NUM_EVALS: u64 = 8;
 /// Training tokens between two of them at least: scoring takes as long as training on about 30,000 tokens.
@@ -214,14 +214,14 @@ fn same_value(known: Option<&pawl_record::SettingValue>, asked: &pawl_record::Se
 }
 
 /// A live line on a terminal; elsewhere a line for each tenth of the run; nothing for a program.
-struct Progress {
+pub(crate) struct Progress {
     status: Status,
     lines: bool,
     tenth: Cell<u64>,
 }
 
 impl Progress {
-    fn new(quiet: bool, manifest: &RunManifest) -> Progress {
+    pub(crate) fn new(quiet: bool, manifest: &RunManifest) -> Progress {
         let live = std::io::IsTerminal::is_terminal(&std::io::stderr());
         if !quiet {
             let steps = manifest.num_steps;
@@ -234,7 +234,7 @@ impl Progress {
         Progress { status: Status::new(quiet), lines: !live && !quiet, tenth: Cell::new(0) }
     }
 
-    fn show(&self, at: &TrainProgress) {
+    pub(crate) fn show(&self, at: &TrainProgress) {
         if self.lines {
             let tenth = 10 * at.step / at.num_steps;
             if tenth > self.tenth.replace(tenth) {
