@@ -3,11 +3,14 @@
 //!
 //! Start at [`campaign::run`]. This crate never links the engine, never parses arguments and never prints.
 
+mod baselines;
 pub mod books;
 pub mod campaign;
 pub mod child;
+pub mod contest;
 pub mod court;
 mod duel;
+pub mod edits;
 pub mod effects;
 pub mod events;
 pub mod evidence;

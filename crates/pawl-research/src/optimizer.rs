@@ -3,15 +3,20 @@
 //! *Which* change: Thompson sampling (Thompson, 1933) over all single changes and over combinations of those
 //! that look good but were not decided, on the additive model of [`crate::effects`]. *Which number*: for a
 //! knob, steps of a factor of two and four first (small steps drown in the noise), then the suggestions of
-//! [`crate::tpe`]. It turns settings only; it does not write recipes.
+//! [`crate::tpe`]. It turns settings, and makes the changes to the text that stand in [`crate::edits`]; the model knows
+//! an edit as a choice between without and with it.
 
 use crate::campaign::SAME_PROGRAM;
+use crate::edits::{self, Edit};
 use crate::effects::{Effects, Move, Observation, Point};
 use crate::random::Random;
 use crate::researcher::{Context, Draft, Researcher, Scale, is_movable};
+use crate::store::Store;
 use crate::tpe;
 use crate::world::{SettingKind, SettingSpec};
-use pawl_record::{Category, Change, Decision, Prediction, Proposal, SettingValue, Settings, Verdict};
+use pawl_record::{
+    Category, Change, Decision, Prediction, Proposal, RecipeRef, SettingValue, Settings, Verdict,
+};
 use statrs::distribution::{ContinuousCDF, Normal};
 
 /// Gains are cut to these, pair sds: one diverging run must not drown the rest.
@@ -29,7 +34,7 @@ const MAX_COMBINED: usize = 4;
 /// would be kept with the rest.
 const LIKELY: f64 = 0.9;
 
-/// One change that could be proposed.
+/// One setting that could be turned.
 struct Candidate<'a> {
     spec: &'a SettingSpec,
     to: SettingValue,
@@ -54,6 +59,10 @@ pub(crate) fn propose(context: &Context<'_>) -> Option<Draft> {
         }
     }
     let single_gain = single.map_or(f64::NEG_INFINITY, |(_, gain)| *gain);
+    let least = if bundle.len() > 1 { single_gain.max(bundle_gain) } else { single_gain };
+    if let Some(draft) = edited(context, &effects, least, &mut random) {
+        return Some(draft);
+    }
     if bundle.len() > 1 && bundle_gain > single_gain && is_new(context, &bundle) {
         return Some(draft(context, &effects, &bundle));
     }
@@ -65,17 +74,7 @@ fn observations(context: &Context<'_>) -> Vec<Observation> {
     let sd = context.noise.sd();
     let mut observations = Vec::new();
     for (proposal, verdict) in context.history.history() {
-        let moves: Vec<Move> = proposal
-            .changes
-            .iter()
-            .filter_map(|change| {
-                let spec = context.compiled.settings.iter().find(|spec| spec.name == change.setting)?;
-                moved(spec, &change.from, &change.to)
-            })
-            .collect();
-        if moves.len() != proposal.changes.len() || moves.is_empty() {
-            continue;
-        }
+        let Some(moves) = moves_of(context, proposal) else { continue };
         let age = (context.champion.generation - proposal.generation) as f64;
         // What was idle or refused beside another champion may not be beside this one.
         if age > 0.0 && matches!(verdict.decision, Decision::Skipped(_)) {
@@ -86,6 +85,77 @@ fn observations(context: &Context<'_>) -> Vec<Observation> {
         observations.push(Observation { moves, gain: gain.clamp(WORST, BEST), variance });
     }
     observations
+}
+
+/// What a proposal moved; `None` where the model has no words for it.
+fn moves_of(context: &Context<'_>, proposal: &Proposal) -> Option<Vec<Move>> {
+    let turned = proposal.changes.iter().map(|change| {
+        let spec = context.compiled.settings.iter().find(|spec| spec.name == change.setting)?;
+        moved(spec, &change.from, &change.to)
+    });
+    let mut moves: Vec<Move> = turned.collect::<Option<_>>()?;
+    if proposal.recipe.is_some() {
+        moves.push(edit_move(edit_of(context, proposal)?));
+    }
+    (!moves.is_empty()).then_some(moves)
+}
+
+/// The entry of the edit library that made a proposal's text.
+fn edit_of(context: &Context<'_>, proposal: &Proposal) -> Option<&'static Edit> {
+    let before = context.history.champions.get(proposal.generation as usize)?;
+    edits::recognise(&text(context, &before.recipe)?, &text(context, proposal.recipe.as_ref()?)?)
+}
+
+/// A recipe text kept with the campaign. One that cannot be read teaches nothing.
+fn text(context: &Context<'_>, recipe: &RecipeRef) -> Option<String> {
+    std::fs::read_to_string(Store::new(context.lab).path(&recipe.file)).ok()
+}
+
+fn edit_move(edit: &Edit) -> Move {
+    let point = |word: &str| Point::Option(word.to_string());
+    Move { setting: format!("edit {}", edit.name), from: point("without"), to: point("with") }
+}
+
+/// The edit of which the drawn gain is largest and above `least`, of those that fit the champion, compile to another
+/// program and were not tried beside it.
+fn edited(context: &Context<'_>, effects: &Effects, least: f64, random: &mut Random) -> Option<Draft> {
+    let champion = text(context, &context.champion.recipe)?;
+    let here = |proposal: &&Proposal| proposal.generation == context.champion.generation;
+    let tried: Vec<&str> = context
+        .history
+        .proposals
+        .iter()
+        .filter(here)
+        .filter_map(|proposal| edit_of(context, proposal))
+        .map(|edit| edit.name.as_str())
+        .collect();
+    let mut drawn: Vec<(f64, &'static Edit)> = Vec::new();
+    for edit in edits::library().iter().filter(|edit| !tried.contains(&edit.name.as_str())) {
+        let (mean, sd) = effects.gain(&[edit_move(edit)]);
+        drawn.push((mean + sd * random.normal(), edit));
+    }
+    drawn.sort_by(|a, b| b.0.total_cmp(&a.0));
+    for (_, edit) in drawn.into_iter().take_while(|(gain, _)| *gain > least) {
+        let Some(after) = edit.apply(&champion) else { continue };
+        let compiled = context.compile_draft(Some(&after), &[]);
+        if compiled.is_ok_and(|(_, checked)| checked.fingerprint != context.compiled.fingerprint) {
+            return Some(edit_draft(context, effects, edit, after));
+        }
+    }
+    None
+}
+
+fn edit_draft(context: &Context<'_>, effects: &Effects, edit: &Edit, text: String) -> Draft {
+    let (mean, sd) = effects.gain(&[edit_move(edit)]);
+    Draft {
+        recipe: Some(text),
+        changes: Vec::new(),
+        category: edit.category,
+        hypothesis: format!("{}: {}", edit.name, edit.why),
+        prediction: prediction(context, mean, sd),
+        researcher: Researcher::Optimizer.name(),
+        author: None,
+    }
 }
 
 /// Gain in pair sds and its variance, if the verdict says anything about it.
@@ -266,12 +336,16 @@ fn draft(context: &Context<'_>, effects: &Effects, members: &[&Candidate<'_>]) -
         changes,
         category,
         hypothesis: hypothesis(context, members, mean, sd),
-        prediction: Prediction {
-            gain_bpb: mean * context.noise.sd(),
-            keep_probability: Normal::standard().cdf((mean - KEPT_HALF) / sd.hypot(KEPT_WIDTH)),
-        },
+        prediction: prediction(context, mean, sd),
         researcher: Researcher::Optimizer.name(),
         author: None,
+    }
+}
+
+fn prediction(context: &Context<'_>, mean: f64, sd: f64) -> Prediction {
+    Prediction {
+        gain_bpb: mean * context.noise.sd(),
+        keep_probability: Normal::standard().cdf((mean - KEPT_HALF) / sd.hypot(KEPT_WIDTH)),
     }
 }
 

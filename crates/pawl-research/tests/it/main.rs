@@ -4,6 +4,8 @@
 
 mod campaign;
 mod child;
+mod contest;
+mod edits;
 mod fake;
 mod judge;
 mod optimizer;

@@ -99,6 +99,8 @@ fn options(
         researcher: match args.researcher {
             Researcher::Optimizer => pawl_research::researcher::Researcher::Optimizer,
             Researcher::Random => pawl_research::researcher::Researcher::Random,
+            Researcher::OneAtATime => pawl_research::researcher::Researcher::OneAtATime,
+            Researcher::Tpe => pawl_research::researcher::Researcher::Tpe,
         },
         judge: judge_settings(),
         budget: match (args.trials, args.minutes) {
