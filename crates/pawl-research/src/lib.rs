@@ -4,6 +4,7 @@
 //! Start at [`campaign::run`]. This crate never links the engine, never parses arguments and never prints.
 
 mod ascent;
+mod baselines;
 pub mod belief;
 pub mod books;
 pub mod brief;
@@ -11,8 +12,10 @@ mod bundle;
 pub mod campaign;
 pub mod child;
 pub mod climb;
+pub mod contest;
 pub mod court;
 mod duel;
+pub mod edits;
 pub mod events;
 pub mod evidence;
 pub mod judge;

@@ -3,15 +3,20 @@
 //! *Which* change: Thompson sampling (Thompson, 1933) over all single changes, on the additive model of
 //! [`crate::belief`], which starts from what other labs saw where that was imported ([`crate::library`]). *Which number*: for a
 //! knob, steps of a factor of two and four first (small steps drown in the noise), then the suggestions of
-//! [`crate::tpe`]. It turns settings only; it does not write recipes.
+//! [`crate::tpe`]. It turns settings, and makes the changes to the text that stand in [`crate::edits`]; the model knows
+//! an edit as a choice between without and with it.
 
 use crate::belief::{Belief, Move, Observation, Point};
 use crate::campaign::SAME_PROGRAM;
+use crate::edits::{self, Edit};
 use crate::random::Random;
 use crate::researcher::{Context, Draft, Researcher, Scale, is_movable};
+use crate::store::Store;
 use crate::tpe;
 use crate::world::{SettingKind, SettingSpec};
-use pawl_record::{Category, Change, Decision, Prediction, Proposal, SettingValue, Settings, Verdict};
+use pawl_record::{
+    Category, Change, Decision, Prediction, Proposal, RecipeRef, SettingValue, Settings, Verdict,
+};
 use statrs::distribution::{ContinuousCDF, Normal};
 
 /// Gains are cut to these, pair sds: one diverging run must not drown the rest.
@@ -26,7 +31,7 @@ const INTERACTION: f64 = 0.25;
 /// spread between labs: another scale, other data, another champion.
 const ELSEWHERE: f64 = 1.0;
 
-/// One change that could be proposed.
+/// One setting that could be turned.
 struct Candidate<'a> {
     spec: &'a SettingSpec,
     to: SettingValue,
@@ -39,8 +44,10 @@ pub(crate) fn propose(context: &Context<'_>) -> Option<Draft> {
     let belief = Belief::new(observations(context));
     let candidates = candidates(context, &belief, &mut random);
     let drawn = drawn(&belief, &candidates, &mut random);
-    let (candidate, _) = drawn.into_iter().find(|(candidate, _)| is_new(context, candidate))?;
-    Some(draft(context, &belief, candidate))
+    let turned = drawn.into_iter().find(|(candidate, _)| is_new(context, candidate));
+    let least = turned.as_ref().map_or(f64::NEG_INFINITY, |(_, gain)| *gain);
+    edited(context, &belief, least, &mut random)
+        .or_else(|| turned.map(|(candidate, _)| draft(context, &belief, candidate)))
 }
 
 /// Everything the verdicts say about gains.
@@ -51,17 +58,7 @@ fn observations(context: &Context<'_>) -> Vec<Observation> {
         if context.history.is_retracted(proposal.number) {
             continue;
         }
-        let moves: Vec<Move> = proposal
-            .changes
-            .iter()
-            .filter_map(|change| {
-                let spec = context.compiled.settings.iter().find(|spec| spec.name == change.setting)?;
-                moved(spec, &change.from, &change.to)
-            })
-            .collect();
-        if moves.len() != proposal.changes.len() || moves.is_empty() {
-            continue;
-        }
+        let Some(moves) = moves_of(context, proposal) else { continue };
         let age = (context.champion.generation - proposal.generation) as f64;
         // What was idle or refused beside another champion may not be beside this one.
         if age > 0.0 && matches!(verdict.decision, Decision::Skipped(_)) {
@@ -88,6 +85,77 @@ fn imported(context: &Context<'_>) -> Vec<Observation> {
         Some(Observation { moves, gain: (pooled.mean / sd).clamp(WORST, BEST), variance })
     });
     seen.collect()
+}
+
+/// What a proposal moved; `None` where the model has no words for it.
+fn moves_of(context: &Context<'_>, proposal: &Proposal) -> Option<Vec<Move>> {
+    let turned = proposal.changes.iter().map(|change| {
+        let spec = context.compiled.settings.iter().find(|spec| spec.name == change.setting)?;
+        moved(spec, &change.from, &change.to)
+    });
+    let mut moves: Vec<Move> = turned.collect::<Option<_>>()?;
+    if proposal.recipe.is_some() {
+        moves.push(edit_move(edit_of(context, proposal)?));
+    }
+    (!moves.is_empty()).then_some(moves)
+}
+
+/// The entry of the edit library that made a proposal's text.
+fn edit_of(context: &Context<'_>, proposal: &Proposal) -> Option<&'static Edit> {
+    let before = context.history.champions.get(proposal.generation as usize)?;
+    edits::recognise(&text(context, &before.recipe)?, &text(context, proposal.recipe.as_ref()?)?)
+}
+
+/// A recipe text kept with the campaign. One that cannot be read teaches nothing.
+fn text(context: &Context<'_>, recipe: &RecipeRef) -> Option<String> {
+    std::fs::read_to_string(Store::new(context.lab).path(&recipe.file)).ok()
+}
+
+fn edit_move(edit: &Edit) -> Move {
+    let point = |word: &str| Point::Option(word.to_string());
+    Move { setting: format!("edit {}", edit.name), from: point("without"), to: point("with") }
+}
+
+/// The edit of which the drawn gain is largest and above `least`, of those that fit the champion, compile to another
+/// program and were not tried beside it.
+fn edited(context: &Context<'_>, belief: &Belief, least: f64, random: &mut Random) -> Option<Draft> {
+    let champion = text(context, &context.champion.recipe)?;
+    let here = |proposal: &&Proposal| proposal.generation == context.champion.generation;
+    let tried: Vec<&str> = context
+        .history
+        .proposals
+        .iter()
+        .filter(here)
+        .filter_map(|proposal| edit_of(context, proposal))
+        .map(|edit| edit.name.as_str())
+        .collect();
+    let mut drawn: Vec<(f64, &'static Edit)> = Vec::new();
+    for edit in edits::library().iter().filter(|edit| !tried.contains(&edit.name.as_str())) {
+        let (mean, sd) = belief.gain(&[edit_move(edit)]);
+        drawn.push((mean + sd * random.normal(), edit));
+    }
+    drawn.sort_by(|a, b| b.0.total_cmp(&a.0));
+    for (_, edit) in drawn.into_iter().take_while(|(gain, _)| *gain > least) {
+        let Some(after) = edit.apply(&champion) else { continue };
+        let compiled = context.compile_draft(Some(&after), &[]);
+        if compiled.is_ok_and(|(_, checked)| checked.fingerprint != context.compiled.fingerprint) {
+            return Some(edit_draft(context, belief, edit, after));
+        }
+    }
+    None
+}
+
+fn edit_draft(context: &Context<'_>, belief: &Belief, edit: &Edit, text: String) -> Draft {
+    let (mean, sd) = belief.gain(&[edit_move(edit)]);
+    Draft {
+        recipe: Some(text),
+        changes: Vec::new(),
+        category: edit.category,
+        hypothesis: format!("{}: {}", edit.name, edit.why),
+        prediction: prediction(context, mean, sd),
+        researcher: Researcher::Optimizer.name(),
+        author: None,
+    }
 }
 
 /// Gain in pair sds and its variance, if the verdict says anything about it.
@@ -241,13 +309,14 @@ fn draft(context: &Context<'_>, belief: &Belief, candidate: &Candidate<'_>) -> D
             SettingKind::Choice { .. } => Category::Choice,
         },
         hypothesis: hypothesis(context, candidate, mean, sd),
-        prediction: Prediction {
-            gain_bpb: mean * context.noise.sd(),
-            keep_probability: keep_probability(mean, sd),
-        },
+        prediction: prediction(context, mean, sd),
         researcher: Researcher::Optimizer.name(),
         author: None,
     }
+}
+
+fn prediction(context: &Context<'_>, mean: f64, sd: f64) -> Prediction {
+    Prediction { gain_bpb: mean * context.noise.sd(), keep_probability: keep_probability(mean, sd) }
 }
 
 /// Gain, in pair sds, of which the judge keeps half (simulated), and how softly it goes from none to all.

@@ -4,11 +4,11 @@
 //! What a researcher knows is [`Context`]; nothing in it comes from the sealed split, and nothing in it writes.
 //! What it wants tried is a [`Draft`]. It chooses no seeds and no budget, and promotes nothing.
 
+use crate::baselines;
 use crate::books::Books;
 use crate::judge::NoiseScale;
 use crate::models::{Model, Replay};
 use crate::optimizer;
-use crate::random::Random;
 use crate::team::Team;
 use crate::world::{Checked, SettingKind, SettingSpec};
 use pawl_record::{
@@ -29,6 +29,10 @@ pub enum Researcher {
     Model(Arc<Model>),
     /// What a language model said before.
     Replay(Arc<Replay>),
+    /// Every single change in turn.
+    OneAtATime,
+    /// Whole configurations by TPE.
+    Tpe,
     /// Several, each with its share of the proposals.
     Team(Arc<Team>),
 }
@@ -144,7 +148,9 @@ impl Context<'_> {
 impl Researcher {
     /// The researcher of that name that needs nothing but the records.
     pub fn built_in(name: &str) -> Option<Researcher> {
-        [Researcher::Optimizer, Researcher::Random].into_iter().find(|it| it.name() == name)
+        [Researcher::Optimizer, Researcher::Random, Researcher::OneAtATime, Researcher::Tpe]
+            .into_iter()
+            .find(|it| it.name() == name)
     }
 
     /// The name in `--researcher` and in records.
@@ -154,6 +160,8 @@ impl Researcher {
             Researcher::Random => "random".to_string(),
             Researcher::Model(model) => model.name().to_string(),
             Researcher::Replay(replay) => replay.name().to_string(),
+            Researcher::OneAtATime => "one_at_a_time".to_string(),
+            Researcher::Tpe => "tpe".to_string(),
             Researcher::Team(team) => team.name(),
         }
     }
@@ -162,43 +170,15 @@ impl Researcher {
     pub fn propose(&self, context: &Context<'_>) -> Answer {
         let draft = match self {
             Researcher::Optimizer => optimizer::propose(context),
-            Researcher::Random => random_change(context),
+            Researcher::Random => baselines::random(context),
+            Researcher::OneAtATime => baselines::one_at_a_time(context),
+            Researcher::Tpe => baselines::tpe_alone(context),
             Researcher::Model(model) => return model.propose(context),
             Researcher::Replay(replay) => return replay.propose(context),
             Researcher::Team(team) => return team.propose(context),
         };
         draft.map_or(Answer::Exhausted, |draft| Answer::Draft(Box::new(draft)))
     }
-}
-
-/// One setting, uniformly; another option or a value from its whole range, uniformly.
-fn random_change(context: &Context<'_>) -> Option<Draft> {
-    let mut random = Random::new(&[context.seed, 0x7a6e, context.number]);
-    let movable: Vec<&SettingSpec> =
-        context.compiled.settings.iter().filter(|spec| is_movable(spec)).collect();
-    if movable.is_empty() {
-        return None;
-    }
-    let spec = movable[random.below(movable.len())];
-    let (to, category) = match &spec.kind {
-        SettingKind::Dial => return None,
-        SettingKind::Knob { low, high, log } => {
-            (Scale::new(*low, *high, *log).value(random.uniform(), &spec.default), Category::Knob)
-        }
-        SettingKind::Choice { options } => {
-            let others: Vec<&SettingValue> = options.iter().filter(|option| **option != spec.value).collect();
-            (others[random.below(others.len())].clone(), Category::Choice)
-        }
-    };
-    Some(Draft {
-        recipe: None,
-        changes: vec![Change { setting: spec.name.clone(), from: spec.value.clone(), to }],
-        category,
-        hypothesis: "Drawn at random.".to_string(),
-        prediction: Prediction { gain_bpb: 0.0, keep_probability: 0.05 },
-        researcher: Researcher::Random.name(),
-        author: None,
-    })
 }
 
 /// Whether there is another value to move to.

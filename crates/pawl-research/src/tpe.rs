@@ -34,6 +34,32 @@ pub fn suggest(observed: &[(f64, f64)], random: &mut Random) -> f64 {
     best.1
 }
 
+/// Suggests one of `num_options` from `(option, gain)` pairs: the one, of those drawn by their share among the good, whose
+/// share there is largest beside its share among the bad. Every option counts once more than it was seen.
+pub fn suggest_option(num_options: usize, observed: &[(usize, f64)], random: &mut Random) -> usize {
+    let mut sorted = observed.to_vec();
+    sorted.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let num_good = ((GOOD * sorted.len() as f64).ceil() as usize).min(sorted.len());
+    let (good, bad) = sorted.split_at(num_good);
+    let count = |seen: &[(usize, f64)], option| 1 + seen.iter().filter(|(other, _)| *other == option).count();
+    let share =
+        |seen: &[(usize, f64)], option| count(seen, option) as f64 / (num_options + seen.len()) as f64;
+    let draw = |random: &mut Random| {
+        let mut left = random.below(num_options + good.len());
+        (0..num_options)
+            .find(|option| {
+                let seen = count(good, *option);
+                let here = left < seen;
+                left = left.saturating_sub(seen);
+                here
+            })
+            .expect("the counts add up to what is drawn from")
+    };
+    let ratio = |option: usize| share(good, option) / share(bad, option);
+    let draws: Vec<usize> = (0..NUM_DRAWS).map(|_| draw(random)).collect();
+    draws.into_iter().max_by(|a, b| ratio(*a).total_cmp(&ratio(*b))).expect("there are draws")
+}
+
 /// Kernel width: Scott's rule on a range of one, so that few points say something far away and many little.
 fn width(positions: &[f64]) -> f64 {
     0.3 * (positions.len() as f64).powf(-0.2)
@@ -85,6 +111,18 @@ mod tests {
         };
         let total = |informed| (0..200).map(|seed| best_after(seed, informed)).sum::<f64>();
         assert!(total(true) > 0.7 * total(false), "{} {}", total(true), total(false));
+    }
+
+    #[test]
+    fn options_that_gained_are_suggested_and_all_can_be() {
+        let observed = [(0, -1.0), (1, 2.0), (1, 1.5), (2, -2.0), (0, -0.5), (3, -3.0), (2, -1.0)];
+        let mut random = Random::new(&[9]);
+        let mut times = [0; 5];
+        (0..200).for_each(|_| times[suggest_option(5, &observed, &mut random)] += 1);
+        assert!(times[1] > 150, "{times:?}");
+        let mut unseen = [0; 3];
+        (0..200).for_each(|_| unseen[suggest_option(3, &[], &mut random)] += 1);
+        assert!(unseen.iter().all(|times| *times > 0), "{unseen:?}");
     }
 
     #[test]

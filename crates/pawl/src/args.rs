@@ -156,6 +156,11 @@ pub(crate) enum Researcher {
     Optimizer,
     /// Any one change with equal probability: what every researcher has to beat
     Random,
+    /// Every single change in turn
+    #[value(name = "one_at_a_time")]
+    OneAtATime,
+    /// Whole configurations by the tree-structured Parzen estimator
+    Tpe,
 }
 
 /// Budget of a training run that is given none: half a minute of two good cores.
@@ -524,7 +529,10 @@ pub(crate) struct DataShow {
 }
 
 #[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Bench {
+    #[command(subcommand)]
+    pub(crate) of: Option<BenchOf>,
     /// Recipes to time, paths or names: tiny, nano, or the models of comparisons small and big [default: all four]
     #[arg(value_name = "FILE")]
     pub(crate) files: Vec<String>,
@@ -551,6 +559,34 @@ pub(crate) struct Bench {
     /// Print one JSON document
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// What else can be measured.
+#[derive(Subcommand)]
+pub(crate) enum BenchOf {
+    /// Let researchers work on the same start with the same budget and seeds, and compare what they came to
+    Researchers(BenchResearchers),
+}
+
+#[derive(Args)]
+pub(crate) struct BenchResearchers {
+    /// Who competes, as `pawl research --researcher` takes them; the first is what the others are compared with
+    #[arg(value_name = "NAME", default_values = ["optimizer", "random", "one_at_a_time", "tpe"])]
+    pub(crate) researchers: Vec<String>,
+    /// Recipe to improve: a path, or the name of a shipped one
+    #[arg(long, value_name = "FILE", default_value = "tiny")]
+    pub(crate) recipe: String,
+    /// Campaigns of each, seeds 0, 1, ...
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=1024))]
+    pub(crate) seeds: u64,
+    /// Training runs of a campaign, the final measurement not counted
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = count)]
+    pub(crate) trials: u64,
+    /// Floating-point operations of one trial, as 5e11
+    #[arg(long, value_name = "F", allow_negative_numbers = true, value_parser = positive)]
+    pub(crate) flops: Option<f64>,
+    #[command(flatten)]
+    pub(crate) place: Place,
 }
 
 /// Number formats to measure.

@@ -114,7 +114,10 @@ fn wants_json(command: &Command) -> bool {
         Command::Data(Data::Add(args)) => args.place.json,
         Command::Data(Data::List(args)) => args.place.json,
         Command::Data(Data::Show(args)) => args.place.json,
-        Command::Bench(args) => args.json,
+        Command::Bench(args) => match &args.of {
+            Some(args::BenchOf::Researchers(args)) => args.place.json,
+            None => args.json,
+        },
         Command::Doctor(args) => args.place.json,
     }
 }

@@ -5,6 +5,8 @@
 mod brief;
 mod campaign;
 mod child;
+mod contest;
+mod edits;
 mod fake;
 mod judge;
 mod keeps;

@@ -4,11 +4,12 @@
 mod decode;
 mod limits;
 mod products;
+mod researchers;
 mod scaling;
 mod side_by_side;
 mod steps;
 
-use crate::args::{Bench, BenchPart, Precisions};
+use crate::args::{Bench, BenchOf, BenchPart, Precisions};
 use crate::errors::Failure;
 use crate::machine::{cores, describe};
 use crate::output::{Answer, Block, Status, count, duration, flops};
@@ -50,6 +51,9 @@ struct Found {
 }
 
 pub(crate) fn run(args: Bench) -> Result<Answer, Failure> {
+    if let Some(BenchOf::Researchers(args)) = &args.of {
+        return researchers::run(args);
+    }
     let begun = Instant::now();
     let texts = recipe_texts(&args)?;
     let num_threads = args.threads.map_or_else(cores, |threads| threads as usize);
