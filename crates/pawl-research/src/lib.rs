@@ -12,6 +12,7 @@ pub mod effects;
 pub mod events;
 pub mod evidence;
 pub mod judge;
+pub mod judgement;
 pub mod levels;
 mod measure;
 pub mod models;

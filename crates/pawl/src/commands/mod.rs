@@ -8,6 +8,7 @@ pub(crate) mod doctor;
 pub(crate) mod eval;
 pub(crate) mod report;
 pub(crate) mod research;
+pub(crate) mod researchers;
 pub(crate) mod runs;
 pub(crate) mod sample;
 pub(crate) mod show;

@@ -1,7 +1,7 @@
 //! `pawl research`: a campaign, told as it goes. Who proposes and what is kept is decided elsewhere;
 //! this file brings the parts together and prints.
 
-use crate::args::{Research, Researcher};
+use crate::args::Research;
 use crate::campaign;
 use crate::commands::report;
 use crate::errors::Failure;
@@ -11,6 +11,7 @@ use crate::live::{Live, Work};
 use crate::machine::{cores, describe, peak_flops};
 use crate::output::{Answer, count, flops, narrate};
 use crate::prepare;
+use crate::providers;
 use crate::recipes::{RecipeText, compile, depth, find, from_recipe};
 use pawl_ledger::read_campaign;
 use pawl_recipe::{Overrides, Setting};
@@ -19,6 +20,7 @@ use pawl_research::campaign::{CampaignError, CampaignEvent, MIN_STEPS, existing}
 use pawl_research::child::ChildWorld;
 use pawl_research::options::{CampaignOptions, FINAL_SEEDS, judge_settings};
 use pawl_research::world::{Checked, SettingKind, SettingSpec};
+use pawl_research::{prompt, view};
 use serde_json::json;
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -31,6 +33,9 @@ const TRIAL_FLOPS: f64 = 5e11;
 
 pub(crate) fn run(args: Research) -> Result<Answer, Failure> {
     let start = Instant::now();
+    if args.show_prompt {
+        return show_prompt(&args);
+    }
     let stop = interrupt()?;
     let lab = args.place.lab.clone();
     let existing = existing(&lab)?;
@@ -62,6 +67,27 @@ pub(crate) fn run(args: Research) -> Result<Answer, Failure> {
         .line("report", files.html.display())
         .line("next", "pawl sample champion | pawl show champion | pawl report");
     Ok(Answer::new(format!("\n{}", block.text()), json!({ "campaign": records, "report": files.html })))
+}
+
+/// What a language model would be told about the campaign of the lab as it stands.
+fn show_prompt(args: &Research) -> Result<Answer, Failure> {
+    let world = ChildWorld {
+        executable: std::path::PathBuf::new(),
+        lab: args.place.lab.clone(),
+        data: args.data.clone(),
+        check: &check,
+        interrupted: &|| false,
+        start: Instant::now(),
+    };
+    let lab = view::Lab::open(&args.place.lab, &world, cores()).map_err(from_campaign)?;
+    let lab = lab.ok_or_else(|| {
+        Failure::new(format!("{} has no campaign that a prompt could tell of", args.place.lab.display()))
+            .hint("start one, with --researcher optimizer for instance: the prompt tells of its noise and champion")
+    })?;
+    let round = lab.show(prompt::round).map_err(from_campaign)?;
+    let system = prompt::system();
+    let text = format!("{system}\n---\n\n{round}");
+    Ok(Answer::new(text, json!({ "system": system, "round": round })))
 }
 
 /// What the command line and the campaign on file make of it. What the command does not say is as the
@@ -96,10 +122,7 @@ fn options(
         rung,
         data: prepared.reference,
         seed: args.seed.or(existing.map(|campaign| campaign.seed)).unwrap_or(0),
-        researcher: match args.researcher {
-            Researcher::Optimizer => pawl_research::researcher::Researcher::Optimizer,
-            Researcher::Random => pawl_research::researcher::Researcher::Random,
-        },
+        researcher: providers::researcher(args)?,
         judge: judge_settings(),
         budget: match (args.trials, args.minutes) {
             (Some(trials), _) => CampaignBudget::Trials(trials),
