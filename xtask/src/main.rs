@@ -6,6 +6,7 @@ mod ci;
 mod interop;
 mod peers;
 mod sanitize;
+mod sdks;
 mod tidy;
 
 use std::ffi::OsString;
@@ -22,7 +23,8 @@ usage: cargo xtask TASK
       aa [--campaigns N] [--measured FILE]   campaigns of nulls: false keeps beside the stated rate
       power                                  planted effects, beside the rules other loops keep by
       replay                                 the public log of the best-known loop through the judge
-  interop [--install]   licences, advisories and sources of the dependencies (cargo-deny)
+  interop [--install]   licences, advisories and sources of the dependencies (cargo-deny);
+                        the SDKs of Anthropic and OpenAI against the server that our client is tested with
   sanitize              the engine's tests with AddressSanitizer
   bench peers [OPTION]  training steps of pawl and of PyTorch, interleaved
       --rounds N        [default: 3]
@@ -42,8 +44,8 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(&root),
         ["parity", file] => parity(&root, file),
         ["judge", ..] => judge(&root, &args[1..]),
-        ["interop"] => interop::run(&root, false),
-        ["interop", "--install"] => interop::run(&root, true),
+        ["interop"] => interop::run(&root, false).and_then(|()| sdks::run(&root, false)),
+        ["interop", "--install"] => interop::run(&root, true).and_then(|()| sdks::run(&root, true)),
         ["sanitize"] => sanitize::run(&root),
         ["bench", "peers", ..] => peers::run(&root, &args[2..]),
         ["help" | "--help" | "-h"] => {

@@ -248,7 +248,8 @@ impl<'a> Campaign<'a> {
         let mut settings = champion.settings.clone();
         let mut recipe = None;
         if let Some(text) = &draft.recipe {
-            let kept = self.store.keep_recipe(&format!("{}-{number}.star", champion.recipe.name), text)?;
+            let kept =
+                self.store.keep_recipe(&format!("{}-{number}.star", self.manifest.recipe.name), text)?;
             // Of a text that does not compile nothing is inherited: the gate says why.
             let checked =
                 self.world.check(&self.store.path(&kept.file), self.manifest.rung.depth, &Settings::new());

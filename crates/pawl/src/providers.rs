@@ -129,7 +129,7 @@ struct OwnService {
 fn own_service(name: &str) -> Result<OwnService, Failure> {
     let Some(text) = own("models.toml")? else { return Ok(OwnService::default()) };
     let unreadable = |why: &str| {
-        Failure::new(format!("{} cannot be used", place("models.toml")))
+        Failure::misuse(format!("{} cannot be used", place("models.toml")))
             .because(why)
             .hint("it has sections [claude] and [openai] with key, base_url and model, all strings")
     };
@@ -152,7 +152,7 @@ fn own_service(name: &str) -> Result<OwnService, Failure> {
 
 fn prices() -> Result<Prices, Failure> {
     Prices::read(own("prices.toml")?.as_deref()).map_err(|why| {
-        Failure::new(format!("{} cannot be used", place("prices.toml"))).because(why).hint(
+        Failure::misuse(format!("{} cannot be used", place("prices.toml"))).because(why).hint(
             "each line is a [[model]] with prefix, input, output, cache_write and cache_read, US dollars a million tokens",
         )
     })

@@ -211,7 +211,9 @@ impl<'a> Line<'a> {
             }
         };
         match (read, cut) {
-            (Ok(mut reply), None) => {
+            (Ok(reply), None) => {
+                // Again, now that it is put together: a stream may cut a key in two.
+                let mut reply = self.without_key(reply);
                 if !reply.usage.known {
                     // A server that does not count: by size, as text in tokens of three bytes.
                     reply.usage.input = sent_bytes as u64 / 3;
@@ -261,6 +263,15 @@ impl<'a> Line<'a> {
             Some(key) => key.hide(text),
             None => text,
         }
+    }
+
+    fn without_key(&self, reply: Reply) -> Reply {
+        let text = serde_json::to_string(&reply).expect("a reply has string keys and finite numbers");
+        let hidden = self.hidden(text.clone());
+        if hidden == text {
+            return reply;
+        }
+        pawl_record::from_json(hidden.as_bytes()).expect("a key stands inside of strings")
     }
 
     /// Another way to write the request, after a refusal that speaks of how it was written.

@@ -5,6 +5,7 @@
 mod campaign;
 mod child;
 mod fake;
+mod hostile;
 mod judge;
 mod model_server;
 mod models;
@@ -13,4 +14,5 @@ mod recipe_world;
 mod report;
 mod report_lab;
 mod team;
+mod tool;
 mod verify;

@@ -380,7 +380,7 @@ fn unreliable(seed: u64, charged: Arc<Mutex<(f64, u64, f64)>>) -> impl FnMut(&Se
 
 #[test]
 fn caps_hold_in_hundreds_of_campaigns_under_failures() {
-    let campaigns = 300;
+    let campaigns = 200;
     let (mut capped, mut requests) = (0, 0);
     for seed in 0..campaigns {
         let charged = Arc::new(Mutex::new((0.0, 0, 0.0)));

@@ -97,6 +97,7 @@ fn options(
     recipe: &RecipeText,
     existing: Option<&CampaignManifest>,
 ) -> Result<CampaignOptions, Failure> {
+    let researcher = providers::researcher(args)?;
     let overrides = Overrides { depth: args.depth, ..Overrides::default() };
     let compiled = compile(recipe, &overrides).map_err(|error| from_recipe(&recipe.name, error))?;
     let depth = depth(&compiled).ok_or_else(|| {
@@ -122,7 +123,7 @@ fn options(
         rung,
         data: prepared.reference,
         seed: args.seed.or(existing.map(|campaign| campaign.seed)).unwrap_or(0),
-        researcher: providers::researcher(args)?,
+        researcher,
         judge: judge_settings(),
         budget: match (args.trials, args.minutes) {
             (Some(trials), _) => CampaignBudget::Trials(trials),
