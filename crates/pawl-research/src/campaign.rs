@@ -12,7 +12,7 @@ pub use crate::events::{CampaignError, CampaignEvent, CampaignReport};
 use crate::evidence::Scores;
 use crate::judge::{self, NoiseScale};
 use crate::options::{CampaignOptions, open_manifest};
-use crate::researcher::{Answer, Draft, Left};
+use crate::researcher::{Answer, Draft, Left, inherited};
 use crate::store::{self, Store};
 use crate::view::Seen;
 use crate::world::{Checked, Score, Trial, World};
@@ -251,12 +251,9 @@ impl<'a> Campaign<'a> {
             let kept =
                 self.store.keep_recipe(&format!("{}-{number}.star", self.manifest.recipe.name), text)?;
             // Of a text that does not compile nothing is inherited: the gate says why.
-            let checked =
-                self.world.check(&self.store.path(&kept.file), self.manifest.rung.depth, &Settings::new());
-            let known = |name: &str| {
-                checked.as_ref().is_ok_and(|checked| checked.settings.iter().any(|spec| spec.name == name))
-            };
-            settings.retain(|name, _| known(name));
+            let path = self.store.path(&kept.file);
+            let checked = self.world.check(&path, self.manifest.rung.depth, &Settings::new());
+            settings = checked.map_or_else(|_| Settings::new(), |checked| inherited(&settings, &checked));
             recipe = Some(kept);
         }
         for change in &draft.changes {

@@ -8,6 +8,7 @@ use super::wire::Broken;
 use super::{Model, Service, anthropic, chat, http};
 use crate::random::Random;
 use crate::researcher::Context;
+use crate::tools::line;
 use pawl_record::FileError;
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -176,6 +177,10 @@ impl<'a> Line<'a> {
             }
         };
         let mut patience = model.limits.patience;
+        // What does not stream has its first byte when it is done.
+        if model.service == Service::Chat {
+            patience.idle = patience.total;
+        }
         if let Some(left) = self.purse.seconds_left() {
             patience.total = patience.total.min(Duration::from_secs_f64(left.max(1.0)));
         }
@@ -301,6 +306,7 @@ impl<'a> Line<'a> {
         let (asked, answered) = (&self.model.model, &reply.model);
         if !answered.is_empty() && *answered != self.totals.model {
             if !answered.starts_with(asked.as_str()) && !asked.starts_with(answered.as_str()) {
+                let answered = line(answered, 80);
                 (self.context.say)(&format!("{}: {answered} answers in place of {asked}", self.model.name));
             }
             self.totals.model = answered.clone();
@@ -312,7 +318,6 @@ impl<'a> Line<'a> {
 fn said(body: &str) -> String {
     let document: Value = serde_json::from_str(body).unwrap_or(Value::Null);
     let message = document["error"]["message"].as_str().or(document["error"].as_str()).unwrap_or(body);
-    let message: String =
-        message.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(300).collect();
+    let message = line(message, 300);
     if message.is_empty() { String::new() } else { format!(": {message}") }
 }

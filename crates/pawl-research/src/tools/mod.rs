@@ -199,3 +199,4 @@ pub fn call(context: &Context<'_>, name: &str, arguments: &Value) -> Outcome {
 }
 
 pub(crate) use read::{by_category, compile_failures, curve, experiment_line, recipe_text};
+pub(crate) use words::line;

@@ -282,10 +282,10 @@ fn retry_after_is_heeded_and_a_wrong_key_is_not_tried_again() {
         ..asked(lab.path(), 3, CampaignBudget::Trials(400))
     };
     let mut said = Vec::new();
-    let report = campaign::run(&options, &fake(3), &mut |event| match event {
-        CampaignEvent::Said(what) => said.push(what.to_string()),
-        CampaignEvent::Paused(why) => said.push(why.to_string()),
-        _ => {}
+    let report = campaign::run(&options, &fake(3), &mut |event| {
+        if let CampaignEvent::Said(what) | CampaignEvent::Paused(what) = event {
+            said.push(what.to_string());
+        }
     })
     .unwrap();
     assert_eq!((report.end.reason, report.end.proposals), (EndReason::Paused, 1));
