@@ -6,6 +6,7 @@ mod ci;
 mod interop;
 mod peers;
 mod sanitize;
+mod sdks;
 mod tidy;
 
 use std::ffi::OsString;
@@ -23,7 +24,8 @@ usage: cargo xtask TASK
       power                                  planted effects, beside the rules other loops keep by
       climb                                  what a second rung takes back and lets through
       replay                                 the public log of the best-known loop through the judge
-  interop [--install]   licences, advisories and sources of the dependencies (cargo-deny)
+  interop [--install]   licences, advisories and sources of the dependencies (cargo-deny);
+                        the SDKs of Anthropic and OpenAI against the server that our client is tested with
   sanitize              the engine's tests with AddressSanitizer
   bench peers [OPTION]  training steps of pawl and of PyTorch, interleaved
       --rounds N        [default: 3]
@@ -43,8 +45,8 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(&root),
         ["parity", file] => parity(&root, file),
         ["judge", ..] => judge(&root, &args[1..]),
-        ["interop"] => interop::run(&root, false),
-        ["interop", "--install"] => interop::run(&root, true),
+        ["interop"] => interop::run(&root, false).and_then(|()| sdks::run(&root, false)),
+        ["interop", "--install"] => interop::run(&root, true).and_then(|()| sdks::run(&root, true)),
         ["sanitize"] => sanitize::run(&root),
         ["bench", "peers", ..] => peers::run(&root, &args[2..]),
         ["help" | "--help" | "-h"] => {

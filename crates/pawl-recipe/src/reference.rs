@@ -8,6 +8,7 @@ use starlark::environment::{Globals, GlobalsBuilder, Methods};
 use starlark::typing::Ty;
 use starlark::values::StarlarkValue;
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 /// What each function does. Shapes as in the standard library: B sequences, T positions, C width, H heads, D head
 /// width, V vocabulary.
@@ -163,7 +164,12 @@ fn called(name: &str, function: &DocFunction) -> String {
 }
 
 /// The page: declarations, operations, methods, and the functions of the standard library.
-pub fn reference() -> String {
+pub fn reference() -> &'static str {
+    static PAGE: OnceLock<String> = OnceLock::new();
+    PAGE.get_or_init(page)
+}
+
+fn page() -> String {
     let (globals, methods) = (global_signatures(), method_signatures());
     let mut page = String::new();
     for (section, lines) in MEANINGS {

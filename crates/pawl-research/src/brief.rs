@@ -36,6 +36,12 @@ pub struct Brief {
     pub minutes: Option<f64>,
     /// Cap in training runs.
     pub trials: Option<u64>,
+    /// Cap on what language models cost in this lab, US dollars.
+    pub usd: Option<f64>,
+    /// Cap on their tokens, sent and answered.
+    pub tokens: Option<u64>,
+    /// Cap on the hours of waiting for them.
+    pub hours: Option<f64>,
     /// The ladder; what is left out follows from the rung before.
     pub rungs: Vec<RungBrief>,
     /// Who said what, where it was not the default.
@@ -164,6 +170,24 @@ const CAPS: &[Key<Brief>] = &[
         rule: AT_LEAST_1,
         meaning: "stop after so many training runs instead, the final measurement not counted",
     },
+    Key {
+        name: "usd",
+        slot: Slot::MaybeNumber(|it| &mut it.usd),
+        rule: POSITIVE,
+        meaning: "most that language models may cost in this lab, US dollars; 5 where a price is known",
+    },
+    Key {
+        name: "tokens",
+        slot: Slot::MaybeWhole(|it| &mut it.tokens),
+        rule: AT_LEAST_1,
+        meaning: "most tokens of language models in this lab, sent and answered",
+    },
+    Key {
+        name: "hours",
+        slot: Slot::MaybeNumber(|it| &mut it.hours),
+        rule: POSITIVE,
+        meaning: "most hours of waiting for language models in this lab",
+    },
 ];
 
 const JUDGE: &[Key<Brief>] = &[
@@ -284,6 +308,9 @@ impl Brief {
             final_seeds: FINAL_SEEDS,
             minutes: None,
             trials: None,
+            usd: None,
+            tokens: None,
+            hours: None,
             rungs: vec![RungBrief::default(); NUM_RUNGS],
             sources: BTreeMap::new(),
         }

@@ -13,7 +13,7 @@ use crate::evidence::Scores;
 use crate::judge::{self, NoiseScale};
 use crate::library;
 use crate::options::{CampaignOptions, open_manifest};
-use crate::researcher::{Answer, Draft, Left};
+use crate::researcher::{Answer, Draft, Left, inherited};
 use crate::retract;
 use crate::store::{self, Store};
 use crate::view::Seen;
@@ -277,17 +277,12 @@ impl<'a> Campaign<'a> {
         let mut settings = champion.settings.clone();
         let mut recipe = None;
         if let Some(text) = &draft.recipe {
-            let kept = self.store.keep_recipe(&format!("{}-{number}.star", champion.recipe.name), text)?;
+            let kept =
+                self.store.keep_recipe(&format!("{}-{number}.star", self.manifest.recipe.name), text)?;
             // Of a text that does not compile nothing is inherited: the gate says why.
-            let checked = self.world.check(
-                &self.store.path(&kept.file),
-                self.manifest.rungs.first().depth,
-                &Settings::new(),
-            );
-            let known = |name: &str| {
-                checked.as_ref().is_ok_and(|checked| checked.settings.iter().any(|spec| spec.name == name))
-            };
-            settings.retain(|name, _| known(name));
+            let path = self.store.path(&kept.file);
+            let checked = self.world.check(&path, self.manifest.rungs.first().depth, &Settings::new());
+            settings = checked.map_or_else(|_| Settings::new(), |checked| inherited(&settings, &checked));
             recipe = Some(kept);
         }
         for change in &draft.changes {

@@ -13,6 +13,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// Compiles a recipe file at a depth under settings.
 pub type Check<'a> = dyn Fn(&Path, u64, &Settings) -> Result<Checked, String> + Sync + 'a;
 
+/// Variables of the environment that hold keys: no child is handed one.
+pub const KEY_VARIABLES: [&str; 3] = ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "OPENAI_API_KEY"];
+
 /// The world in which trials are `pawl train` processes with one thread each.
 pub struct ChildWorld<'a> {
     /// The binary.
@@ -87,6 +90,9 @@ impl World for ChildWorld<'_> {
 impl ChildWorld<'_> {
     fn command(&self, trial: &Trial) -> Command {
         let mut command = Command::new(&self.executable);
+        for variable in KEY_VARIABLES {
+            command.env_remove(variable);
+        }
         command.arg("train").arg(&trial.recipe);
         command.args(["--depth", &trial.depth.to_string()]);
         for (name, value) in &trial.settings {

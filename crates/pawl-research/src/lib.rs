@@ -19,6 +19,7 @@ pub mod edits;
 pub mod events;
 pub mod evidence;
 pub mod judge;
+pub mod judgement;
 pub mod levels;
 pub mod library;
 mod measure;

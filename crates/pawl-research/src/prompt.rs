@@ -18,7 +18,7 @@ const CIRCLING: usize = 4;
 
 /// The stable part: the same in every conversation, so that providers can cache it.
 pub fn system() -> String {
-    filled(SYSTEM, &[("reference", &pawl_recipe::reference())])
+    filled(SYSTEM, &[("reference", pawl_recipe::reference())])
 }
 
 /// How to call tools by text, for servers that have no tools.

@@ -119,13 +119,6 @@ pub enum Answer {
 }
 
 impl Context<'_> {
-    /// The champion's settings as far as a recipe with these settings has them: what a new text drops is gone.
-    pub fn inherited(&self, of: &Checked) -> Settings {
-        let known = |name: &str| of.settings.iter().any(|spec| spec.name == name);
-        let kept = self.champion.settings.iter().filter(|(name, _)| known(name));
-        kept.map(|(name, value)| (name.clone(), value.clone())).collect()
-    }
-
     /// A draft compiled as it would be tried, with all its settings that differ from its recipe's defaults.
     pub fn compile_draft(
         &self,
@@ -134,7 +127,7 @@ impl Context<'_> {
     ) -> Result<(Settings, Checked), String> {
         let mut settings = match recipe {
             None => self.champion.settings.clone(),
-            Some(text) => self.inherited(&(self.compile_text)(text, &Settings::new())?),
+            Some(text) => inherited(&self.champion.settings, &(self.compile_text)(text, &Settings::new())?),
         };
         settings.extend(changes.iter().map(|change| (change.setting.clone(), change.to.clone())));
         let checked = match recipe {
@@ -145,14 +138,14 @@ impl Context<'_> {
     }
 }
 
-impl Researcher {
-    /// The researcher of that name that needs nothing but the records.
-    pub fn built_in(name: &str) -> Option<Researcher> {
-        [Researcher::Optimizer, Researcher::Random, Researcher::OneAtATime, Researcher::Tpe]
-            .into_iter()
-            .find(|it| it.name() == name)
-    }
+/// Settings as far as a new text has them: what it drops is gone.
+pub(crate) fn inherited(settings: &Settings, of: &Checked) -> Settings {
+    let known = |name: &str| of.settings.iter().any(|spec| spec.name == name);
+    let kept = settings.iter().filter(|(name, _)| known(name));
+    kept.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
 
+impl Researcher {
     /// The name in `--researcher` and in records.
     pub fn name(&self) -> String {
         match self {

@@ -48,6 +48,8 @@ pub(crate) enum Command {
     Show(Show),
     /// Compare two runs: recipes, settings, results
     Diff(Diff),
+    /// Say how well the lab's researchers predict, and what language models cost
+    Researchers(Researchers),
     /// Write the report of the lab's campaign
     Report(Report),
     /// Compute every verdict of the lab again from the files of its runs, and name what differs
@@ -115,9 +117,22 @@ pub(crate) struct Research {
     /// Recipe to improve: a path, or the name of a shipped one
     #[arg(long, value_name = "FILE")]
     pub(crate) recipe: Option<String>,
-    /// Who proposes changes
-    #[arg(long, value_enum)]
-    pub(crate) researcher: Option<Researcher>,
+    /// Who proposes changes: optimizer, random, one_at_a_time, tpe, claude, openai=MODEL, replay:PATH; several with
+    /// shares as claude:0.7,optimizer:0.3, or without, and results decide [default: optimizer]
+    #[arg(long, value_name = "WHO", value_parser = team_text)]
+    pub(crate) researcher: Option<String>,
+    /// Most that language models may cost in this lab, US dollars [default: 5, where a price is known]
+    #[arg(long, value_name = "USD", allow_negative_numbers = true, value_parser = positive)]
+    pub(crate) max_usd: Option<f64>,
+    /// Most tokens of language models in this lab, sent and answered
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub(crate) max_tokens: Option<u64>,
+    /// Most hours of waiting for language models in this lab
+    #[arg(long, value_name = "H", allow_negative_numbers = true, value_parser = positive)]
+    pub(crate) max_hours: Option<f64>,
+    /// Print what a language model would be told now, and do nothing
+    #[arg(long)]
+    pub(crate) show_prompt: bool,
     /// Stop after this many minutes
     #[arg(long, value_name = "M", allow_negative_numbers = true, value_parser = positive, conflicts_with = "trials")]
     pub(crate) minutes: Option<f64>,
@@ -149,18 +164,65 @@ pub(crate) struct Research {
     pub(crate) place: Place,
 }
 
+/// A team as it was written, once it is known to be one.
+fn team_text(text: &str) -> Result<String, String> {
+    team(text).map(|_| text.to_string())
+}
+
+/// Researchers and their shares.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Team(pub(crate) Vec<(Researcher, Option<f64>)>);
+
 /// Researchers this version has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Researcher {
     /// Built in: a bandit over choices, a model of the numbers; no key, no network
     Optimizer,
     /// Any one change with equal probability: what every researcher has to beat
     Random,
     /// Every single change in turn
-    #[value(name = "one_at_a_time")]
     OneAtATime,
     /// Whole configurations by the tree-structured Parzen estimator
     Tpe,
+    /// The Messages API, with this model
+    Claude(Option<String>),
+    /// Chat completions, with this model
+    Openai(Option<String>),
+    /// Recorded conversations: a file or a folder
+    Replay(PathBuf),
+}
+
+/// `claude=MODEL:0.7,optimizer:0.3`. What follows the last colon is a share if it is a number, and otherwise belongs to
+/// the name, as in `openai=qwen3:8b`.
+pub(crate) fn team(text: &str) -> Result<Team, String> {
+    let one = |part: &str| {
+        let (name, share) = match part.rsplit_once(':') {
+            Some((name, share)) if share.parse::<f64>().is_ok() => (name, Some(positive(share)?)),
+            Some(_) | None => (part, None),
+        };
+        let model =
+            |prefix: &str| name.strip_prefix(prefix).map(str::to_string).filter(|model| !model.is_empty());
+        let researcher = match name {
+            "optimizer" => Researcher::Optimizer,
+            "random" => Researcher::Random,
+            "one_at_a_time" => Researcher::OneAtATime,
+            "tpe" => Researcher::Tpe,
+            "claude" => Researcher::Claude(None),
+            "openai" => Researcher::Openai(None),
+            _ => match (model("claude="), model("openai="), model("replay:")) {
+                (Some(model), _, _) => Researcher::Claude(Some(model)),
+                (_, Some(model), _) => Researcher::Openai(Some(model)),
+                (_, _, Some(path)) => Researcher::Replay(path.into()),
+                (None, None, None) => {
+                    return Err(format!(
+                        "{name} is none of optimizer, random, one_at_a_time, tpe, claude, claude=MODEL, openai, openai=MODEL, replay:PATH"
+                    ));
+                }
+            },
+        };
+        Ok((researcher, share))
+    };
+    text.split(',').map(|part| one(part.trim())).collect::<Result<Vec<_>, String>>().map(Team)
 }
 
 /// Budget of a training run that is given none: half a minute of two good cores.
@@ -414,6 +476,12 @@ pub(crate) struct Diff {
 
 #[derive(Args)]
 pub(crate) struct Report {
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Args)]
+pub(crate) struct Researchers {
     #[command(flatten)]
     pub(crate) place: Place,
 }
@@ -690,6 +758,20 @@ mod tests {
         let cli = Cli::try_parse_from(["pawl", "check", "tiny", "--set", "a=1", "--set", "a=0.5"]).unwrap();
         let Command::Check(check) = cli.command else { panic!("not check") };
         assert_eq!(check.turned.settings(), [("a".to_string(), SettingValue::Float(0.5))].into());
+    }
+
+    #[test]
+    fn researchers_are_named_with_models_and_shares() {
+        let named = |text: &str| team(text).map(|team| team.0);
+        assert_eq!(named("optimizer"), Ok(vec![(Researcher::Optimizer, None)]));
+        let two =
+            vec![(Researcher::Claude(Some("m-1".into())), Some(0.7)), (Researcher::Optimizer, Some(0.3))];
+        assert_eq!(named("claude=m-1:0.7, optimizer:0.3"), Ok(two));
+        assert_eq!(named("openai=qwen3:8b"), Ok(vec![(Researcher::Openai(Some("qwen3:8b".into())), None)]));
+        assert_eq!(named("replay:a/b.jsonl"), Ok(vec![(Researcher::Replay("a/b.jsonl".into()), None)]));
+        for wrong in ["", "oracle", "claude:0", "claude=", "claude:-1", "optimizer,", "random:nan"] {
+            assert!(named(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

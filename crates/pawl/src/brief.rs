@@ -1,11 +1,11 @@
 //! What `pawl research` is asked: the defaults, the lab's campaign, `campaign.toml` and the flags, in this order, and
 //! the explanation of the whole.
 
-use crate::args::{BUILTIN_DATA, Research};
+use crate::args::{BUILTIN_DATA, Research, team};
 use crate::errors::Failure;
 use crate::output::Answer;
+use crate::providers;
 use crate::recipes::{RecipeText, compile, depth, find, from_recipe};
-use clap::ValueEnum;
 use pawl_recipe::Overrides;
 use pawl_record::CampaignManifest;
 use pawl_research::brief::{Brief, BriefError, Source, Value};
@@ -79,15 +79,17 @@ fn text(file: &Path) -> Result<String, Failure> {
 fn flags(args: &Research, brief: &mut Brief) -> Result<(), Failure> {
     let whole = |it: u64| Value::Whole(i64::try_from(it).unwrap_or(i64::MAX));
     let precision = args.precision.map(|it| pawl_record::Precision::from(it).name().to_string());
-    let researcher = args.researcher.and_then(|it| Some(it.to_possible_value()?.get_name().to_string()));
     let given = [
         ("", "recipe", "--recipe", args.recipe.clone().map(Value::Text)),
         ("", "data", "--data", args.data.clone().map(Value::Text)),
         ("", "seed", "--seed", args.seed.map(whole)),
-        ("", "researcher", "--researcher", researcher.map(Value::Text)),
+        ("", "researcher", "--researcher", args.researcher.clone().map(Value::Text)),
         ("", "precision", "--precision", precision.map(Value::Text)),
         ("caps", "minutes", "--minutes", args.minutes.map(Value::Number)),
         ("caps", "trials", "--trials", args.trials.map(whole)),
+        ("caps", "usd", "--max-usd", args.max_usd.map(Value::Number)),
+        ("caps", "tokens", "--max-tokens", args.max_tokens.map(whole)),
+        ("caps", "hours", "--max-hours", args.max_hours.map(Value::Number)),
     ];
     for (table, key, flag, value) in given {
         if let Some(value) = value {
@@ -132,13 +134,14 @@ fn recipe(
 
 /// Who proposes.
 pub(crate) fn researcher(brief: &Brief) -> Result<Researcher, Failure> {
-    Researcher::built_in(&brief.researcher).ok_or_else(|| {
-        let failure = Failure::misuse(format!("there is no researcher {}", brief.researcher));
+    let team = team(&brief.researcher).map_err(|why| {
+        let failure = Failure::misuse(format!("there is no researcher {}", brief.researcher)).because(why);
         match brief.source("", "researcher") {
-            Source::File { file, line } => failure.because(format!("{file}:{line} names it")),
+            Source::File { file, line } => failure.hint(format!("{file}:{line} names it")),
             Source::Default | Source::Lab | Source::Flag(_) => failure,
         }
-    })
+    })?;
+    providers::researcher(&team, brief)
 }
 
 fn from_file(error: BriefError) -> Failure {

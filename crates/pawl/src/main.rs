@@ -13,6 +13,7 @@ mod machine;
 mod output;
 mod prepare;
 mod progress;
+mod providers;
 mod recipes;
 
 use args::{Cli, Command, Data, EffectsAction};
@@ -63,6 +64,7 @@ fn run(command: Command) -> Result<Answer, Failure> {
         Command::Runs(args) => commands::runs::run(args),
         Command::Show(args) => commands::show::run(args),
         Command::Diff(args) => commands::diff::run(args),
+        Command::Researchers(args) => commands::researchers::run(args),
         Command::Report(args) => commands::report::run(args),
         Command::Verify(args) => commands::verify::run(args),
         Command::Replicate(args) => commands::replicate::run(args),
@@ -102,6 +104,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Runs(args) => args.place.json,
         Command::Show(args) => args.place.json,
         Command::Diff(args) => args.place.json,
+        Command::Researchers(args) => args.place.json,
         Command::Report(args) => args.place.json,
         Command::Verify(args) => args.place.json,
         Command::Replicate(args) => args.place.json,

@@ -23,7 +23,12 @@ pub(super) struct Quirks {
     pub(super) calling: Calling,
     /// `max_completion_tokens` instead of `max_tokens`.
     pub(super) new_limit: bool,
+    /// What the most tokens of an answer are divided by: some windows are short.
+    pub(super) divisor: u64,
 }
+
+/// The window of a server is not worth asking when this share of an answer does not fit.
+const MAX_DIVISOR: u64 = 16;
 
 impl Quirks {
     /// What to try after a request was refused with these words; `None` when they say nothing of it.
@@ -31,6 +36,10 @@ impl Quirks {
         let said = refusal.to_lowercase();
         if said.contains("max_completion_tokens") && !self.new_limit {
             return Some(Quirks { new_limit: true, ..self });
+        }
+        let too_long = ["max_tokens", "max_completion_tokens", "context length", "context size"];
+        if too_long.iter().any(|words| said.contains(words)) && self.divisor < MAX_DIVISOR {
+            return Some(Quirks { divisor: 2 * self.divisor, ..self });
         }
         match self.calling {
             Calling::Tools if said.contains("tool") || said.contains("function") => {
@@ -61,7 +70,8 @@ pub(super) fn body(ask: &Ask<'_>, model: &str, quirks: Quirks) -> Value {
         false => vec![plain_message(message)],
     }));
     let mut body = json!({"model": model, "messages": messages, "stream": false});
-    body[if quirks.new_limit { "max_completion_tokens" } else { "max_tokens" }] = json!(ask.max_tokens);
+    body[if quirks.new_limit { "max_completion_tokens" } else { "max_tokens" }] =
+        json!((ask.max_tokens / quirks.divisor).max(1));
     match quirks.calling {
         Calling::Tools => {
             body["tools"] = Tool::ALL
@@ -319,11 +329,12 @@ mod tests {
 
     #[test]
     fn a_server_without_tools_is_asked_otherwise() {
-        let start = Quirks { calling: Calling::Tools, new_limit: false };
+        let start = Quirks { calling: Calling::Tools, new_limit: false, divisor: 1 };
         let schema = start.after("registry.ollama.ai/x does not support tools").unwrap();
         assert_eq!(schema.calling, Calling::Schema);
         assert_eq!(schema.after("unknown field response_format").unwrap().calling, Calling::Text);
         assert!(start.after("use 'max_completion_tokens' instead").unwrap().new_limit);
+        assert_eq!(start.after("exceeds the maximum context length").unwrap().divisor, 2);
         assert_eq!(start.after("model not found"), None);
         let messages = [Message::user("go")];
         let ask = Ask { system: "told", messages: &messages, max_tokens: 9 };

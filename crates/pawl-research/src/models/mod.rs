@@ -140,8 +140,10 @@ impl Model {
             Service::Messages if prices.of(&model).is_none() => Thinking::Adaptive,
             Service::Messages | Service::Chat => price.thinking,
         };
-        let quirks =
-            Mutex::new(Manner { thinking, chat: Quirks { calling: Calling::Tools, new_limit: false } });
+        let quirks = Mutex::new(Manner {
+            thinking,
+            chat: Quirks { calling: Calling::Tools, new_limit: false, divisor: 1 },
+        });
         Ok(Model { name, service, model, base_url, key, price, prices, caps, limits, quirks })
     }
 

@@ -8,6 +8,7 @@ use super::wire::Broken;
 use super::{Model, Service, anthropic, chat, http};
 use crate::random::Random;
 use crate::researcher::Context;
+use crate::tools::line;
 use pawl_record::FileError;
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -176,6 +177,10 @@ impl<'a> Line<'a> {
             }
         };
         let mut patience = model.limits.patience;
+        // What does not stream has its first byte when it is done.
+        if model.service == Service::Chat {
+            patience.idle = patience.total;
+        }
         if let Some(left) = self.purse.seconds_left() {
             patience.total = patience.total.min(Duration::from_secs_f64(left.max(1.0)));
         }
@@ -211,7 +216,9 @@ impl<'a> Line<'a> {
             }
         };
         match (read, cut) {
-            (Ok(mut reply), None) => {
+            (Ok(reply), None) => {
+                // Again, now that it is put together: a stream may cut a key in two.
+                let mut reply = self.without_key(reply);
                 if !reply.usage.known {
                     // A server that does not count: by size, as text in tokens of three bytes.
                     reply.usage.input = sent_bytes as u64 / 3;
@@ -263,6 +270,15 @@ impl<'a> Line<'a> {
         }
     }
 
+    fn without_key(&self, reply: Reply) -> Reply {
+        let text = serde_json::to_string(&reply).expect("a reply has string keys and finite numbers");
+        let hidden = self.hidden(text.clone());
+        if hidden == text {
+            return reply;
+        }
+        pawl_record::from_json(hidden.as_bytes()).expect("a key stands inside of strings")
+    }
+
     /// Another way to write the request, after a refusal that speaks of how it was written.
     fn adapt(&self, body: &str) -> bool {
         let mut quirks = self.model.quirks.lock().expect("nobody panics with the lock");
@@ -290,6 +306,7 @@ impl<'a> Line<'a> {
         let (asked, answered) = (&self.model.model, &reply.model);
         if !answered.is_empty() && *answered != self.totals.model {
             if !answered.starts_with(asked.as_str()) && !asked.starts_with(answered.as_str()) {
+                let answered = line(answered, 80);
                 (self.context.say)(&format!("{}: {answered} answers in place of {asked}", self.model.name));
             }
             self.totals.model = answered.clone();
@@ -301,7 +318,6 @@ impl<'a> Line<'a> {
 fn said(body: &str) -> String {
     let document: Value = serde_json::from_str(body).unwrap_or(Value::Null);
     let message = document["error"]["message"].as_str().or(document["error"].as_str()).unwrap_or(body);
-    let message: String =
-        message.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(300).collect();
+    let message = line(message, 300);
     if message.is_empty() { String::new() } else { format!(": {message}") }
 }

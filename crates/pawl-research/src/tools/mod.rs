@@ -184,7 +184,7 @@ pub fn call(context: &Context<'_>, name: &str, arguments: &Value) -> Outcome {
         Tool::ReadExperiment => read::experiment(context, &arguments),
         Tool::ReadRecipe => read::recipe(context, &arguments),
         Tool::ReadLibrary => read::library(&arguments),
-        Tool::RecipeReference => Ok(pawl_recipe::reference()),
+        Tool::RecipeReference => Ok(pawl_recipe::reference().to_string()),
         Tool::Effects => Ok(read::effects(context)),
         Tool::BudgetLeft => Ok(read::budget_left(context)),
         Tool::CheckRecipe => propose::check(context, &arguments),
@@ -199,3 +199,4 @@ pub fn call(context: &Context<'_>, name: &str, arguments: &Value) -> Outcome {
 }
 
 pub(crate) use read::{by_category, compile_failures, curve, experiment_line, recipe_text};
+pub(crate) use words::line;

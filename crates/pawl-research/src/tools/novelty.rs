@@ -3,6 +3,7 @@
 use crate::books::was_tested;
 use crate::researcher::Context;
 use crate::store::Store;
+use crate::world::Checked;
 use pawl_record::{Promotion, Proposal, RecipeRef, SettingValue, Settings};
 
 /// Two numbers nearer than this, as a share of the larger, are the same experiment: learning rates are tried in
@@ -23,13 +24,18 @@ pub(super) fn known(context: &Context<'_>, fingerprint: &str) -> Option<String> 
 }
 
 /// The earlier experiment that this one nearly is: the same text but for comments, and settings that differ little.
-pub(super) fn near(context: &Context<'_>, recipe: Option<&str>, settings: &Settings) -> Option<String> {
+pub(super) fn near(
+    context: &Context<'_>,
+    recipe: Option<&str>,
+    settings: &Settings,
+    checked: &Checked,
+) -> Option<String> {
     let text = match recipe {
         Some(text) => bare(text),
         None => bare(&read(context, &context.champion.recipe)?),
     };
     let alike = |other: &RecipeRef, of: &Settings| {
-        alike(settings, of) && read(context, other).is_some_and(|other| bare(&other) == text)
+        alike(settings, of, checked) && read(context, other).is_some_and(|other| bare(&other) == text)
     };
     if alike(&context.champion.recipe, &context.champion.settings) {
         return Some(
@@ -59,9 +65,14 @@ fn read(context: &Context<'_>, recipe: &RecipeRef) -> Option<String> {
     std::fs::read_to_string(Store::new(context.lab).path(&recipe.file)).ok()
 }
 
-fn alike(a: &Settings, b: &Settings) -> bool {
-    a.len() == b.len()
-        && a.iter().all(|(name, value)| b.get(name).is_some_and(|other| same_value(value, other)))
+/// Whether two settings of one text are about the same. What neither sets, or only one, has the text's own value.
+fn alike(a: &Settings, b: &Settings, of: &Checked) -> bool {
+    let default = |name: &str| of.settings.iter().find(|spec| spec.name == name).map(|spec| &spec.default);
+    let value = |settings: &'_ Settings, name: &str| settings.get(name).or(default(name)).cloned();
+    a.keys().chain(b.keys()).all(|name| match (value(a, name), value(b, name)) {
+        (Some(x), Some(y)) => same_value(&x, &y),
+        (None, _) | (_, None) => false,
+    })
 }
 
 fn same_value(a: &SettingValue, b: &SettingValue) -> bool {
@@ -108,8 +119,16 @@ mod tests {
     #[test]
     fn settings_are_alike_within_a_tenth() {
         let one = |value| Settings::from([("lr".to_string(), SettingValue::Float(value))]);
-        assert!(alike(&one(0.02), &one(0.0215)));
-        assert!(!alike(&one(0.02), &one(0.03)));
-        assert!(!alike(&one(0.02), &Settings::new()));
+        let lr = crate::world::SettingSpec {
+            name: "lr".to_string(),
+            kind: crate::world::SettingKind::Dial,
+            default: SettingValue::Float(0.01),
+            value: SettingValue::Float(0.01),
+        };
+        let of =
+            Checked { fingerprint: String::new(), flops_per_step: 1.0, num_params: 1, settings: vec![lr] };
+        assert!(alike(&one(0.02), &one(0.0215), &of));
+        assert!(!alike(&one(0.02), &one(0.03), &of));
+        assert!(!alike(&one(0.02), &Settings::new(), &of) && alike(&one(0.0103), &Settings::new(), &of));
     }
 }

@@ -230,7 +230,7 @@ fn objection(
             format!("the budget of a trial allows {} steps of it, fewer than {MIN_STEPS}", steps.floor());
         return Some(Objection::Refused(message));
     }
-    novelty::near(context, asked.recipe.as_deref(), settings).map(Objection::Near)
+    novelty::near(context, asked.recipe.as_deref(), settings, checked).map(Objection::Near)
 }
 
 fn summary(context: &Context<'_>, checked: &Checked) -> Value {

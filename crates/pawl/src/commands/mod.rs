@@ -13,6 +13,7 @@ pub(crate) mod import;
 pub(crate) mod replicate;
 pub(crate) mod report;
 pub(crate) mod research;
+pub(crate) mod researchers;
 pub(crate) mod retract;
 pub(crate) mod rl;
 pub(crate) mod runs;

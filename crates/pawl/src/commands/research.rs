@@ -1,10 +1,9 @@
 //! `pawl research`: a campaign, told as it goes. Who proposes and what is kept is decided elsewhere;
 //! this file brings the parts together and prints.
 
-use crate::args::Research;
+use crate::args::{BUILTIN_DATA, Research};
 use crate::brief;
 use crate::campaign;
-
 use crate::commands::report;
 use crate::errors::Failure;
 use crate::interrupt::interrupt;
@@ -22,6 +21,7 @@ use pawl_research::campaign::{CampaignError, CampaignEvent, MIN_STEPS, existing}
 use pawl_research::child::ChildWorld;
 use pawl_research::options::CampaignOptions;
 use pawl_research::world::{Checked, SettingKind, SettingSpec};
+use pawl_research::{prompt, view};
 use serde_json::json;
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -29,6 +29,9 @@ use std::time::Instant;
 
 pub(crate) fn run(args: Research) -> Result<Answer, Failure> {
     let start = Instant::now();
+    if args.show_prompt {
+        return show_prompt(&args);
+    }
     let stop = interrupt()?;
     let lab = args.place.lab.clone();
     let existing = existing(&lab)?;
@@ -63,6 +66,27 @@ pub(crate) fn run(args: Research) -> Result<Answer, Failure> {
         .line("report", files.html.display())
         .line("next", "pawl sample champion | pawl show champion | pawl report");
     Ok(Answer::new(format!("\n{}", block.text()), json!({ "campaign": records, "report": files.html })))
+}
+
+/// What a language model would be told about the campaign of the lab as it stands.
+fn show_prompt(args: &Research) -> Result<Answer, Failure> {
+    let world = ChildWorld {
+        executable: std::path::PathBuf::new(),
+        lab: args.place.lab.clone(),
+        data: BUILTIN_DATA.to_string(),
+        check: &check,
+        interrupted: &|| false,
+        start: Instant::now(),
+    };
+    let lab = view::Lab::open(&args.place.lab, &world, cores()).map_err(from_campaign)?;
+    let lab = lab.ok_or_else(|| {
+        Failure::new(format!("{} has no campaign that a prompt could tell of", args.place.lab.display()))
+            .hint("start one, with --researcher optimizer for instance: the prompt tells of its noise and champion")
+    })?;
+    let round = lab.show(prompt::round).map_err(from_campaign)?;
+    let system = prompt::system();
+    let text = format!("{system}\n---\n\n{round}");
+    Ok(Answer::new(text, json!({ "system": system, "round": round })))
 }
 
 /// The campaign as it is asked of the library, its data made ready.

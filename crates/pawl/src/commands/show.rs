@@ -6,7 +6,7 @@ use crate::errors::Failure;
 use crate::lab::{from_ledger, ledger};
 use crate::output::{Align, Answer, Block, Table, count, duration, flops};
 use pawl_ledger::{RunRecord, Shown, Standing, Trial};
-use pawl_record::{Budget, Event, Evidence, LessonTask, PairRecord, Precision, Verdict};
+use pawl_record::{Author, Budget, Event, Evidence, LessonTask, PairRecord, Precision, Verdict};
 use pawl_train::RunDir;
 use serde_json::json;
 
@@ -169,6 +169,7 @@ fn trial_block(trial: &Trial) -> String {
         .maybe("recipe", proposal.recipe.as_ref().map(|recipe| &recipe.file))
         .line("hypothesis", &proposal.hypothesis)
         .line("researcher", &proposal.researcher)
+        .maybe("model", proposal.author.as_ref().map(author))
         .line("predicted_gain", format!("{:+.4} bits per byte", proposal.prediction.gain_bpb))
         .line("predicted_keep", format!("{:.0} %", 100.0 * proposal.prediction.keep_probability));
     match &trial.verdict {
@@ -183,6 +184,15 @@ fn trial_block(trial: &Trial) -> String {
     }
     block.maybe("since", trial.standing.as_ref().and_then(Standing::words));
     block.text().to_string()
+}
+
+fn author(author: &Author) -> String {
+    let tokens = count((author.input_tokens + author.output_tokens) as f64);
+    let sent_back = match author.repairs {
+        0 => String::new(),
+        repairs => format!(", sent back {repairs} times"),
+    };
+    format!("{}, {tokens} tokens, ${:.4}{sent_back}, {}", author.model, author.cost_usd, author.conversation)
 }
 
 fn verdict_lines<'a>(block: &'a mut Block, verdict: &Verdict) -> &'a mut Block {

@@ -6,6 +6,7 @@ mod check;
 mod data;
 mod lab;
 mod misuse;
+mod models;
 mod process;
 mod research;
 #[cfg(target_os = "linux")]

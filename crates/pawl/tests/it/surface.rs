@@ -4,9 +4,31 @@ use crate::process::{command, pawl};
 use std::io::Read;
 use std::process::Stdio;
 
-const COMMANDS: [&str; 16] = [
-    "research", "train", "sft", "rl", "chat", "check", "eval", "sample", "runs", "show", "diff", "report",
-    "verify", "data", "bench", "doctor",
+const COMMANDS: [&str; 24] = [
+    "research",
+    "train",
+    "sft",
+    "rl",
+    "chat",
+    "check",
+    "eval",
+    "import",
+    "export",
+    "sample",
+    "serve",
+    "runs",
+    "show",
+    "diff",
+    "report",
+    "researchers",
+    "replicate",
+    "retract",
+    "effects",
+    "verify",
+    "data",
+    "bench",
+    "doctor",
+    "help",
 ];
 
 #[test]

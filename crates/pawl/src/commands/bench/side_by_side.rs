@@ -69,6 +69,9 @@ impl Process {
         let pawl =
             std::env::current_exe().map_err(|why| Failure::new("pawl cannot find itself").caused_by(&why))?;
         let mut command = Command::new(pawl);
+        for variable in pawl_research::child::KEY_VARIABLES {
+            command.env_remove(variable);
+        }
         command.args(["bench", RECIPE, "--beside", "--threads", "1", "--precision", word(precision)]);
         if how.quick {
             command.arg("--quick").args(QUICK_SETTINGS);

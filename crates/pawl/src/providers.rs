@@ -1,0 +1,188 @@
+//! From what a person wrote for --researcher to researchers: models, keys, addresses and prices, from the environment
+//! and the user's own configuration folder. Nothing of it is read from a lab, a recipe or the working folder.
+
+use crate::args::{Researcher, Team as Named};
+use crate::errors::Failure;
+use pawl_research::brief::Brief;
+use pawl_research::models::spend::{Caps, Prices};
+use pawl_research::models::{Asked, Limits, Model, Replay, Secret, Service, is_loopback};
+use pawl_research::researcher::Researcher as Who;
+use pawl_research::team::{Member, Team};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The model of `claude` that is given none.
+const CLAUDE: &str = "claude-opus-4-7";
+
+/// What models may cost that have a price, unless asked otherwise, US dollars.
+const MAX_USD: f64 = 5.0;
+
+/// The researchers that were asked for.
+pub(crate) fn researcher(named: &Named, brief: &Brief) -> Result<Who, Failure> {
+    let mut members = Vec::new();
+    for (researcher, share) in &named.0 {
+        members.push(Member { researcher: one(researcher, brief)?, share: *share });
+    }
+    match &members[..] {
+        // A share of one researcher is all there is.
+        [only] => Ok(only.researcher.clone()),
+        _ => Team::new(members).map(|team| Who::Team(Arc::new(team))).map_err(|why| {
+            Failure::misuse("these researchers cannot share a campaign")
+                .because(why)
+                .hint("write them as claude:0.7,optimizer:0.3, or all without a share")
+        }),
+    }
+}
+
+fn one(researcher: &Researcher, brief: &Brief) -> Result<Who, Failure> {
+    match researcher {
+        Researcher::Optimizer => Ok(Who::Optimizer),
+        Researcher::Random => Ok(Who::Random),
+        Researcher::OneAtATime => Ok(Who::OneAtATime),
+        Researcher::Tpe => Ok(Who::Tpe),
+        Researcher::Claude(model) => claude(model.as_deref(), brief),
+        Researcher::Openai(model) => openai(model.as_deref(), brief),
+        Researcher::Replay(path) => {
+            let replay = Replay::new("replay".to_string(), path).map_err(|why| {
+                Failure::misuse(format!("{} holds no conversations", path.display())).caused_by(&why)
+            })?;
+            Ok(Who::Replay(Arc::new(replay)))
+        }
+    }
+}
+
+fn claude(named: Option<&str>, brief: &Brief) -> Result<Who, Failure> {
+    let own = own_service("claude")?;
+    let base_url = variable("ANTHROPIC_BASE_URL").or(own.base_url);
+    let model = named.map(str::to_string).or(own.model).unwrap_or_else(|| CLAUDE.to_string());
+    let key = variable("ANTHROPIC_API_KEY").or(own.key).and_then(|key| Secret::new(&key));
+    let asked = Asked {
+        name: name("claude", named),
+        service: Service::Messages,
+        model,
+        base_url: base_url.unwrap_or_else(|| "https://api.anthropic.com".to_string()),
+        key,
+        prices: prices()?,
+        caps: caps(brief),
+        limits: Limits::default(),
+    };
+    made(asked, "ANTHROPIC_API_KEY")
+}
+
+fn openai(named: Option<&str>, brief: &Brief) -> Result<Who, Failure> {
+    let own = own_service("openai")?;
+    let base_url = variable("OPENAI_BASE_URL").or(own.base_url);
+    let model = named.map(str::to_string).or(own.model).ok_or_else(|| {
+        Failure::misuse("openai needs a model")
+            .hint("write --researcher openai=MODEL, as the server names it")
+    })?;
+    let key = variable("OPENAI_API_KEY").or(own.key).and_then(|key| Secret::new(&key));
+    let asked = Asked {
+        name: name("openai", named),
+        service: Service::Chat,
+        model,
+        base_url: base_url.unwrap_or_else(|| "https://api.openai.com/v1".to_string()),
+        key,
+        prices: prices()?,
+        caps: caps(brief),
+        limits: Limits::default(),
+    };
+    made(asked, "OPENAI_API_KEY")
+}
+
+/// Two models of one service in a campaign have two names.
+fn name(service: &str, model: Option<&str>) -> String {
+    model.map_or_else(|| service.to_string(), |model| format!("{service}={model}"))
+}
+
+fn made(mut asked: Asked, variable: &str) -> Result<Who, Failure> {
+    let name = asked.name.clone();
+    if asked.key.is_none() && !is_loopback(&asked.base_url) {
+        return Err(Failure::misuse(format!("{name} needs a key"))
+            .because(format!("{variable} is not set, and {} has none", place("models.toml")))
+            .hint(format!("set {variable}, or ask --researcher optimizer, which needs none")));
+    }
+    // A server on this machine costs nothing, unless its model has a price.
+    if asked.caps.usd.is_none() && (!is_loopback(&asked.base_url) || asked.prices.of(&asked.model).is_some())
+    {
+        asked.caps.usd = Some(MAX_USD);
+    }
+    let model = Model::new(asked).map_err(|why| {
+        Failure::misuse(format!("{name} cannot be asked")).because(why).hint(format!(
+            "addresses and models stand in {}, prices in {}",
+            place("models.toml"),
+            place("prices.toml")
+        ))
+    })?;
+    Ok(Who::Model(Arc::new(model)))
+}
+
+fn caps(brief: &Brief) -> Caps {
+    Caps { usd: brief.usd, tokens: brief.tokens, hours: brief.hours }
+}
+
+/// One service in the user's `models.toml`.
+#[derive(Default)]
+struct OwnService {
+    key: Option<String>,
+    base_url: Option<String>,
+    model: Option<String>,
+}
+
+fn own_service(name: &str) -> Result<OwnService, Failure> {
+    let Some(text) = own("models.toml")? else { return Ok(OwnService::default()) };
+    let unreadable = |why: &str| {
+        Failure::misuse(format!("{} cannot be used", place("models.toml")))
+            .because(why)
+            .hint("it has sections [claude] and [openai] with key, base_url and model, all strings")
+    };
+    // The error of the parser would quote the line, and the line may hold a key.
+    let table: toml::Table = text.parse().map_err(|_| unreadable("it is not TOML"))?;
+    let Some(section) = table.get(name) else { return Ok(OwnService::default()) };
+    let section = section.as_table().ok_or_else(|| unreadable("a section is not a table"))?;
+    let word = |key: &str| match section.get(key) {
+        None => Ok(None),
+        Some(value) => value
+            .as_str()
+            .map(|text| Some(text.to_string()))
+            .ok_or_else(|| unreadable("a value is no string")),
+    };
+    if let Some(unknown) = section.keys().find(|key| !["key", "base_url", "model"].contains(&key.as_str())) {
+        return Err(unreadable(&format!("[{name}] has the unknown entry {unknown}")));
+    }
+    Ok(OwnService { key: word("key")?, base_url: word("base_url")?, model: word("model")? })
+}
+
+fn prices() -> Result<Prices, Failure> {
+    Prices::read(own("prices.toml")?.as_deref()).map_err(|why| {
+        Failure::misuse(format!("{} cannot be used", place("prices.toml"))).because(why).hint(
+            "each line is a [[model]] with prefix, input, output, cache_write and cache_read, US dollars a million tokens",
+        )
+    })
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().map(|value| value.trim().to_string()).filter(|value| !value.is_empty())
+}
+
+/// The user's configuration folder for pawl, if there is a place for one.
+fn folder() -> Option<PathBuf> {
+    let config = variable("XDG_CONFIG_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    config
+        .or_else(|| variable("HOME").map(|home| PathBuf::from(home).join(".config")))
+        .map(|path| path.join("pawl"))
+}
+
+fn place(file: &str) -> String {
+    folder().map_or_else(|| file.to_string(), |folder| folder.join(file).display().to_string())
+}
+
+/// A file of that folder; `None` when it is not there.
+fn own(file: &str) -> Result<Option<String>, Failure> {
+    let Some(path) = folder().map(|folder| folder.join(file)) else { return Ok(None) };
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(text)),
+        Err(why) if why.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(why) => Err(Failure::new(format!("{} cannot be read", path.display())).caused_by(&why)),
+    }
+}
