@@ -207,7 +207,10 @@ fn tally(block: &mut Block, records: &CampaignRecords) {
             .maybe("brier", end.brier.map(|score| format!("{score:.3}")))
             .line("ended", ended(end.reason, records.manifest.budget));
         if end.reason == EndReason::Budget && end.proposals == 0 {
-            block.line("hint", "nothing was tried: give more --minutes, fewer --rungs, or fewer --flops a trial");
+            block.line(
+                "hint",
+                "nothing was tried: give more --minutes, fewer --rungs, or fewer --flops a trial",
+            );
         }
     }
 }
