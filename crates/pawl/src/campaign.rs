@@ -279,12 +279,20 @@ fn tally(block: &mut Block, records: &CampaignRecords) {
             )
             .maybe("brier", end.brier.map(|score| format!("{score:.3}")))
             .line("ended", ended(end.reason, records.manifest.budget));
+        if end.reason == EndReason::Budget && end.proposals == 0 {
+            block.line(
+                "hint",
+                "nothing was tried: give more --minutes, fewer --rungs, or fewer --flops a trial",
+            );
+        }
     }
 }
 
 fn ended(reason: EndReason, budget: CampaignBudget) -> String {
     match (reason, budget) {
-        (EndReason::Budget, CampaignBudget::Minutes(_)) => "its minutes are used up".to_string(),
+        (EndReason::Budget, CampaignBudget::Minutes(_)) => {
+            "its minutes pay for no further duel, climb and final measurement".to_string()
+        }
         (EndReason::Budget, CampaignBudget::Trials(_)) => "its trials are used up".to_string(),
         (EndReason::Exhausted, _) => "nothing is left to propose".to_string(),
         (EndReason::Paused, _) => {

@@ -12,7 +12,7 @@ const PROPOSALS: u64 = 100;
 const COST: u64 = 4;
 
 /// What is left of an effect on the second rung, and its noise over that of the first.
-const ABOVE: [Option<(f64, f64)>; 9] = [
+const ABOVE: [Option<(f64, f64)>; 10] = [
     None,
     Some((1.0, 0.5)),
     Some((1.0, 0.7)),
@@ -22,6 +22,7 @@ const ABOVE: [Option<(f64, f64)>; 9] = [
     Some((0.5, 0.7)),
     Some((0.0, 0.7)),
     Some((0.0, 1.5)),
+    Some((0.0, 20.0)),
 ];
 
 pub(crate) fn run() {

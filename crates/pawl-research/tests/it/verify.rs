@@ -96,6 +96,11 @@ fn lab() -> tempfile::TempDir {
 
 /// The same with so many rungs.
 fn lab_of(num_rungs: u64) -> tempfile::TempDir {
+    lab_where(num_rungs, Vec::new())
+}
+
+/// The same, where these gains are there on the first rung alone.
+fn lab_where(num_rungs: u64, fading: Vec<&'static str>) -> tempfile::TempDir {
     let lab = new_lab();
     let choice =
         |name: &str, gains: &[f64]| Choice { name: name.into(), gains: gains.to_vec(), silent: false };
@@ -106,6 +111,7 @@ fn lab_of(num_rungs: u64) -> tempfile::TempDir {
     }
     let mut fake = Fake::new(3, choices, Vec::new());
     fake.slow = Some(("big", 1.3));
+    fake.fading = fading;
     let budget = CampaignBudget::Trials(if num_rungs == 1 { 60 } else { 90 });
     let options = CampaignOptions { rungs: ladder(num_rungs), ..asked(lab.path(), 3, budget) };
     let world = Filed { fake, options: &options };
@@ -276,6 +282,16 @@ fn a_row_that_is_not_its_file_is_named() {
 #[test]
 fn an_honest_climb_has_no_differences() {
     assert_eq!(found(lab_of(2).path()), Vec::<String>::new());
+    // A keep that was taken back earns no level for the tests after it.
+    let lab = lab_where(2, vec!["good"]);
+    let verdicts: Vec<Value> = (1..100)
+        .map_while(|number| std::fs::read(verdict_file(lab.path(), number)).ok())
+        .map(|bytes| serde_json::from_slice(&bytes).unwrap())
+        .collect();
+    let stayed = |it: &Value| it["decision"]["verdict"] == "keep" && it["promoted"] == false;
+    let at = verdicts.iter().position(stayed).unwrap();
+    assert!(verdicts[at + 1..].iter().any(|it| it["evidence"]["level"].is_number()), "{verdicts:#?}");
+    assert_eq!(found(lab.path()), Vec::<String>::new());
 }
 
 /// Forges one thing in a fresh lab of two rungs.
