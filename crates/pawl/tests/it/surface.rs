@@ -4,9 +4,23 @@ use crate::process::{command, pawl};
 use std::io::Read;
 use std::process::Stdio;
 
-const COMMANDS: [&str; 13] = [
-    "research", "train", "check", "eval", "sample", "runs", "show", "diff", "report", "verify", "data",
-    "bench", "doctor",
+const COMMANDS: [&str; 16] = [
+    "research",
+    "train",
+    "check",
+    "eval",
+    "sample",
+    "runs",
+    "show",
+    "diff",
+    "report",
+    "verify",
+    "replicate",
+    "retract",
+    "effects",
+    "data",
+    "bench",
+    "doctor",
 ];
 
 #[test]
