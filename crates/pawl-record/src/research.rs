@@ -14,6 +14,8 @@
 //! end.json               CampaignEnd        totals when the campaign last stopped
 //! ```
 //!
+//! What becomes of keeps (`prunings/`, `retractions/`, `replications/`) is in `upkeep.rs`.
+//!
 //! Everywhere a *gain* or *difference* is the champion's bits per byte minus the challenger's, so that
 //! positive is better.
 

@@ -24,6 +24,17 @@
 //!   for every new champion keep what there is to learn small. Tests simulate it.
 //!
 //! Stopping a duel early (futility, budget, interruption) only removes keeps.
+//!
+//! **What the campaign proposes itself** takes places in the same sequence, after everything before it:
+//!
+//! - *Bundles* are chosen because of what their parts showed. Their pairs are on seeds that the parts have not seen
+//!   beside this champion, so that given the past a bundle that gains nothing has `E[E_t] <= 1` as any other.
+//! - *Keeps tried again* after a retraction are new hypotheses, about a gain over another champion, on its new seeds.
+//!   What they showed before is not used.
+//! - *Retractions* lower R: a withdrawn keep earns no level from then on. An R that is smaller than the keeps ever made only
+//!   lowers levels, so FDR <= alpha still holds for all keeps ever made, the withdrawn among them. Of those that stand
+//!   it holds as long as withdrawing does not favour the false, and replications withdraw what fresh seeds speak against.
+//! - *Parts left out* ([`crate::prune`]) are no keeps and take no place: easy removals cannot buy generous levels.
 
 /// Offset of the gamma sequence: how long the early, generous levels last.
 const OFFSET: f64 = 9.0;

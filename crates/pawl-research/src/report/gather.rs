@@ -9,7 +9,7 @@ use pawl_ledger::{
     CampaignRecords, Ledger, LedgerError, RecipeDiff, RunRecord, SettingChange, Standing, campaign_folder,
     diff_settings, diff_text, read_campaign,
 };
-use pawl_record::{Climb, FinalMeasurement, Ladder, Promotion, Proposal, Rung, SCHEMA, Verdict};
+use pawl_record::{Climb, FinalMeasurement, Ladder, Origin, Promotion, Proposal, Rung, SCHEMA, Verdict};
 use std::fs;
 use std::path::Path;
 
@@ -157,7 +157,7 @@ fn champion_rows(records: &CampaignRecords, trials: &[TrialRow]) -> Vec<Champion
         rows.push(ChampionRow {
             generation: promotion.generation,
             proposal: promotion.proposal,
-            change: trial.map_or_else(|| promotion.recipe.name.clone(), |row| row.change.clone()),
+            change: trial.map_or_else(|| derived(records, promotion), |row| row.change.clone()),
             level_bpb,
             gain: promotion.gain.as_ref().map(Interval::of),
             num_params: promotion.num_params,
@@ -168,6 +168,19 @@ fn champion_rows(records: &CampaignRecords, trials: &[TrialRow]) -> Vec<Champion
         });
     }
     rows
+}
+
+/// How a champion came about that no proposal made; the name of its recipe for the start.
+fn derived(records: &CampaignRecords, promotion: &Promotion) -> String {
+    match promotion.origin {
+        None => promotion.recipe.name.clone(),
+        Some(Origin::Restored { generation, .. }) => format!("champion {generation} again"),
+        Some(Origin::Pruned(number)) => {
+            let pruning = records.prunings.iter().find(|it| it.number == number);
+            pruning
+                .map_or_else(|| "a part left out".to_string(), |it| format!("without {}", it.change.setting))
+        }
+    }
 }
 
 /// The start is best known from its noise pairs; a later champion without a gain from its own runs.

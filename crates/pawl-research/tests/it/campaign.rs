@@ -74,7 +74,7 @@ fn a_keep_that_loses_at_equal_seconds_is_reported_and_not_promoted() {
 
 #[test]
 fn campaigns_of_nothing_keep_nothing() {
-    let num_campaigns = 40;
+    let num_campaigns = 200;
     let keeps: u64 = (0..num_campaigns)
         .map(|seed| {
             let fake = Fake::null(seed);
@@ -82,8 +82,8 @@ fn campaigns_of_nothing_keep_nothing() {
         })
         .sum();
     println!("{keeps} false keeps in {num_campaigns} null campaigns of 150 trials");
-    // The bound of 5 % allows two; the rate that simulation of the judge alone shows is a tenth of it.
-    assert!(keeps <= 2, "{keeps}");
+    // The bound of 5 % allows ten, bundles included; the rate that simulation of the judge alone shows is a tenth of it.
+    assert!(keeps <= 10, "{keeps}");
 }
 
 #[test]

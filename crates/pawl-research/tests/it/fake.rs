@@ -331,7 +331,7 @@ pub(crate) fn campaign(
 /// Every document of a campaign with the clock taken out, by name.
 pub(crate) fn documents(lab: &Path) -> BTreeMap<String, serde_json::Value> {
     let mut documents = BTreeMap::new();
-    for folder in ["", "proposals", "verdicts", "champions"] {
+    for folder in ["", "proposals", "verdicts", "champions", "prunings", "retractions"] {
         let Ok(entries) = std::fs::read_dir(lab.join("campaign").join(folder)) else { continue };
         for path in entries.map(|entry| entry.unwrap().path()) {
             if path.extension().is_some_and(|extension| extension == "json") {

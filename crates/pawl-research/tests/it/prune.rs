@@ -171,3 +171,47 @@ fn trials_of_parts_keep_to_their_share() {
         assert!(runs as f64 <= limit, "{runs} of {}", report.end.runs);
     }
 }
+
+/// Share of bundles of null changes that the judge keeps at `level`. The best four of twelve nulls by their first
+/// three pairs are bundled, and a bundle has as much of its luck from its parts as `inherited` says.
+fn lucky_bundles(first_pair: usize, inherited: f64, level: f64) -> f64 {
+    let judge = judge_settings();
+    let num_bundles = 3000;
+    let mut kept = 0;
+    for idx in 0..num_bundles {
+        let mut random = Random::new(&[53, idx]);
+        let mut luck = || 0.01 * random.normal();
+        let noise = NoiseScale::new(
+            &(0..8).map(|_| Scores { champion: luck(), challenger: luck() }).collect::<Vec<_>>(),
+        );
+        let champion: Vec<f64> = (0..24).map(|_| luck()).collect();
+        let mut parts: Vec<Vec<f64>> = (0..12).map(|_| (0..24).map(|_| luck()).collect()).collect();
+        // Lower is better, for the same champion's scores.
+        parts.sort_by(|a, b| a[..3].iter().sum::<f64>().total_cmp(&b[..3].iter().sum::<f64>()));
+        let mut pairs = Vec::new();
+        for seed in first_pair..first_pair + judge.max_pairs as usize {
+            let shared = parts[..4].iter().map(|part| part[seed]).sum::<f64>() / 2.0;
+            let own = inherited.sqrt() * shared + (1.0 - inherited).sqrt() * luck();
+            pairs.push(Scores { champion: champion[seed], challenger: own - judge.min_effect_bpb });
+            let (ruling, _) = pawl_research::judge::rule(&judge, &noise, &pairs, level, 1);
+            match ruling {
+                pawl_research::judge::Ruling::Keep => kept += 1,
+                pawl_research::judge::Ruling::Continue => continue,
+                pawl_research::judge::Ruling::Reject(_) | pawl_research::judge::Ruling::Undecided(_) => {}
+            }
+            break;
+        }
+    }
+    f64::from(kept) / num_bundles as f64
+}
+
+#[test]
+fn bundles_of_lucky_nothings_win_on_the_seeds_of_their_parts_and_not_on_fresh_ones() {
+    let level = 0.02;
+    let (known, fresh) = (lucky_bundles(0, 0.8, level), lucky_bundles(3, 0.8, level));
+    println!(
+        "bundles of nothing kept at level {level}: {known} on the seeds of their parts, {fresh} on fresh ones"
+    );
+    assert!(known > 2.0 * level, "the danger is real: {known}");
+    assert!(fresh <= level, "{fresh}");
+}

@@ -4,6 +4,7 @@
 mod bench;
 mod check;
 mod data;
+mod keeps;
 mod lab;
 mod misuse;
 mod models;

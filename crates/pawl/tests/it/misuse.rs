@@ -31,6 +31,9 @@ fn what_cannot_be_meant_is_refused() {
     check_misuse(&["bench", "nothing"], "there is no recipe nothing");
     check_misuse(&["bench", "--precision", "f16"], "f16");
     check_misuse(&["bench", "tiny", "--threads", "0"], "0 is not in 1..");
+    check_misuse(&["retract", "3"], "--why");
+    check_misuse(&["replicate", "3", "--seeds", "0"], "0 is not in 1..");
+    check_misuse(&["effects", "export"], "<FILE>");
     check_misuse(&["sample"], "<RUN>");
     check_misuse(&["data", "add", "name"], "<PATH>");
 }

@@ -4,7 +4,7 @@ use crate::process::{command, pawl};
 use std::io::Read;
 use std::process::Stdio;
 
-const COMMANDS: [&str; 24] = [
+const COMMANDS: [&str; 23] = [
     "research",
     "train",
     "sft",
@@ -28,7 +28,6 @@ const COMMANDS: [&str; 24] = [
     "data",
     "bench",
     "doctor",
-    "help",
 ];
 
 #[test]
