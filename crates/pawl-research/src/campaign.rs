@@ -10,7 +10,7 @@ use crate::court;
 use crate::duel::Candidate;
 pub use crate::events::{CampaignError, CampaignEvent, CampaignReport};
 use crate::evidence::Scores;
-use crate::judge::{self, NoiseScale};
+use crate::judge::{self, Known, NoiseScale};
 use crate::options::{CampaignOptions, open_manifest};
 use crate::researcher::{Context, Draft};
 use crate::store::{self, Store};
@@ -349,7 +349,7 @@ impl<'a> Campaign<'a> {
         let before = &self.books.champions[proposal.generation as usize];
         let recipe = proposal.recipe.clone().unwrap_or_else(|| before.recipe.clone());
         let generation = before.generation + 1;
-        let trials: Vec<Trial> = (0..self.options.workers as u64)
+        let trials: Vec<Trial> = (0..self.manifest.judge.champion_runs)
             .map(|pair_idx| self.pair_trial(generation, pair_idx, &recipe, &proposal.settings))
             .collect();
         let what = format!("champion {generation}");
@@ -387,6 +387,7 @@ impl<'a> Campaign<'a> {
             mean_bpb: bpb.iter().sum::<f64>() / bpb.len() as f64,
             run: fresh[0].run.clone(),
             fresh_runs: fresh.into_iter().map(|score| score.run).collect(),
+            fresh_bpb: bpb,
             elapsed_s: verdict.elapsed_s,
         };
         self.store.write(&format!("champions/{generation:04}.json"), &promotion)?;
@@ -399,14 +400,22 @@ impl<'a> Campaign<'a> {
     /// The noise as the judge uses it.
     pub(crate) fn scale(&self) -> NoiseScale {
         let noise = self.noise.as_ref().expect("the noise is learnt before the first proposal");
-        scale_of(noise)
+        start_of(noise).scale
     }
 }
 
-/// The noise on file as the judge uses it.
-pub(crate) fn scale_of(noise: &Noise) -> NoiseScale {
+/// What is on file of the noise and of a champion, as the judge uses it.
+pub(crate) fn known_of(noise: &Noise, champion: &Promotion) -> Known {
+    let start = start_of(noise);
+    match champion.generation {
+        0 => start,
+        _ => Known::of_champion(&start.scale, &champion.fresh_bpb),
+    }
+}
+
+fn start_of(noise: &Noise) -> Known {
     let scores = |pair: &NoisePair| Scores { champion: pair.bpb[0], challenger: pair.bpb[1] };
-    NoiseScale::new(&noise.pairs.iter().map(scores).collect::<Vec<_>>())
+    Known::of_start(&noise.pairs.iter().map(scores).collect::<Vec<_>>())
 }
 
 /// The refusal of a change that changes nothing.

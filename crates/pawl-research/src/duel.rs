@@ -1,9 +1,9 @@
 //! Champion against challengers on paired seeds: how a campaign holds [`crate::court`] with training runs.
 
-use crate::campaign::{Campaign, CampaignError, CampaignEvent};
+use crate::campaign::{Campaign, CampaignError, CampaignEvent, known_of};
 use crate::court::{Case, Court};
 use crate::evidence::Scores;
-use crate::judge::{NoiseScale, Ruling};
+use crate::judge::{Known, Ruling};
 use crate::random::hash;
 use crate::world::{Checked, Score, Trial};
 use pawl_record::{Decision, EqualTime, Evidence, JudgeSettings, PairRecord, Proposal, RecipeRef, Settings};
@@ -57,8 +57,9 @@ impl Court for Campaign<'_> {
         self.manifest.judge
     }
 
-    fn noise(&self) -> NoiseScale {
-        self.scale()
+    fn known(&self, generation: u64) -> Known {
+        let noise = self.noise.as_ref().expect("the noise is learnt before the first proposal");
+        known_of(noise, &self.books.champions[generation as usize])
     }
 
     fn num_kept(&self) -> u64 {

@@ -50,6 +50,7 @@ pub fn judge_settings() -> JudgeSettings {
         alpha: 0.05,
         min_effect_bpb: 0.001,
         noise_pairs: 8,
+        champion_runs: 4,
         min_pairs: 3,
         max_pairs: 12,
         target_effect_sds: 1.5,

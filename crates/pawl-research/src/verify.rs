@@ -5,7 +5,7 @@
 //! that everything above it follows, is shown here.
 
 use crate::books::was_tested;
-use crate::campaign::scale_of;
+use crate::campaign::known_of;
 use crate::duel::{MAX_VOID, SLOWER, pair_seed, scores_of};
 use crate::evidence::NoiseScale;
 use crate::judge::{self, Ruling};
@@ -282,6 +282,11 @@ impl Check<'_> {
 
     fn ruling(&mut self, place: &str, verdict: &Verdict, evidence: &Evidence) {
         let (Some(noise), judge) = (&self.records.noise, &self.records.manifest.judge) else { return };
+        let champion = self.records.promotions.iter().find(|it| it.generation == verdict.generation);
+        let Some(champion) = champion else {
+            self.differs(place, format!("champion {} is not on file", verdict.generation));
+            return;
+        };
         let pairs: Vec<_> = verdict.pairs.iter().filter_map(scores_of).collect();
         if pairs.is_empty() {
             self.differs(place, "it decides without a pair");
@@ -298,7 +303,7 @@ impl Check<'_> {
         let most = keeps(&|at| at <= verdict.elapsed_s);
         let level = |kept| levels::level(judge.alpha, test_index, kept);
         let kept = (least..=most).find(|kept| same(level(*kept), evidence.level)).unwrap_or(least);
-        let (ruling, follows) = judge::rule(judge, &scale_of(noise), &pairs, level(kept), test_index);
+        let (ruling, follows) = judge::rule(judge, &known_of(noise, champion), &pairs, level(kept), test_index);
         if evidence.test_index != test_index {
             self.differs(place, format!("test index is {}, {test_index} follows", evidence.test_index));
         }
@@ -389,6 +394,13 @@ impl Check<'_> {
             }
             let follows = (!scores.is_empty()).then(|| mean(&scores));
             self.compare(&place, "mean score", Some(promotion.mean_bpb), follows);
+            let on_file = &promotion.fresh_bpb;
+            if on_file.len() != scores.len() || !on_file.iter().zip(&scores).all(|(a, b)| same(*a, *b)) {
+                self.differs(&place, format!("its scores are {on_file:?}, {scores:?} follow"));
+            }
+            if promotion.fresh_runs.len() as u64 != records.manifest.judge.champion_runs {
+                self.differs(&place, format!("it was run {} times before it was challenged", promotion.fresh_runs.len()));
+            }
         }
         for verdict in promoted {
             if !records.promotions.iter().any(|it| it.proposal == Some(verdict.proposal)) {

@@ -1,7 +1,7 @@
 //! Error rates and power of the judge, by simulation with fixed seeds, and what its statistics promise.
 
 use pawl_record::JudgeSettings;
-use pawl_research::evidence::{NoiseScale, Scores, Stats, by_scale, by_scatter, e_value};
+use pawl_research::evidence::{Known, NoiseScale, Scores, Stats, by_scale, by_scatter, differences, e_value};
 use pawl_research::judge::{OWN_SHARE, Ruling, rule};
 use pawl_research::random::Random;
 use pawl_research::simulate::{self, Law, NULL, Plan, Planted, campaign};
