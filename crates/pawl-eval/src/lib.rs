@@ -5,4 +5,4 @@
 
 mod bits_per_byte;
 
-pub use bits_per_byte::{BitsPerByte, EvalError, Evaluator, SCORED_BYTES};
+pub use bits_per_byte::{BitsPerByte, EvalError, Evaluator, SEALED_BYTES, SEARCH_BYTES};

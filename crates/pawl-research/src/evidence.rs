@@ -47,7 +47,8 @@
 //!
 //! To Q a floor is added, a tenth of an A/A variance, which lowers E and so keeps it valid.
 //!
-//! **By the challenger's own runs**, the same of [`Stats::of_arms`]: valid for a challenger noisier than the
+//! **By the challenger's own runs**, [`by_own_runs`], the same of [`Stats::of_arms`] with a floor of a whole A/A
+//! variance: valid for a challenger noisier than the
 //! champion, whatever its noise, since it takes the champion's mean to be as uncertain as if the champion were as
 //! noisy. No e-value for a keep on its own: [`crate::judge`] guards with it.
 //!
@@ -245,8 +246,9 @@ impl Stats {
     }
 }
 
-/// Share of the combination that goes by the pairs alone: a fifth costs a noisy change a quarter of a nat.
-const SCATTER_SHARE: f64 = 0.2;
+/// Share of the combination that goes by the pairs alone: costs a noisy change 0.4 of a nat, where an eighth more
+/// of the changes a third as noisy as an A/A pair and half an A/A sd better are kept than at a fifth.
+const SCATTER_SHARE: f64 = 0.35;
 
 /// Spread of the mixture about the tuned effect, as a share of it: narrow enough to decide the tuned effect in
 /// six pairs, wide enough that an effect of any size above it is decided sooner.
@@ -270,10 +272,14 @@ pub fn e_value(scale: &NoiseScale, arms: &Stats, pairs: &Stats, tuned_sds: f64) 
 
 /// The e-process that knows the noise from the campaign; formula in the module's text. 1 without pairs.
 pub fn by_scale(scale: &NoiseScale, stats: &Stats, tuned_sds: f64) -> f64 {
+    by_mixture(scale, stats, tuned_sds, TUNED_SPREAD * tuned_sds)
+}
+
+/// The same for a normal about `c` with standard deviation `t`, cut off at zero.
+pub fn by_mixture(scale: &NoiseScale, stats: &Stats, c: f64, t: f64) -> f64 {
     if stats.k == 0.0 {
         return 1.0;
     }
-    let (c, t) = (tuned_sds, TUNED_SPREAD * tuned_sds);
     let n = scale.dof + stats.k;
     let total = scale.sum_squares + stats.squares;
     let slope = stats.sum / total.sqrt();
@@ -305,13 +311,23 @@ fn log_phi(x: f64) -> f64 {
     if x > 9.0 { 0.0 } else { (0.5 * erfc(-x / std::f64::consts::SQRT_2)).max(1e-300).ln() }
 }
 
-/// The e-process that knows no noise but that of `stats`; formula in the module's text. 1 without pairs.
-pub fn by_scatter(scale: &NoiseScale, stats: &Stats) -> f64 {
+/// The e-process of the pairs alone; formula in the module's text. 1 without pairs.
+pub fn by_scatter(scale: &NoiseScale, pairs: &Stats) -> f64 {
+    by_own_noise(pairs, SCATTER_FLOOR * scale.sd().powi(2))
+}
+
+/// That of the challenger's own runs.
+pub fn by_own_runs(scale: &NoiseScale, arms: &Stats) -> f64 {
+    by_own_noise(arms, scale.sd().powi(2))
+}
+
+/// The e-process that knows no noise but that of `stats`, with `floor` beside their sum of squares.
+fn by_own_noise(stats: &Stats, floor: f64) -> f64 {
     if stats.k == 0.0 {
         return 1.0;
     }
     let spread = 1.0 + stats.worth * SCATTER_SPREAD.powi(2);
-    let total = stats.squares + ROUNDING_BPB.powi(2) + SCATTER_FLOOR * scale.sd().powi(2);
+    let total = stats.squares + ROUNDING_BPB.powi(2) + floor;
     let w = 1.0 - 1.0 / spread;
     let left = total - w * stats.sum * stats.sum / stats.worth;
     let t = stats.sum * (w / left * stats.k / stats.worth).sqrt();

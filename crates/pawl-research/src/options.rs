@@ -52,10 +52,10 @@ pub fn judge_settings() -> JudgeSettings {
         noise_pairs: 8,
         champion_runs: 4,
         min_pairs: 3,
-        max_pairs: 12,
+        max_pairs: 16,
         target_effect_sds: 1.5,
         target_power: 0.98,
-        mixture_sds: 2.0,
+        mixture_sds: 1.7,
     }
 }
 

@@ -5,6 +5,7 @@
 mod campaign;
 mod child;
 mod fake;
+mod independent;
 mod judge;
 mod optimizer;
 mod report;
