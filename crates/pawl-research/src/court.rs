@@ -119,7 +119,8 @@ fn rule<C: Court>(court: &mut C, candidate: &C::Candidate) -> (Ruling, Option<Ev
     }
     let settings = court.settings();
     let level = levels::level(settings.alpha, case.test_index, court.num_kept());
-    let (ruling, evidence) = judge::rule(&settings, &court.known(case.generation), &case.pairs, level, case.test_index);
+    let (ruling, evidence) =
+        judge::rule(&settings, &court.known(case.generation), &case.pairs, level, case.test_index);
     court.look(candidate, &evidence);
     (ruling, Some(evidence))
 }

@@ -6,16 +6,17 @@
 //! The champion has scores `x_1 .. x_M`, the challenger `y_1 .. y_k` on the seeds of the first k of them, and of
 //! each further run of the champion more is known of it: [`Known`]. A *pair* is `d_i = x_i - y_i`, champion minus
 //! challenger so that positive is better. *Null*: the mean of x less that of y is at most m, the minimum worthwhile
-//! effect. *Assumed* under the null: scores are normal; an A/A difference has variance s^2, unknown, and a run has
-//! s^2 / 2, for an A/A pair redraws every initial value, which is as much as an honest change can, and is found to
-//! scatter as unrelated runs do (LOG.md); a challenger scatters no more than that; and runs that share a seed, or
-//! the order of the data, are not negatively correlated.
+//! effect. *Assumed* under the null: scores are normal, with a variance of s^2 / 2 a run, unknown; a challenger's is
+//! no larger, because an A/A pair redraws every initial value, which is as much as an honest change can; and runs
+//! that share a seed are not negatively correlated. Runs of a seed also share the order of the data. What that adds
+//! to both of the champion's, it adds to the challenger's, or the challenger is so much quieter: either makes up for
+//! it, up to as many pairs as there are A/A runs.
 //!
 //! # Three e-processes
 //!
 //! **By the scale of the campaign**, [`by_scale`] of [`Stats::of_arms`]. Every challenger of a champion meets the
 //! same champion, so its mean is known from more runs than the challenger has: `z = mean(x) - mean(y) - m` has
-//! variance `s^2 / W`, `W = 2 k M / (M + k)`, where the mean of k pairs has `s^2 / k` if arms of a pair are
+//! variance `s^2 / W` if all runs are unrelated, `W = 2 k M / (M + k)`, where the mean of k pairs has `s^2 / k` if arms of a pair are
 //! unrelated. Three runs against eleven are worth 4.7 pairs. Correlation of the arms only takes from the variance
 //! of z (it is `s^2 / W - rho s^2 / M`). The scale is known from a sum of squares A with n degrees of freedom: A/A
 //! differences (mean zero, by symmetry), the scatter of their sums, and of the runs of a later champion (unknown
@@ -197,7 +198,12 @@ impl Known {
     /// All runs of the champion: those of the pairs, and what is known beside.
     fn champion(&self, pairs: &[Scores]) -> Vec<f64> {
         let ahead = self.fresh.iter().skip(pairs.len());
-        pairs.iter().map(|pair| pair.champion).chain(ahead.copied()).chain(self.spare.iter().copied()).collect()
+        pairs
+            .iter()
+            .map(|pair| pair.champion)
+            .chain(ahead.copied())
+            .chain(self.spare.iter().copied())
+            .collect()
     }
 }
 

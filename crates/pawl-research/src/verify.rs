@@ -303,7 +303,8 @@ impl Check<'_> {
         let most = keeps(&|at| at <= verdict.elapsed_s);
         let level = |kept| levels::level(judge.alpha, test_index, kept);
         let kept = (least..=most).find(|kept| same(level(*kept), evidence.level)).unwrap_or(least);
-        let (ruling, follows) = judge::rule(judge, &known_of(noise, champion), &pairs, level(kept), test_index);
+        let (ruling, follows) =
+            judge::rule(judge, &known_of(noise, champion), &pairs, level(kept), test_index);
         if evidence.test_index != test_index {
             self.differs(place, format!("test index is {}, {test_index} follows", evidence.test_index));
         }
@@ -399,7 +400,10 @@ impl Check<'_> {
                 self.differs(&place, format!("its scores are {on_file:?}, {scores:?} follow"));
             }
             if promotion.fresh_runs.len() as u64 != records.manifest.judge.champion_runs {
-                self.differs(&place, format!("it was run {} times before it was challenged", promotion.fresh_runs.len()));
+                self.differs(
+                    &place,
+                    format!("it was run {} times before it was challenged", promotion.fresh_runs.len()),
+                );
             }
         }
         for verdict in promoted {

@@ -89,7 +89,8 @@ impl Seen {
 
 fn table(runs: &Runs) -> String {
     let names: BTreeSet<&String> = runs.values().flat_map(BTreeMap::keys).collect();
-    let mut text = format!("study\tarm\tseed\t{}\n", names.iter().map(|it| it.as_str()).collect::<Vec<_>>().join("\t"));
+    let mut text =
+        format!("study\tarm\tseed\t{}\n", names.iter().map(|it| it.as_str()).collect::<Vec<_>>().join("\t"));
     for ((study, arm, seed), row) in runs {
         let cells: Vec<String> =
             names.iter().map(|name| row.get(*name).map_or("-".to_string(), |x| format!("{x:.5}"))).collect();
@@ -108,7 +109,8 @@ fn from_table(text: &str) -> Result<Runs, String> {
             return Err(format!("`{line}` is no row"));
         };
         let seed = seed.parse().map_err(|_| format!("`{line}` has no seed"))?;
-        let row = names.iter().zip(cells).filter_map(|(name, x)| Some(((*name).to_string(), x.parse().ok()?)));
+        let row =
+            names.iter().zip(cells).filter_map(|(name, x)| Some(((*name).to_string(), x.parse().ok()?)));
         runs.insert((study.to_string(), arm.to_string(), seed), row.collect());
     }
     Ok(runs)
@@ -165,7 +167,9 @@ impl Study {
 
     fn pairing(&self) {
         println!("\n{}: {} seeds; gain and sd of a pair in bits per byte", self.name, self.seeds);
-        println!("change             gain     sd   correlation of arms      variance paired / unpaired   known champion");
+        println!(
+            "change             gain     sd   correlation of arms      variance paired / unpaired   known champion"
+        );
         for (arm, rows) in &self.arms {
             let [x, y] = [&self.champion, rows].map(|rows| column(rows, SCORE));
             let apart = |seeds: &[usize]| of_seeds(&differences(&x, &y), seeds);
@@ -195,8 +199,13 @@ impl Study {
         for structural in [true, false] {
             let arms = self.of_kind(structural);
             let kind = if structural { "structural changes" } else { "nudges" };
-            println!("\n{}, {kind}: other scores against the end of the run on the same little text", self.name);
-            println!("method                 variance of a pair, ratio      effect / sd, ratio   largest bias, pair sds");
+            println!(
+                "\n{}, {kind}: other scores against the end of the run on the same little text",
+                self.name
+            );
+            println!(
+                "method                 variance of a pair, ratio      effect / sd, ratio   largest bias, pair sds"
+            );
             let methods: [(&str, &[&str]); 5] = [
                 ("tail 5 %", &["tail 5"]),
                 ("tail 10 %", &["tail 10"]),
@@ -237,8 +246,7 @@ impl Study {
         let power = self.interval(&|seeds| {
             let sds = |d: Vec<f64>| mean(&d).abs() / variance(&d).sqrt();
             geometric(
-                arms.iter()
-                    .map(|rows| sds(self.apart(rows, of, seeds)) / sds(self.apart(rows, &end, seeds))),
+                arms.iter().map(|rows| sds(self.apart(rows, of, seeds)) / sds(self.apart(rows, &end, seeds))),
             )
         });
         let all: Vec<usize> = (0..self.seeds).collect();
@@ -273,7 +281,8 @@ impl Study {
 /// Effect over noise, squared, per FLOP: what a budget is worth.
 fn budgets(studies: &[Study]) {
     println!("\neffect / sd of a pair, and its square per TFLOP of a run, by study");
-    let arms: BTreeSet<&String> = studies.iter().flat_map(|study| study.arms.iter().map(|(arm, _)| arm)).collect();
+    let arms: BTreeSet<&String> =
+        studies.iter().flat_map(|study| study.arms.iter().map(|(arm, _)| arm)).collect();
     for arm in arms {
         let mut line = format!("{arm:<14}");
         for study in studies {
@@ -293,7 +302,9 @@ fn column(rows: &[Row], name: &str) -> Vec<f64> {
 
 fn mean_columns(rows: &[Row], names: &[&str]) -> Vec<f64> {
     let columns: Vec<Vec<f64>> = names.iter().map(|name| column(rows, name)).collect();
-    (0..rows.len()).map(|i| columns.iter().map(|column| column[i]).sum::<f64>() / names.len() as f64).collect()
+    (0..rows.len())
+        .map(|i| columns.iter().map(|column| column[i]).sum::<f64>() / names.len() as f64)
+        .collect()
 }
 
 fn differences(x: &[f64], y: &[f64]) -> Vec<f64> {

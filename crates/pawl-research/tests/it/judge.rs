@@ -127,41 +127,49 @@ fn the_mean_against_the_champions_runs_is_worth_the_pairs_it_says() {
         let gains: Vec<(f64, f64)> = (0..n)
             .map(|path| {
                 let mut random = Random::new(&[31, path, num_fresh]);
-                let mut runs = |n: u64| -> Vec<f64> { (0..n).map(|_| random.normal() * 0.5f64.sqrt()).collect() };
+                let mut runs =
+                    |n: u64| -> Vec<f64> { (0..n).map(|_| random.normal() * 0.5f64.sqrt()).collect() };
                 let (fresh, spare, later, own) = (runs(num_fresh), runs(num_spare), runs(9), runs(num_pairs));
                 let champion = fresh.iter().copied().chain(later);
                 let scale = NoiseScale { dof: 15.0, sum_squares: 15.0 };
-                let pairs: Vec<Scores> = champion
-                    .zip(own)
-                    .map(|(champion, challenger)| Scores { champion, challenger })
-                    .collect();
+                let pairs: Vec<Scores> =
+                    champion.zip(own).map(|(champion, challenger)| Scores { champion, challenger }).collect();
                 let stats = Stats::of_arms(&Known { scale, fresh: fresh.clone(), spare }, &pairs, 0.25);
                 (stats.mean() + 0.25, stats.worth)
             })
             .collect();
         let worth = gains[0].1;
         let variance = gains.iter().map(|(gain, _)| gain * gain).sum::<f64>() / n as f64;
-        println!("{num_fresh} + {num_spare} runs, {num_pairs} pairs: {worth:.2} against {:.2}", 1.0 / variance);
+        println!(
+            "{num_fresh} + {num_spare} runs, {num_pairs} pairs: {worth:.2} against {:.2}",
+            1.0 / variance
+        );
         assert!((variance * worth - 1.0).abs() < 0.05, "{variance} {worth}");
     }
 }
 
 /// Share of paths on which the bare e-process crosses `1 / level` at any look; `later` against a champion that is
-/// not the one of the A/A pairs.
-fn crossing_rate(planted: Planted, later: bool, level: f64, num_paths: u64) -> f64 {
+/// not the one of the A/A pairs. `data` is the share of a run's variance that comes from the order of the data.
+fn crossing_rate(planted: Planted, later: bool, data: f64, level: f64, num_paths: u64) -> f64 {
     let mut crossings = 0;
     for path_idx in 0..num_paths {
         let mut random = Random::new(&[5, path_idx]);
         let mut arm = || random.normal() * 0.5f64.sqrt();
-        let aa: Vec<Scores> = (0..6).map(|_| Scores { champion: arm(), challenger: arm() }).collect();
+        let orders: Vec<f64> = (0..30).map(|_| data.sqrt() * arm()).collect();
+        let mut run = |seed: usize| orders[seed] + (1.0 - data).sqrt() * arm();
+        let aa: Vec<Scores> =
+            (0..6).map(|seed| Scores { champion: run(seed), challenger: run(seed) }).collect();
         let start = Known::of_start(&aa);
-        let known = if later { Known::of_champion(&start.scale, &[arm(), arm(), arm()]) } else { start };
+        let known = if later { Known::of_champion(&start.scale, &[0, 1, 2].map(&mut run)) } else { start };
         let mut pairs: Vec<Scores> = Vec::new();
-        for look in 0..30 {
-            let luck = known.fresh.get(look).copied().unwrap_or_else(&mut arm);
-            // As much of the challenger's luck is the champion's as gives the noise that is asked.
-            let own = planted.noise_ratio.powi(2);
-            let challenger = (1.0 - own) * luck + (1.0 - (1.0 - own).powi(2)).sqrt() * arm() - planted.effect;
+        // As many pairs as a duel has at most, of as many A/A runs as here.
+        for look in 0..12 {
+            let luck = known.fresh.get(look).copied().unwrap_or_else(|| run(look));
+            // Some of the challenger's luck is the champion's, the less the noisier; its variance is a run's.
+            let common = 1.0 - planted.noise_ratio.powi(2);
+            let own = (1.0 - common * common).sqrt();
+            let size = (1.0 + 2.0 * common * own * data).sqrt();
+            let challenger = (common * luck + own * run(look)) / size - planted.effect;
             pairs.push(Scores { champion: luck, challenger });
             let apart = Stats::of_pairs(&differences(&pairs), 0.0);
             let e = e_value(&known.scale, &Stats::of_arms(&known, &pairs, 0.0), &apart, 2.0);
@@ -180,14 +188,14 @@ fn optional_stopping_does_not_inflate_the_error() {
     let worse = Planted { effect: -0.5, ..NULL };
     let quiet = |noise_ratio| Planted { noise_ratio, ..NULL };
     for planted in [NULL, worse, quiet(0.8), quiet(0.4), quiet(0.1)] {
-        for later in [false, true] {
-            let rate = crossing_rate(planted, later, 0.05, 10_000);
-            println!("{planted:?}, against a later champion {later}: {rate}");
+        for (later, data) in [(false, 0.0), (true, 0.0), (false, 0.6), (true, 0.6)] {
+            let rate = crossing_rate(planted, later, data, 0.05, 10_000);
+            println!("{planted:?}, against a later champion {later}, of the data {data}: {rate}");
             assert!(rate <= 0.055, "{rate}");
         }
     }
     // The bound is not empty: at the null itself it is nearly reached.
-    assert!(crossing_rate(NULL, false, 0.05, 10_000) > 0.02);
+    assert!(crossing_rate(NULL, false, 0.0, 0.05, 10_000) > 0.02);
 }
 
 #[test]
@@ -229,13 +237,12 @@ fn a_challenger_better_on_every_pair_has_a_higher_e_value() {
         let differences: Vec<f64> = (0..4).map(|_| 2.0 * random.normal()).collect();
         let lift = random.uniform();
         let lifted: Vec<f64> = differences.iter().map(|d| d + lift).collect();
-        let of =
-            |d: &[f64]| {
-                let known = Known { scale, fresh: vec![0.3; 2], spare: vec![-0.2; 3] };
-                let arms = Stats::of_arms(&known, &pairs_of(d), 0.0);
-                let pairs = Stats::of_pairs(d, 0.0);
-                (by_scale(&scale, &arms, 2.0), by_own_runs(&scale, &arms), by_scatter(&scale, &pairs))
-            };
+        let of = |d: &[f64]| {
+            let known = Known { scale, fresh: vec![0.3; 2], spare: vec![-0.2; 3] };
+            let arms = Stats::of_arms(&known, &pairs_of(d), 0.0);
+            let pairs = Stats::of_pairs(d, 0.0);
+            (by_scale(&scale, &arms, 2.0), by_own_runs(&scale, &arms), by_scatter(&scale, &pairs))
+        };
         let (low, high) = (of(&differences), of(&lifted));
         assert!(high.0 > low.0 && high.1 > low.1 && high.2 > low.2, "{low:?} {high:?}");
     }
@@ -244,8 +251,9 @@ fn a_challenger_better_on_every_pair_has_a_higher_e_value() {
 #[test]
 fn more_noise_in_the_campaign_never_helps_a_challenger_that_is_ahead() {
     let differences = [1.0, 1.3, 0.8];
-    let e =
-        |sum_squares| by_scale(&NoiseScale { dof: 8.0, sum_squares }, &Stats::of_pairs(&differences, 0.0), 2.0);
+    let e = |sum_squares| {
+        by_scale(&NoiseScale { dof: 8.0, sum_squares }, &Stats::of_pairs(&differences, 0.0), 2.0)
+    };
     let values: Vec<f64> = (1..40).map(|i| e(0.25 * f64::from(i))).collect();
     assert!(values.windows(2).all(|pair| pair[1] < pair[0]), "{values:?}");
 }

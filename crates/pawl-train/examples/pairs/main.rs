@@ -62,7 +62,8 @@ fn parse(args: &[String]) -> Option<Options> {
 fn train_all(options: &Options) -> Result<(), Box<dyn Error>> {
     let begun = Instant::now();
     let data = prepare(&options.lab, pawl_data::CARRIED, 2048, &|_| ())?;
-    let studies = || STUDIES.iter().chain(LADDER).filter(|it| options.study.as_deref().is_none_or(|s| s == it.name));
+    let studies =
+        || STUDIES.iter().chain(LADDER).filter(|it| options.study.as_deref().is_none_or(|s| s == it.name));
     for seed in 0..options.seeds {
         for study in studies() {
             for arm in study.arms {
@@ -93,7 +94,12 @@ fn one(lab: &Path, data: &PreparedData, study: &Study, arm: &Arm, seed: u64) -> 
     let init_seed = if arm.redraws { seed + REDRAWN } else { seed };
     let seen = run::train(recipe, data, study.flops, seed, init_seed)?;
     let (steps, score) = (seen.losses.len(), seen.scores[score::FINAL]);
-    println!("{} {} {seed}: {steps} steps  {score:.5}  {:.1} s", study.name, arm.name, begun.elapsed().as_secs_f64());
+    println!(
+        "{} {} {seed}: {steps} steps  {score:.5}  {:.1} s",
+        study.name,
+        arm.name,
+        begun.elapsed().as_secs_f64()
+    );
     std::fs::create_dir_all(lab.join("pairs"))?;
     Ok(write_json(&path, &seen)?)
 }

@@ -72,7 +72,13 @@ impl HeldOut {
 }
 
 /// Nats and bytes of the targets of one batch that are text.
-fn batch(scorer: &mut Scorer, model: &Model, text: &Validation, idx: usize, token_bytes: &[u32]) -> (f64, u64) {
+fn batch(
+    scorer: &mut Scorer,
+    model: &Model,
+    text: &Validation,
+    idx: usize,
+    token_bytes: &[u32],
+) -> (f64, u64) {
     let size = scorer.tokens_mut().len();
     let (mut inputs, mut targets) = (vec![0; size], vec![0; size]);
     text.batch(idx, &mut inputs, &mut targets);
