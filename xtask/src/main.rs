@@ -21,6 +21,8 @@ usage: cargo xtask TASK
   parity FILE           recipes/nano.star against a golden file, one line a check
   judge TASK            what the judge's error rates and power are, measured
       aa [--campaigns N] [--measured FILE]   campaigns of nulls: false keeps beside the stated rate
+      pairing [--lab DIR [--seeds N] [--minutes M] [--study NAME]]
+                                             what pairing buys, and what else would cut the noise; with a lab, trained
       power                                  planted effects, beside the rules other loops keep by
       climb                                  what a second rung takes back and lets through
       replay                                 the public log of the best-known loop through the judge
@@ -102,6 +104,11 @@ fn parity(root: &Path, file: &str) -> Result<(), Failure> {
 
 /// The judge is measured by an example of `pawl-research`, for the same reason.
 fn judge(root: &Path, args: &[&str]) -> Result<(), Failure> {
+    if let ["pairing", rest @ ..] = args
+        && rest.contains(&"--lab")
+    {
+        example(root, "pawl-train", "pairs", &rest.iter().map(Into::into).collect::<Vec<_>>())?;
+    }
     example(root, "pawl-research", "judge", &args.iter().map(Into::into).collect::<Vec<_>>())
 }
 

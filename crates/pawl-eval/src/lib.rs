@@ -4,18 +4,17 @@
 //! special tokens. A recipe can reach none of it.
 
 mod bits_per_byte;
-mod python_random;
-mod tasks;
-
-pub use bits_per_byte::{BitsPerByte, EvalError, Evaluator, SCORED_BYTES};
-pub use tasks::{
-    CoreScore, Kind, NUM_CORE, TASKS, Task, TaskError, TaskOptions, core_score, run_task, tasks_named,
-};
 pub mod env;
 mod instructions;
 mod pass_at;
+mod python_random;
 #[cfg(target_os = "linux")]
 pub mod sandbox;
+mod tasks;
 
+pub use bits_per_byte::{BitsPerByte, EvalError, Evaluator, SEALED_BYTES, SEARCH_BYTES};
 pub use instructions::{builtin_instructions, demonstrations};
 pub use pass_at::{pass_at, pass_rate};
+pub use tasks::{
+    CoreScore, Kind, NUM_CORE, TASKS, Task, TaskError, TaskOptions, core_score, run_task, tasks_named,
+};

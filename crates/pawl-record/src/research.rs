@@ -42,6 +42,8 @@ pub struct JudgeSettings {
     pub min_effect_bpb: f64,
     /// A/A pairs run to learn the noise.
     pub noise_pairs: u64,
+    /// Runs of a new champion before it is challenged; all its challengers share them.
+    pub champion_runs: u64,
     /// Pairs before a keep is possible.
     pub min_pairs: u64,
     /// Pairs after which an open duel ends undecided.
@@ -460,6 +462,8 @@ pub struct Promotion {
     pub run: String,
     /// Its runs on its first fresh seeds, paid for in the verdict that promoted it; empty for generation 0.
     pub fresh_runs: Vec<String>,
+    /// Scores of those that did not diverge, in their order, bits per byte: the judge knows the champion by them.
+    pub fresh_bpb: Vec<f64>,
     /// Seconds of campaign time.
     pub elapsed_s: f64,
 }

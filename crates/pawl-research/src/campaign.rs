@@ -10,7 +10,7 @@ use crate::court;
 use crate::duel::{Candidate, wins_time};
 pub use crate::events::{CampaignError, CampaignEvent, CampaignReport};
 use crate::evidence::Scores;
-use crate::judge::{self, NoiseScale};
+use crate::judge::{self, Known, NoiseScale};
 use crate::library;
 use crate::options::{CampaignOptions, open_manifest};
 use crate::researcher::{Answer, Draft, Left, inherited};
@@ -437,7 +437,7 @@ impl<'a> Campaign<'a> {
         let before = &self.books.champions[proposal.generation as usize];
         let recipe = proposal.recipe.clone().unwrap_or_else(|| before.recipe.clone());
         let generation = before.generation + 1;
-        let trials: Vec<Trial> = (0..self.options.workers as u64)
+        let trials: Vec<Trial> = (0..self.manifest.judge.champion_runs)
             .map(|pair_idx| self.pair_trial(generation, pair_idx, &recipe, &proposal.settings))
             .collect();
         let what = format!("champion {generation}");
@@ -489,6 +489,7 @@ impl<'a> Campaign<'a> {
             mean_bpb: bpb.iter().sum::<f64>() / bpb.len() as f64,
             run: fresh[0].run.clone(),
             fresh_runs: fresh.into_iter().map(|score| score.run).collect(),
+            fresh_bpb: bpb,
             elapsed_s,
         };
         self.store.write(&format!("champions/{generation:04}.json"), &promotion)?;
@@ -507,8 +508,23 @@ impl<'a> Campaign<'a> {
 
 /// The noise on file as the judge uses it.
 pub(crate) fn scale_of(noise: &Noise) -> NoiseScale {
+    start_of(noise).scale
+}
+
+/// What is on file of the noise and of a champion, as the judge uses it.
+pub(crate) fn known_of(noise: &Noise, champion: &Promotion) -> Known {
+    let start = start_of(noise);
+    match champion.generation {
+        0 => start,
+        // The runs of a champion restored are on the seeds of its first time.
+        _ if matches!(champion.origin, Some(Origin::Restored { .. })) => Known::of_noise(start.scale),
+        _ => Known::of_champion(&start.scale, &champion.fresh_bpb),
+    }
+}
+
+fn start_of(noise: &Noise) -> Known {
     let scores = |pair: &NoisePair| Scores { champion: pair.bpb[0], challenger: pair.bpb[1] };
-    NoiseScale::new(&noise.pairs.iter().map(scores).collect::<Vec<_>>())
+    Known::of_start(&noise.pairs.iter().map(scores).collect::<Vec<_>>())
 }
 
 /// The refusal of a change that changes nothing.

@@ -16,7 +16,7 @@
 //! [`crate::verify`] reads what they wrote.
 
 use crate::evidence::{NoiseScale, Scores};
-use crate::judge::{self, Ruling};
+use crate::judge::{self, Known, Ruling};
 use pawl_record::{Decision, Evidence, JudgeSettings};
 
 /// Degrees of freedom that the scale of the first rung counts for above it: as few as bound an interval after one
@@ -74,7 +74,13 @@ pub fn rule(
     pairs: &[Scores],
     test_index: u64,
 ) -> (Ruling, Evidence) {
-    judge::rule(&duel_settings(settings), &prior(noise, pairs), pairs, settings.climb_level, test_index)
+    judge::rule(
+        &duel_settings(settings),
+        &Known::of_noise(prior(noise, pairs)),
+        pairs,
+        settings.climb_level,
+        test_index,
+    )
 }
 
 /// How the judge decides a climb.

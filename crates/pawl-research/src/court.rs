@@ -5,7 +5,7 @@
 //! drawn numbers: what is measured in simulation is the procedure that decides, not a copy of it.
 
 use crate::evidence::Scores;
-use crate::judge::{self, NoiseScale, Ruling};
+use crate::judge::{self, Known, Ruling};
 use crate::levels;
 use pawl_record::{Evidence, JudgeSettings};
 
@@ -31,8 +31,8 @@ pub trait Court {
 
     /// How to judge.
     fn settings(&self) -> JudgeSettings;
-    /// What the A/A pairs say.
-    fn noise(&self) -> NoiseScale;
+    /// What is known of the noise and of the champion that a candidate is tried against.
+    fn known(&self, candidate: &Self::Candidate) -> Known;
     /// Keeps that became champion so far.
     fn num_promoted(&self) -> u64;
     /// Generation of the present champion.
@@ -120,7 +120,8 @@ fn rule<C: Court>(court: &mut C, candidate: &C::Candidate) -> (Ruling, Option<Ev
     }
     let settings = court.settings();
     let level = levels::level(settings.alpha, case.test_index, court.num_promoted());
-    let (ruling, evidence) = judge::rule(&settings, &court.noise(), &case.pairs, level, case.test_index);
+    let (ruling, evidence) =
+        judge::rule(&settings, &court.known(candidate), &case.pairs, level, case.test_index);
     court.look(candidate, &evidence);
     (ruling, Some(evidence))
 }

@@ -1,9 +1,9 @@
 //! Champion against challengers on paired seeds: how a campaign holds [`crate::court`] with training runs.
 
-use crate::campaign::{Campaign, CampaignError, CampaignEvent};
+use crate::campaign::{Campaign, CampaignError, CampaignEvent, known_of};
 use crate::court::{Case, Court};
 use crate::evidence::Scores;
-use crate::judge::{NoiseScale, Ruling};
+use crate::judge::{Known, Ruling};
 use crate::random::hash;
 use crate::world::{Checked, Score, Trial};
 use pawl_record::{
@@ -77,8 +77,10 @@ impl Court for Campaign<'_> {
         self.manifest.judge
     }
 
-    fn noise(&self) -> NoiseScale {
-        self.scale()
+    fn known(&self, candidate: &Candidate) -> Known {
+        let noise = self.noise.as_ref().expect("the noise is learnt before the first proposal");
+        known_of(noise, &self.books.champions[candidate.proposal.generation as usize])
+            .from_pair(candidate.first_pair)
     }
 
     fn num_promoted(&self) -> u64 {

@@ -63,7 +63,7 @@ pub fn estimate(differences: &[f64], sd: f64) -> Option<Estimate> {
     if differences.is_empty() {
         return None;
     }
-    let stats = Stats::new(differences, 0.0);
+    let stats = Stats::of_pairs(differences, 0.0);
     let dof = PRIOR_DOF + stats.k - 1.0;
     let variance = (PRIOR_DOF * sd * sd + stats.scatter()) / dof;
     Some(Estimate { mean: stats.mean(), standard_error: (variance / stats.k).sqrt(), dof })

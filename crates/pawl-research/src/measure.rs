@@ -126,6 +126,7 @@ impl Campaign<'_> {
             mean_bpb: noise.mean_bpb,
             run: noise.pairs[0].runs[0].clone(),
             fresh_runs: Vec::new(),
+            fresh_bpb: Vec::new(),
             elapsed_s: noise.elapsed_s,
         };
         self.store.write("champions/0000.json", &promotion)?;

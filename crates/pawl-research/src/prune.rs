@@ -41,7 +41,7 @@ use crate::campaign::{Campaign, CampaignError, CampaignEvent};
 use crate::court::Court;
 use crate::duel::{Candidate, SLOWER};
 use crate::evidence::Scores;
-use crate::judge::{self, NoiseScale, Ruling};
+use crate::judge::{self, Known, NoiseScale, Ruling};
 use pawl_ledger::Part;
 use pawl_record::{Change, Evidence, JudgeSettings, Origin, PartRuling, Proposal, Pruning, SCHEMA};
 
@@ -79,7 +79,8 @@ pub fn rule(
     pairs: &[Scores],
     seconds_ratio: Option<f64>,
 ) -> (Option<PartRuling>, Evidence) {
-    let (ruling, evidence) = judge::rule(&settings(judge, noise), noise, pairs, judge.alpha, 0);
+    let (ruling, evidence) =
+        judge::rule(&settings(judge, noise), &Known::of_noise(*noise), pairs, judge.alpha, 0);
     let stays = |why: &str| Some(PartRuling::Stays(why.to_string()));
     let ruling = match ruling {
         Ruling::Continue => None,

@@ -18,7 +18,7 @@
 use crate::books::Books;
 use crate::duel::{pair, scores_of};
 use crate::evidence::{Scores, t_half_width};
-use crate::judge::{self, NoiseScale, Ruling};
+use crate::judge::{self, Known, NoiseScale, Ruling};
 use crate::measure::base_trial;
 use crate::random::hash;
 use crate::retract::{KeepError, Withdrawn, contradiction, keep_named, open, withdraw};
@@ -247,6 +247,6 @@ pub fn against(judge: &JudgeSettings, scale: &NoiseScale, pairs: &[Scores]) -> (
         max_pairs: pairs.len() as u64 + judge.max_pairs,
         ..*judge
     };
-    let (ruling, evidence) = judge::rule(&settings, scale, &exchanged, LEVEL, 0);
+    let (ruling, evidence) = judge::rule(&settings, &Known::of_noise(*scale), &exchanged, LEVEL, 0);
     (ruling == Ruling::Keep, Some(evidence))
 }

@@ -11,7 +11,7 @@ pub mod rivals;
 
 use crate::climb::{self, Rope};
 use crate::court::{self, Case, Court};
-use crate::evidence::{NoiseScale, Scores};
+use crate::evidence::{Known, Scores};
 use crate::judge::Ruling;
 use crate::levels;
 use crate::random::Random;
@@ -161,9 +161,8 @@ pub fn campaign(plan: &Plan<'_>, seed: u64) -> Outcomes {
     let mut lab = Lab {
         plan,
         settings,
-        noise: NoiseScale::new(&aa),
+        known: vec![Known::of_start(&aa)],
         random,
-        generation: 0,
         champion,
         num_champion_runs: settings.noise_pairs as usize,
         champion_above: Vec::new(),
@@ -226,9 +225,9 @@ struct Candidate {
 struct Lab<'a> {
     plan: &'a Plan<'a>,
     settings: JudgeSettings,
-    noise: NoiseScale,
+    /// Of each champion.
+    known: Vec<Known>,
     random: Random,
-    generation: u64,
     /// Luck of the present champion by pair.
     champion: Vec<f64>,
     /// How many of those were run.
@@ -246,8 +245,24 @@ impl Lab<'_> {
             Law::Measured(measured) => self.random.below(measured.nulls.len()),
             Law::Normal | Law::HeavyTailed | Law::Skewed => 0,
         };
-        let case = Case { test_index, generation: self.generation, pairs: Vec::new(), failure: None };
+        let case = Case { test_index, generation: self.generation(), pairs: Vec::new(), failure: None };
         Candidate { planted, kind, case }
+    }
+
+    /// A new champion, run on its first seeds.
+    fn crown(&mut self) {
+        self.champion.clear();
+        self.champion_above.clear();
+        self.champion_luck(self.settings.max_pairs.max(self.settings.champion_runs) as usize);
+        self.num_champion_runs = self.settings.champion_runs as usize;
+        self.outcomes.runs += self.settings.champion_runs;
+        let fresh: Vec<f64> = (0..self.num_champion_runs)
+            .map(|idx| match self.plan.law {
+                Law::Measured(measured) => resampled(&measured.aa, &mut self.random).champion,
+                Law::Normal | Law::HeavyTailed | Law::Skewed => arms(self.champion[idx], 0.0).champion,
+            })
+            .collect();
+        self.known.push(Known::of_champion(&self.known[0].scale, &fresh));
     }
 
     /// Draws the champion's luck on its first seeds, where it is not drawn yet.
@@ -274,7 +289,7 @@ impl Lab<'_> {
     /// Whether a keep holds on the rung above, where there is one.
     fn holds(&mut self, candidate: &Candidate) -> bool {
         let Some(above) = self.plan.above else { return true };
-        let (settings, noise) = (self.settings, self.noise);
+        let (settings, noise) = (self.settings, self.known[0].scale);
         let mut ascent = Ascent { lab: self, above, planted: candidate.planted, pairs: Vec::new() };
         let Ok((decision, _)) = climb::climb(&mut ascent, &settings, &noise, candidate.case.test_index);
         decision == Decision::Keep
@@ -332,8 +347,8 @@ impl Court for Lab<'_> {
         self.settings
     }
 
-    fn noise(&self) -> NoiseScale {
-        self.noise
+    fn known(&self, candidate: &Candidate) -> Known {
+        self.known[candidate.case.generation as usize].clone()
     }
 
     fn num_promoted(&self) -> u64 {
@@ -341,7 +356,7 @@ impl Court for Lab<'_> {
     }
 
     fn generation(&self) -> u64 {
-        self.generation
+        self.known.len() as u64 - 1
     }
 
     fn can_afford_pair(&self) -> bool {
@@ -378,15 +393,11 @@ impl Court for Lab<'_> {
             kept,
             stayed: won && !kept,
             pairs: candidate.case.pairs.len() as u64,
-            cut_short: candidate.case.generation != self.generation || !self.can_afford_pair(),
+            cut_short: candidate.case.generation != self.generation() || !self.can_afford_pair(),
         });
         if kept {
             self.kept += 1;
-            self.generation += 1;
-            self.num_champion_runs = 0;
-            self.champion.clear();
-            self.champion_above.clear();
-            self.champion_luck(self.settings.max_pairs as usize);
+            self.crown();
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ mod keeps;
 mod ladder;
 
 use crate::books::was_tested;
-use crate::campaign::scale_of;
+use crate::campaign::known_of;
 use crate::duel::{MAX_VOID, SLOWER, pair_seed, scores_of};
 use crate::evidence::NoiseScale;
 use crate::judge::{self, Ruling};
@@ -297,6 +297,11 @@ impl Check<'_> {
 
     fn ruling(&mut self, place: &str, verdict: &Verdict, evidence: &Evidence) {
         let (Some(noise), judge) = (&self.records.noise, &self.records.manifest.judge) else { return };
+        let champion = self.records.promotions.iter().find(|it| it.generation == verdict.generation);
+        let Some(champion) = champion else {
+            self.differs(place, format!("champion {} is not on file", verdict.generation));
+            return;
+        };
         let pairs: Vec<_> = verdict.pairs.iter().filter_map(scores_of).collect();
         if pairs.is_empty() {
             self.differs(place, "it decides without a pair");
@@ -305,10 +310,11 @@ impl Check<'_> {
         let others = self.records.verdicts.iter();
         let before = others.filter(|other| other.proposal < verdict.proposal && was_tested(other)).count();
         let test_index = before as u64 + 1;
+        let known = known_of(noise, champion).from_pair(self.first_pair(verdict.proposal));
         let (least, most) = self.kept_before(verdict);
         let level = |kept| levels::level(judge.alpha, test_index, kept);
         let kept = (least..=most).find(|kept| same(level(*kept), evidence.level)).unwrap_or(least);
-        let (ruling, follows) = judge::rule(judge, &scale_of(noise), &pairs, level(kept), test_index);
+        let (ruling, follows) = judge::rule(judge, &known, &pairs, level(kept), test_index);
         if evidence.test_index != test_index {
             self.differs(place, format!("test index is {}, {test_index} follows", evidence.test_index));
         }
@@ -424,6 +430,14 @@ impl Check<'_> {
         }
         let follows = (!scores.is_empty()).then(|| mean(&scores));
         self.compare(place, "mean score", Some(promotion.mean_bpb), follows);
+        let on_file = &promotion.fresh_bpb;
+        if on_file.len() != scores.len() || !on_file.iter().zip(&scores).all(|(a, b)| same(*a, *b)) {
+            self.differs(place, format!("its scores are {on_file:?}, {scores:?} follow"));
+        }
+        if promotion.fresh_runs.len() as u64 != self.records.manifest.judge.champion_runs {
+            let times = promotion.fresh_runs.len();
+            self.differs(place, format!("it was run {times} times before it was challenged"));
+        }
     }
 
     fn final_measurement(&mut self) {

@@ -177,6 +177,7 @@ pub(crate) fn verdict(number: u64) -> Verdict {
 pub(crate) fn promotion(generation: u64, run: u64) -> Promotion {
     Promotion {
         fresh_runs: Vec::new(),
+        fresh_bpb: Vec::new(),
         schema: SCHEMA,
         generation,
         proposal: (generation > 0).then_some(5),

@@ -44,7 +44,7 @@ pub(crate) fn run(args: &[&str]) -> Result<bool, String> {
         Planted { effect, ..NULL }
     };
     let lucky = |_: &mut Random, shared: &[f64]| {
-        let effect = if shared[..3].iter().sum::<f64>() < 1.5 { 3.0 } else { 0.0 };
+        let effect = if shared[..8].iter().sum::<f64>() < 4.0 { 3.0 } else { 0.0 };
         Planted { effect, ..NULL }
     };
     println!("              (2x noise is beyond what the judge assumes: shown, not held to the rate)");

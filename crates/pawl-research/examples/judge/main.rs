@@ -6,19 +6,21 @@ mod aa;
 mod climb;
 mod exact;
 mod measured;
+mod pairing;
 mod power;
 mod replay;
 
 use std::process::ExitCode;
 
-const USAGE: &str =
-    "usage: judge aa [--campaigns N] [--measured FILE] | judge power | judge climb | judge replay";
+const USAGE: &str = "usage: judge aa [--campaigns N] [--measured FILE] | judge pairing [--lab DIR] [--write FILE] | \
+                      judge power | judge climb | judge replay";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match args[..] {
         ["aa", ref rest @ ..] => aa::run(rest),
+        ["pairing", ref rest @ ..] => pairing::run(rest),
         ["replay"] => {
             replay::run();
             Ok(true)

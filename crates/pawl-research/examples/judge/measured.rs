@@ -31,8 +31,11 @@ fn of(path: &str, text: &str) -> Result<Measured, String> {
         return Err(format!("{path}: no kind beside `aa`"));
     }
     let sd = NoiseScale::of_differences(&differences(&aa)).sd();
+    // In A/A sds about the mean of each kind: nothing changes nothing, whatever so many seeds gave on average.
     let scaled = |pairs: Vec<Scores>| {
-        let scale = |it: Scores| Scores { champion: it.champion / sd, challenger: it.challenger / sd };
+        let mean = pairs.iter().map(|it| it.champion + it.challenger).sum::<f64>() / (2 * pairs.len()) as f64;
+        let scale = |x: f64| (x - mean) / sd;
+        let scale = |it: Scores| Scores { champion: scale(it.champion), challenger: scale(it.challenger) };
         pairs.into_iter().map(scale).collect::<Vec<_>>()
     };
     Ok(Measured { aa: scaled(aa), nulls: kinds.into_values().map(scaled).collect() })

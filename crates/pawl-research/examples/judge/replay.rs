@@ -7,7 +7,7 @@
 
 use crate::in_parallel;
 use pawl_record::JudgeSettings;
-use pawl_research::evidence::{NoiseScale, Scores};
+use pawl_research::evidence::{Known, NoiseScale, Scores};
 use pawl_research::judge::{Ruling, rule};
 use pawl_research::levels::level;
 use pawl_research::options::judge_settings;
@@ -51,7 +51,7 @@ pub(crate) fn run() {
 /// The judge with noise as well known as by a hundred A/A pairs, on the one pair there is.
 fn on_one_pair(gain: f64, noise: f64) -> bool {
     let settings = JudgeSettings { min_effect_bpb: 0.0, ..judge_settings() };
-    let known = NoiseScale { dof: 100.0, sum_squares: 100.0 * noise * noise };
+    let known = Known::of_noise(NoiseScale { dof: 100.0, sum_squares: 100.0 * noise * noise });
     let pair = Scores { champion: gain, challenger: 0.0 };
     rule(&settings, &known, &[pair], middle(), 1).0 == Ruling::Keep
 }

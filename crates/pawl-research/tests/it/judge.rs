@@ -1,7 +1,9 @@
 //! Error rates and power of the judge, by simulation with fixed seeds, and what its statistics promise.
 
 use pawl_record::JudgeSettings;
-use pawl_research::evidence::{NoiseScale, Scores, Stats, by_scale, by_scatter, e_value};
+use pawl_research::evidence::{
+    Known, NoiseScale, Scores, Stats, by_own_runs, by_scale, by_scatter, differences, e_value,
+};
 use pawl_research::judge::{OWN_SHARE, Ruling, rule};
 use pawl_research::random::Random;
 use pawl_research::simulate::{self, Law, NULL, Plan, Planted, campaign};
@@ -30,77 +32,148 @@ fn rates(settings: JudgeSettings, law: &Law, planted: Planted, level: f64, num_d
     (keeps as f64 / num_duels as f64, pairs as f64 / num_duels as f64)
 }
 
-/// Integral over ln sigma of the likelihood of `means` under mean `delta sigma` and of `zeros` under mean 0,
-/// times that of `free` under any mean. Nothing in common with the product's formulas.
-fn likelihood(zeros: &[f64], free: &[f64], means: &[f64], delta: f64) -> f64 {
+/// A number observed: `weight / sigma^2` is its precision, `free` whether its mean is the unknown one of all such.
+#[derive(Clone, Copy)]
+struct Seen {
+    value: f64,
+    weight: f64,
+    free: bool,
+    /// Times delta sigma that its mean lies below the null's.
+    shift: f64,
+}
+
+/// Integral over ln sigma, and over the unknown mean, of the likelihood of what was seen. Nothing in common with
+/// the product's formulas.
+fn likelihood(seen: &[Seen], delta: f64) -> f64 {
     let num_steps = 1200;
-    let free_mean = free.iter().sum::<f64>() / free.len().max(1) as f64;
+    let weights: f64 = seen.iter().filter(|it| it.free).map(|it| it.weight).sum();
     (0..num_steps)
         .map(|i| {
             let log_sigma = -9.0 + 22.0 * (f64::from(i) + 0.5) / f64::from(num_steps);
             let sigma = log_sigma.exp();
-            let term = |x: f64| -0.5 * (x / sigma).powi(2) - log_sigma;
-            let mut log = zeros.iter().copied().map(term).sum::<f64>();
-            log += free.iter().map(|u| term(u - free_mean)).sum::<f64>();
-            // A flat mean integrates to sqrt(2 pi / n) sigma.
-            log += if free.is_empty() { 0.0 } else { log_sigma };
-            log += means.iter().map(|d| term(d - delta * sigma)).sum::<f64>();
-            log.exp()
+            let rest = |it: &Seen| it.value + it.shift * delta * sigma;
+            let free = seen.iter().filter(|it| it.free);
+            let mean = free.map(|it| it.weight * rest(it)).sum::<f64>() / weights.max(1e-300);
+            let log = |it: &Seen| {
+                let mean = if it.free { mean } else { 0.0 };
+                -0.5 * it.weight * ((rest(it) - mean) / sigma).powi(2) - log_sigma
+            };
+            // A flat mean integrates to a multiple of sigma.
+            let flat = if weights > 0.0 { log_sigma } else { 0.0 };
+            (seen.iter().map(log).sum::<f64>() + flat).exp()
         })
         .sum()
 }
 
 /// Mixture of likelihood ratios over effects with density proportional to a normal cut off at zero.
-fn mixture(zeros: &[f64], free: &[f64], means: &[f64], center: f64, spread: f64) -> f64 {
+fn mixture(seen: &[Seen], center: f64, spread: f64) -> f64 {
     let num_deltas = 2000;
     let (mut above, mut below) = (0.0, 0.0);
     for i in 0..num_deltas {
         let delta = (center + 9.0 * spread) * (f64::from(i) + 0.5) / f64::from(num_deltas);
         let density = (-0.5 * ((delta - center) / spread).powi(2)).exp();
-        above += density * likelihood(zeros, free, means, delta);
+        above += density * likelihood(seen, delta);
         below += density;
     }
-    above / below / likelihood(zeros, free, means, 0.0)
+    above / below / likelihood(seen, 0.0)
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
 }
 
 #[test]
-fn both_e_processes_agree_with_numerical_integration() {
+fn all_e_processes_agree_with_numerical_integration() {
     let aa = [(0.3, 0.1), (-0.4, 0.7), (0.9, 0.2), (0.2, -0.6)];
     let aa: Vec<Scores> = aa.iter().map(|&(champion, challenger)| Scores { champion, challenger }).collect();
-    let zeros: Vec<f64> = aa.iter().map(Scores::difference).collect();
-    let sums: Vec<f64> = aa.iter().map(|pair| pair.champion + pair.challenger).collect();
+    let known = Known::of_start(&aa);
+    // A run has half the variance of an A/A difference, so twice its weight.
+    let run = |value| Seen { value, weight: 2.0, free: true, shift: 0.0 };
+    let same = |a: f64, b: f64, what: &str| assert!((a / b - 1.0).abs() < 1e-3, "{what}: {a} {b}");
+    // Six pairs, of which the last two lie on seeds on which the champion was not run before.
+    let pairs: Vec<Scores> = [-1.0, -0.3, -1.9, -0.4, -2.0, -0.7]
+        .iter()
+        .enumerate()
+        .map(|(i, &challenger)| Scores { champion: aa.get(i).map_or(0.2, |pair| pair.champion), challenger })
+        .collect();
+    let start: Vec<f64> = aa.iter().flat_map(|pair| [pair.champion, pair.challenger]).collect();
     for (min_effect, tuned) in [(0.0, 2.0), (0.5, 1.0), (2.0, 3.0)] {
-        let differences = [1.4, 0.2, 2.3, 1.1];
-        let stats = Stats::new(&differences, min_effect);
-        let means: Vec<f64> = differences.iter().map(|d| d - min_effect).collect();
-        let expected = mixture(&zeros, &sums, &means, tuned, 0.3 * tuned);
-        let found = by_scale(&NoiseScale::new(&aa), &stats, tuned);
-        assert!((found / expected - 1.0).abs() < 1e-4, "by scale {found} {expected}");
-        // A scale of nothing, so that the floor of the scatter is nothing.
+        let challenger = |pairs: &[Scores]| -> Vec<Seen> {
+            pairs.iter().map(|pair| Seen { shift: 1.0, ..run(pair.challenger + min_effect) }).collect()
+        };
+        let few = &pairs[..4];
+        let seen: Vec<Seen> = start.iter().copied().map(run).chain(challenger(few)).collect();
+        let found = by_scale(&known.scale, &Stats::of_arms(&known, few, min_effect), tuned);
+        same(found, mixture(&seen, tuned, 0.3 * tuned), "by scale");
+        // A scale of nothing, so that the floors are nothing.
         let nothing = NoiseScale { dof: 1.0, sum_squares: 1e-18 };
-        let expected = mixture(&[], &[], &means, 0.0, 3.0);
-        let found = by_scatter(&nothing, &stats);
-        assert!((found / expected - 1.0).abs() < 1e-3, "by scatter {found} {expected}");
+        let champion: Vec<f64> = start.iter().copied().chain([0.2, 0.2]).collect();
+        let whole = Seen { weight: 2.0 * champion.len() as f64, ..run(mean(&champion)) };
+        let seen: Vec<Seen> = std::iter::once(whole).chain(challenger(&pairs)).collect();
+        let found = by_own_runs(&nothing, &Stats::of_arms(&known, &pairs, min_effect));
+        same(found, mixture(&seen, 0.0, 3.0), "by own runs");
+        let apart = differences(&pairs);
+        let loss = |d: &f64| Seen { value: min_effect - d, weight: 1.0, free: false, shift: 1.0 };
+        let seen: Vec<Seen> = apart.iter().map(loss).collect();
+        let found = by_scatter(&nothing, &Stats::of_pairs(&apart, min_effect));
+        same(found, mixture(&seen, 0.0, 3.0), "by scatter");
     }
 }
 
-/// Share of paths on which the bare e-process crosses `1 / level` at any look.
-fn crossing_rate(planted: Planted, shared: bool, level: f64, num_paths: u64) -> f64 {
+#[test]
+fn the_mean_against_the_champions_runs_is_worth_the_pairs_it_says() {
+    // Unrelated arms: the variance of the mean gain is that of an A/A difference, 1, over the worth.
+    for (num_fresh, num_spare, num_pairs) in [(8, 8, 3), (4, 0, 4), (2, 3, 6), (0, 0, 5)] {
+        let n = 20_000;
+        let gains: Vec<(f64, f64)> = (0..n)
+            .map(|path| {
+                let mut random = Random::new(&[31, path, num_fresh]);
+                let mut runs =
+                    |n: u64| -> Vec<f64> { (0..n).map(|_| random.normal() * 0.5f64.sqrt()).collect() };
+                let (fresh, spare, later, own) = (runs(num_fresh), runs(num_spare), runs(9), runs(num_pairs));
+                let champion = fresh.iter().copied().chain(later);
+                let scale = NoiseScale { dof: 15.0, sum_squares: 15.0 };
+                let pairs: Vec<Scores> =
+                    champion.zip(own).map(|(champion, challenger)| Scores { champion, challenger }).collect();
+                let stats = Stats::of_arms(&Known { scale, fresh: fresh.clone(), spare }, &pairs, 0.25);
+                (stats.mean() + 0.25, stats.worth)
+            })
+            .collect();
+        let worth = gains[0].1;
+        let variance = gains.iter().map(|(gain, _)| gain * gain).sum::<f64>() / n as f64;
+        println!(
+            "{num_fresh} + {num_spare} runs, {num_pairs} pairs: {worth:.2} against {:.2}",
+            1.0 / variance
+        );
+        assert!((variance * worth - 1.0).abs() < 0.05, "{variance} {worth}");
+    }
+}
+
+/// Share of paths on which the bare e-process crosses `1 / level` at any look; `later` against a champion that is
+/// not the one of the A/A pairs. `data` is the share of a run's variance that comes from the order of the data.
+fn crossing_rate(planted: Planted, later: bool, data: f64, level: f64, num_paths: u64) -> f64 {
     let mut crossings = 0;
     for path_idx in 0..num_paths {
         let mut random = Random::new(&[5, path_idx]);
         let mut arm = || random.normal() * 0.5f64.sqrt();
-        let aa: Vec<Scores> = (0..6).map(|_| Scores { champion: arm(), challenger: arm() }).collect();
-        let noise = NoiseScale::new(&aa);
+        let orders: Vec<f64> = (0..30).map(|_| data.sqrt() * arm()).collect();
+        let mut run = |seed: usize| orders[seed] + (1.0 - data).sqrt() * arm();
+        let aa: Vec<Scores> =
+            (0..6).map(|seed| Scores { champion: run(seed), challenger: run(seed) }).collect();
+        let start = Known::of_start(&aa);
+        let known = if later { Known::of_champion(&start.scale, &[0, 1, 2].map(&mut run)) } else { start };
         let mut pairs: Vec<Scores> = Vec::new();
-        for look in 0..30 {
-            let luck = if shared && look < 6 { aa[look].champion } else { arm() };
-            // As much of the challenger's luck is the champion's as gives the noise that is asked.
-            let own = planted.noise_ratio.powi(2);
-            let challenger = (1.0 - own) * luck + (1.0 - (1.0 - own).powi(2)).sqrt() * arm() - planted.effect;
+        // As many pairs as a duel has at most, of as many A/A runs as here.
+        for look in 0..12 {
+            let luck = known.fresh.get(look).copied().unwrap_or_else(|| run(look));
+            // Some of the challenger's luck is the champion's, the less the noisier; its variance is a run's.
+            let common = 1.0 - planted.noise_ratio.powi(2);
+            let own = (1.0 - common * common).sqrt();
+            let size = (1.0 + 2.0 * common * own * data).sqrt();
+            let challenger = (common * luck + own * run(look)) / size - planted.effect;
             pairs.push(Scores { champion: luck, challenger });
-            let differences: Vec<f64> = pairs.iter().map(Scores::difference).collect();
-            let e = e_value(&noise.with_sums(&pairs), &Stats::new(&differences, 0.0), 2.0);
+            let apart = Stats::of_pairs(&differences(&pairs), 0.0);
+            let e = e_value(&known.scale, &Stats::of_arms(&known, &pairs, 0.0), &apart, 2.0);
             if e * level >= 1.0 {
                 crossings += 1;
                 break;
@@ -114,14 +187,16 @@ fn crossing_rate(planted: Planted, shared: bool, level: f64, num_paths: u64) -> 
 fn optional_stopping_does_not_inflate_the_error() {
     // Ville's bound at 5 %; the standard error of 10,000 paths is 0.2 %.
     let worse = Planted { effect: -0.5, ..NULL };
-    let quiet = Planted { noise_ratio: 0.4, ..NULL };
-    for (planted, shared) in [(NULL, false), (NULL, true), (worse, false), (quiet, false)] {
-        let rate = crossing_rate(planted, shared, 0.05, 10_000);
-        println!("{planted:?}, champion's runs among the A/A pairs {shared}: {rate}");
-        assert!(rate <= 0.055, "{rate}");
+    let quiet = |noise_ratio| Planted { noise_ratio, ..NULL };
+    for planted in [NULL, worse, quiet(0.8), quiet(0.4), quiet(0.1)] {
+        for (later, data) in [(false, 0.0), (true, 0.0), (false, 0.6), (true, 0.6)] {
+            let rate = crossing_rate(planted, later, data, 0.05, 10_000);
+            println!("{planted:?}, against a later champion {later}, of the data {data}: {rate}");
+            assert!(rate <= 0.055, "{rate}");
+        }
     }
     // The bound is not empty: at the null itself it is nearly reached.
-    assert!(crossing_rate(NULL, false, 0.05, 10_000) > 0.02);
+    assert!(crossing_rate(NULL, false, 0.0, 0.05, 10_000) > 0.02);
 }
 
 #[test]
@@ -147,7 +222,7 @@ fn e_values_do_not_depend_on_the_unit_or_the_origin_of_scores() {
     };
     let ruling = |aa: &[Scores], pairs: &[Scores], unit: f64| {
         let settings = JudgeSettings { min_effect_bpb: 0.05 * unit, ..settings() };
-        rule(&settings, &NoiseScale::new(aa), pairs, 0.01, 1).1
+        rule(&settings, &Known::of_start(aa), pairs, 0.01, 1).1
     };
     let (one, other) = (ruling(&aa, &pairs, 1.0), ruling(&moved(&aa), &moved(&pairs), 0.01));
     assert!((one.e_value / other.e_value - 1.0).abs() < 1e-6, "{one:?} {other:?}");
@@ -163,18 +238,23 @@ fn a_challenger_better_on_every_pair_has_a_higher_e_value() {
         let differences: Vec<f64> = (0..4).map(|_| 2.0 * random.normal()).collect();
         let lift = random.uniform();
         let lifted: Vec<f64> = differences.iter().map(|d| d + lift).collect();
-        let of =
-            |d: &[f64]| (by_scale(&scale, &Stats::new(d, 0.0), 2.0), by_scatter(&scale, &Stats::new(d, 0.0)));
+        let of = |d: &[f64]| {
+            let known = Known { scale, fresh: vec![0.3; 2], spare: vec![-0.2; 3] };
+            let arms = Stats::of_arms(&known, &pairs_of(d), 0.0);
+            let pairs = Stats::of_pairs(d, 0.0);
+            (by_scale(&scale, &arms, 2.0), by_own_runs(&scale, &arms), by_scatter(&scale, &pairs))
+        };
         let (low, high) = (of(&differences), of(&lifted));
-        assert!(high.0 > low.0 && high.1 > low.1, "{low:?} {high:?}");
+        assert!(high.0 > low.0 && high.1 > low.1 && high.2 > low.2, "{low:?} {high:?}");
     }
 }
 
 #[test]
 fn more_noise_in_the_campaign_never_helps_a_challenger_that_is_ahead() {
     let differences = [1.0, 1.3, 0.8];
-    let e =
-        |sum_squares| by_scale(&NoiseScale { dof: 8.0, sum_squares }, &Stats::new(&differences, 0.0), 2.0);
+    let e = |sum_squares| {
+        by_scale(&NoiseScale { dof: 8.0, sum_squares }, &Stats::of_pairs(&differences, 0.0), 2.0)
+    };
     let values: Vec<f64> = (1..40).map(|i| e(0.25 * f64::from(i))).collect();
     assert!(values.windows(2).all(|pair| pair[1] < pair[0]), "{values:?}");
 }
@@ -183,11 +263,12 @@ fn more_noise_in_the_campaign_never_helps_a_challenger_that_is_ahead() {
 fn effects_of_two_sds_are_kept_within_a_few_pairs() {
     for (level, effect, noise_ratio, least_power, most_pairs) in [
         (0.01, 2.0, 1.0, 0.97, 5.0),
-        (0.001, 1.5, 1.0, 0.65, 8.5),
-        (0.001, 2.0, 1.0, 0.94, 7.5),
+        (0.001, 1.5, 1.0, 0.88, 9.5),
+        (0.001, 2.0, 1.0, 0.98, 7.0),
         (0.001, 3.0, 1.0, 0.99, 5.5),
         // A quiet change is judged by its own scatter: one A/A sd is three of its own.
-        (0.001, 1.0, 0.3, 0.6, 9.5),
+        (0.001, 1.0, 0.3, 0.9, 8.5),
+        (0.001, 0.5, 0.3, 0.35, 9.5),
     ] {
         let planted = Planted { effect, noise_ratio };
         let (power, pairs) = rates(settings(), &Law::Normal, planted, level, 3000);
@@ -205,7 +286,7 @@ fn effects_of_two_sds_are_kept_within_a_few_pairs() {
 #[test]
 fn screening_drops_the_hopeless_after_one_pair_and_spares_the_target() {
     let settings = settings();
-    let known = NoiseScale { dof: 400.0, sum_squares: 400.0 };
+    let known = Known::of_noise(NoiseScale { dof: 400.0, sum_squares: 400.0 });
     let dropped_at_once = |effect: f64| {
         let num_duels = 5000;
         let drops = (0..num_duels)
@@ -223,7 +304,7 @@ fn screening_drops_the_hopeless_after_one_pair_and_spares_the_target() {
 
 #[test]
 fn a_change_that_does_nothing_at_all_is_not_tried_for_long() {
-    let known = NoiseScale { dof: 15.0, sum_squares: 15.0 };
+    let known = Known::of_noise(NoiseScale { dof: 15.0, sum_squares: 15.0 });
     for num_pairs in 2..5 {
         let mut random = Random::new(&[num_pairs]);
         let luck = (0..num_pairs).map(|_| random.normal() * 0.5f64.sqrt());

@@ -9,6 +9,7 @@ mod contest;
 mod edits;
 mod fake;
 mod hostile;
+mod independent;
 mod judge;
 mod keeps;
 mod ladder;

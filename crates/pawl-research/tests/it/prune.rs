@@ -193,7 +193,13 @@ fn lucky_bundles(first_pair: usize, inherited: f64, level: f64) -> f64 {
             let shared = parts[..4].iter().map(|part| part[seed]).sum::<f64>() / 2.0;
             let own = inherited.sqrt() * shared + (1.0 - inherited).sqrt() * luck();
             pairs.push(Scores { champion: champion[seed], challenger: own - judge.min_effect_bpb });
-            let (ruling, _) = pawl_research::judge::rule(&judge, &noise, &pairs, level, 1);
+            let (ruling, _) = pawl_research::judge::rule(
+                &judge,
+                &pawl_research::judge::Known::of_noise(noise),
+                &pairs,
+                level,
+                1,
+            );
             match ruling {
                 pawl_research::judge::Ruling::Keep => kept += 1,
                 pawl_research::judge::Ruling::Continue => continue,

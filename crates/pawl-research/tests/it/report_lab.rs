@@ -334,6 +334,7 @@ fn promotion(
 ) -> Promotion {
     Promotion {
         fresh_runs: Vec::new(),
+        fresh_bpb: Vec::new(),
         schema: SCHEMA,
         generation,
         proposal,

@@ -261,6 +261,14 @@ fn a_forged_noise_champion_or_final_measurement_is_named() {
     check_forgery("champion 1", "another program", |lab, _, _| {
         edit(&lab.join("campaign/champions/0001.json"), |it| it["fingerprint"] = json!("ff"));
     });
+    check_forgery("champion 1", "its scores are", |lab, _, _| {
+        edit(&lab.join("campaign/champions/0001.json"), |it| it["fresh_bpb"][0] = json!(9.0));
+    });
+    check_forgery("champion 1", "before it was challenged", |lab, _, _| {
+        edit(&lab.join("campaign/champions/0001.json"), |it| {
+            it["fresh_runs"].as_array_mut().unwrap().pop();
+        });
+    });
     check_forgery("final measurement", "mean on the search split", |lab, _, _| {
         edit(&lab.join("campaign/final.json"), |it| it["search"]["mean"] = json!(1.0));
     });
