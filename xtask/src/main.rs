@@ -20,6 +20,9 @@ usage: cargo xtask TASK
   parity FILE           recipes/nano.star against a golden file, one line a check
   judge TASK            what the judge's error rates and power are, measured
       aa [--campaigns N] [--measured FILE]   campaigns of nulls: false keeps beside the stated rate
+      aa --real [OPTION]                     the same of no-ops that are trained
+      real [OPTION]                          defects planted in nano and the changes that mend them
+          --seed N --minutes M --workers W   the same command goes on where it stopped
       power                                  planted effects, beside the rules other loops keep by
       replay                                 the public log of the best-known loop through the judge
   interop [--install]   licences, advisories and sources of the dependencies (cargo-deny)
@@ -99,6 +102,13 @@ fn parity(root: &Path, file: &str) -> Result<(), Failure> {
 
 /// The judge is measured by an example of `pawl-research`, for the same reason.
 fn judge(root: &Path, args: &[&str]) -> Result<(), Failure> {
+    // What trains drives the binary.
+    if matches!(args, ["aa", "--real", ..] | ["real" | "cheats", ..]) {
+        let built = cargo(root).args(["build", "--release", "--quiet", "-p", "pawl"]).status();
+        if !built.is_ok_and(|status| status.success()) {
+            return Err(Failure::new("pawl cannot be built"));
+        }
+    }
     example(root, "pawl-research", "judge", &args.iter().map(Into::into).collect::<Vec<_>>())
 }
 

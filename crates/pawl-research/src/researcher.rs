@@ -12,12 +12,15 @@ use crate::world::{Checked, SettingKind, SettingSpec};
 use pawl_record::{Category, Change, JudgeSettings, Prediction, Promotion, Proposal, SettingValue, Settings};
 
 /// The researchers there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Researcher {
     /// The built-in optimizer: a bandit over changes, TPE over numbers.
     Optimizer,
     /// Any single change with equal probability: what every researcher has to beat.
     Random,
+    /// What a file says, in order: what the judge itself is tried with. Leaked on purpose, once a process: a
+    /// researcher is copied, and a script lives as long as the campaign.
+    Script(&'static [(String, SettingValue)]),
 }
 
 /// What a researcher may know.
@@ -61,6 +64,7 @@ impl Researcher {
         match self {
             Researcher::Optimizer => "optimizer",
             Researcher::Random => "random",
+            Researcher::Script(_) => "script",
         }
     }
 
@@ -74,6 +78,7 @@ impl Researcher {
         match self {
             Researcher::Optimizer => optimizer::propose(context),
             Researcher::Random => random_change(context),
+            Researcher::Script(lines) => scripted(lines, context),
         }
     }
 }
@@ -102,6 +107,24 @@ fn random_change(context: &Context<'_>) -> Option<Draft> {
         category,
         hypothesis: "Drawn at random.".to_string(),
         prediction: Prediction { gain_bpb: 0.0, keep_probability: 0.05 },
+    })
+}
+
+/// The line of the proposal's number, whatever became of those before it.
+fn scripted(lines: &[(String, SettingValue)], context: &Context<'_>) -> Option<Draft> {
+    let (setting, to) = lines.get(context.number as usize - 1)?;
+    // A setting that the recipe has not is refused by the compiler, by its name.
+    let known = context.compiled.settings.iter().find(|spec| spec.name == *setting);
+    let from = known.map_or_else(|| to.clone(), |spec| spec.value.clone());
+    let category = match known.map(|spec| &spec.kind) {
+        Some(SettingKind::Knob { .. }) => Category::Knob,
+        Some(SettingKind::Dial | SettingKind::Choice { .. }) | None => Category::Choice,
+    };
+    Some(Draft {
+        changes: vec![Change { setting: setting.clone(), from, to: to.clone() }],
+        category,
+        hypothesis: "The script says so.".to_string(),
+        prediction: Prediction { gain_bpb: 0.0, keep_probability: 0.5 },
     })
 }
 

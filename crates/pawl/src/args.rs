@@ -107,6 +107,9 @@ pub(crate) struct Research {
     /// Seed of the campaign: proposals, trial seeds [default: 0, or that of the lab's campaign]
     #[arg(long, value_name = "S")]
     pub(crate) seed: Option<u64>,
+    /// Propose the lines of this file, SETTING=VALUE each, in order: what the judge is tried with
+    #[arg(long, value_name = "FILE", hide = true, conflicts_with = "researcher")]
+    pub(crate) script: Option<PathBuf>,
     /// Trials side by side, each on one thread [default: one a core]
     #[arg(long, value_name = "N", hide = true, value_parser = clap::value_parser!(u64).range(1..=1024))]
     pub(crate) workers: Option<u64>,
@@ -395,7 +398,8 @@ pub(crate) struct Doctor {
     pub(crate) place: Place,
 }
 
-fn setting(text: &str) -> Result<(String, SettingValue), String> {
+/// `name=value`
+pub(crate) fn setting(text: &str) -> Result<(String, SettingValue), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.trim().is_empty() => {
             Ok((name.trim().to_string(), SettingValue::parse(value.trim())))

@@ -3,20 +3,26 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // its output is what it is for
 
 mod aa;
+mod aa_real;
 mod exact;
 mod measured;
 mod power;
+mod real;
 mod replay;
+mod trained;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: judge aa [--campaigns N] [--measured FILE] | judge power | judge replay";
+const USAGE: &str = "usage: judge aa [--campaigns N] [--measured FILE] | judge power | judge replay
+   or: judge aa --real | judge real, each with [--seed N] [--minutes M] [--workers W]";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match args[..] {
+        ["aa", "--real", ref rest @ ..] => aa_real::run(rest),
         ["aa", ref rest @ ..] => aa::run(rest),
+        ["real", ref rest @ ..] => real::run(rest),
         ["replay"] => {
             replay::run();
             Ok(true)

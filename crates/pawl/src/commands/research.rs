@@ -1,7 +1,7 @@
 //! `pawl research`: a campaign, told as it goes. Who proposes and what is kept is decided elsewhere;
 //! this file brings the parts together and prints.
 
-use crate::args::{Research, Researcher};
+use crate::args::{Research, Researcher, setting};
 use crate::campaign;
 use crate::commands::report;
 use crate::errors::Failure;
@@ -14,7 +14,7 @@ use crate::prepare;
 use crate::recipes::{RecipeText, compile, depth, find, from_recipe};
 use pawl_ledger::read_campaign;
 use pawl_recipe::{Overrides, Setting};
-use pawl_record::{CampaignBudget, CampaignManifest, Rung, Settings};
+use pawl_record::{CampaignBudget, CampaignManifest, Rung, SettingValue, Settings};
 use pawl_research::campaign::{CampaignError, CampaignEvent, MIN_STEPS, existing};
 use pawl_research::child::ChildWorld;
 use pawl_research::options::{CampaignOptions, FINAL_SEEDS, judge_settings};
@@ -96,9 +96,10 @@ fn options(
         rung,
         data: prepared.reference,
         seed: args.seed.or(existing.map(|campaign| campaign.seed)).unwrap_or(0),
-        researcher: match args.researcher {
-            Researcher::Optimizer => pawl_research::researcher::Researcher::Optimizer,
-            Researcher::Random => pawl_research::researcher::Researcher::Random,
+        researcher: match (&args.script, args.researcher) {
+            (Some(path), _) => pawl_research::researcher::Researcher::Script(script(path)?),
+            (None, Researcher::Optimizer) => pawl_research::researcher::Researcher::Optimizer,
+            (None, Researcher::Random) => pawl_research::researcher::Researcher::Random,
         },
         judge: judge_settings(),
         budget: match (args.trials, args.minutes) {
@@ -110,6 +111,17 @@ fn options(
         version: env!("CARGO_PKG_VERSION").to_string(),
         machine: describe(),
     })
+}
+
+/// The lines of a script.
+fn script(path: &Path) -> Result<&'static [(String, SettingValue)], Failure> {
+    let cannot = || Failure::misuse(format!("script {} cannot be read", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|why| cannot().caused_by(&why))?;
+    let mut lines = Vec::new();
+    for (at, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        lines.push(setting(line).map_err(|why| cannot().because(format!("line {}: {why}", at + 1)))?);
+    }
+    Ok(lines.leak())
 }
 
 /// A trial of a handful of steps says nothing about a recipe; better said before the first one.
