@@ -8,6 +8,7 @@ use crate::load::{Loaded, Loader, Source, evaluator, load};
 use crate::optimizer::{Moment, schedule_slot};
 use crate::settings::Setting;
 use crate::tracer::Tracer;
+use pawl_graph::{Graph, ValueId};
 use pawl_record::Settings;
 use starlark::environment::{FrozenModule, Module};
 use starlark::values::{OwnedFrozenValue, Value};
@@ -46,7 +47,10 @@ impl Recipe {
         let (update, schedules) = tracer.update(&train.params)?;
         // Two sequences, so that one which sees the other is found.
         let logits = tracer.logits(2, declaration.seq_len)?;
-        check_causal(&source.name, &logits)?;
+        check_causal(&source.name, &logits.graph, logits.logits)?;
+        let training = train.graph.cost(&[train.loss]).flops / tokens(&train.graph, train.tokens);
+        check_price(&source.name, &logits.graph, logits.logits, logits.tokens, training, "training")?;
+        ctx.check_literals().map_err(|refusal| RecipeError::refused(&source.name, refusal))?;
         check_same_params(&train.params, &logits.params)
             .and_then(|()| ctx.settings.borrow().check_overrides())
             .map_err(|refusal| RecipeError::refused(&source.name, refusal))?;
@@ -143,12 +147,35 @@ impl Recipe {
 
     /// The host's cross-entropy of the model's logits for `batch` sequences of `seq_len` tokens.
     pub fn loss_graph(&self, batch: usize, seq_len: usize) -> Result<LossGraph, RecipeError> {
-        self.tracer().losses(batch, seq_len)
+        let losses = self.tracer().losses(batch, seq_len)?;
+        self.check_shape(&losses.graph, losses.logits, losses.tokens, seq_len)?;
+        Ok(losses)
     }
 
     /// The model's logits for `batch` sequences of `seq_len` tokens.
     pub fn logits_graph(&self, batch: usize, seq_len: usize) -> Result<LogitsGraph, RecipeError> {
-        self.tracer().logits(batch, seq_len)
+        let logits = self.tracer().logits(batch, seq_len)?;
+        self.check_shape(&logits.graph, logits.logits, logits.tokens, seq_len)?;
+        Ok(logits)
+    }
+
+    /// A recipe knows the shape of its tokens and may be another program for another shape: what was proved of
+    /// two sequences is proved again of the graph that is really run.
+    fn check_shape(
+        &self,
+        graph: &Graph,
+        logits: ValueId,
+        tokens_in: ValueId,
+        seq_len: usize,
+    ) -> Result<(), RecipeError> {
+        check_causal(&self.name, graph, logits)?;
+        // Attention costs more a token in a longer sequence than the one that was priced.
+        if seq_len > self.seq_len() {
+            return Ok(());
+        }
+        let checked = self.logits.graph.cost(&[self.logits.logits]).flops
+            / tokens(&self.logits.graph, self.logits.tokens);
+        check_price(&self.name, graph, logits, tokens_in, checked, "the two sequences that were checked")
     }
 
     /// The optimizer of all parameters.
@@ -208,8 +235,37 @@ fn schedule_value(value: Value<'_>, step: u64) -> Result<f32, Refusal> {
     Ok(number as f32)
 }
 
-fn check_causal(file: &str, logits: &LogitsGraph) -> Result<(), RecipeError> {
-    let Err(leak) = logits.graph.check_causal(logits.logits) else { return Ok(()) };
+/// Evaluation may cost this many times what it costs in training, for each token: dropout goes, nothing comes.
+const MOST_EVALUATION: f64 = 1.25;
+
+/// Number of tokens of a graph's input (B, T).
+fn tokens(graph: &Graph, tokens: ValueId) -> f64 {
+    graph.shape(tokens).iter().product::<usize>() as f64
+}
+
+/// Budgets count training. Work that only evaluation does would be free.
+fn check_price(
+    file: &str,
+    graph: &Graph,
+    logits: ValueId,
+    tokens_in: ValueId,
+    known: f64,
+    of: &str,
+) -> Result<(), RecipeError> {
+    let here = graph.cost(&[logits]).flops / tokens(graph, tokens_in);
+    if here <= MOST_EVALUATION * known {
+        return Ok(());
+    }
+    let message = format!(
+        "the model does hidden work: a token costs {here:.3e} FLOPs to evaluate, {:.1} times the {known:.3e} of {of}",
+        here / known
+    );
+    Err(RecipeError::new(file, message)
+        .hint("is_training() and the shape of the tokens may turn dropout off, not more layers on"))
+}
+
+fn check_causal(file: &str, graph: &Graph, logits: ValueId) -> Result<(), RecipeError> {
+    let Err(leak) = graph.check_causal(logits) else { return Ok(()) };
     let (origin, line) = match leak.origin.rsplit_once(':') {
         Some((origin, line)) => (origin, line.parse().ok()),
         None => (file, None),

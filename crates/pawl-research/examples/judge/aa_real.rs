@@ -92,7 +92,7 @@ pub(crate) fn run(args: &[&str]) -> Result<bool, String> {
         depth: DEPTH,
         flops: FLOPS,
     };
-    let records = campaign(&asked, &how)?;
+    let Some(records) = campaign(&asked, &how)? else { return Err("no time was given".to_string()) };
     let mut kinds: BTreeMap<&str, [u64; 5]> = BTreeMap::new();
     let mut lower_once = 0;
     for (kind, setting, values) in KINDS {

@@ -28,6 +28,7 @@ const SMALL: &[(&str, &str)] = &[
     ("dial(\"seq_len\", 2048)", "dial(\"seq_len\", 256)"),
     ("dial(\"vocab_size\", 32768)", "dial(\"vocab_size\", 1024)"),
     ("dial(\"head_dim\", 128)", "dial(\"head_dim\", 32)"),
+    ("head_dim * int((64 * depth +", "head_dim * int((32 * depth +"),
     ("dial(\"tokens_per_step\", 1 <<", "dial(\"tokens_per_step\", 1024 if True else 1 <<"),
     ("knob(\"matrix_decay\", 0.28,", "knob(\"matrix_decay\", 0.01,"),
 ];
