@@ -21,6 +21,7 @@ usage: cargo xtask TASK
   judge TASK            what the judge's error rates and power are, measured
       aa [--campaigns N] [--measured FILE]   campaigns of nulls: false keeps beside the stated rate
       aa --real [OPTION]                     the same of no-ops that are trained
+      cheats                                 known cheats, each to be named, and honest look-alikes
       real [OPTION]                          defects planted in nano and the changes that mend them
           --seed N --minutes M --workers W   the same command goes on where it stopped
       power                                  planted effects, beside the rules other loops keep by

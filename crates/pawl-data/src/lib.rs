@@ -4,6 +4,7 @@
 //! or a recipe, prints, or reads a clock.
 
 mod add;
+mod audit;
 mod corpus;
 mod dataset;
 mod documents;
@@ -20,6 +21,7 @@ mod tokenizer;
 mod validation;
 
 pub use add::{AddOptions, add};
+pub use audit::{Finding, check, check_files, overlap};
 pub use corpus::carried_corpus;
 pub use dataset::{CARRIED, Dataset, ensure_builtin, list, tokenizer, tokens};
 pub use error::DataError;

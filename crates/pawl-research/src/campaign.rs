@@ -14,7 +14,7 @@ use crate::judge::{self, NoiseScale};
 use crate::options::{CampaignOptions, open_manifest};
 use crate::researcher::{Context, Draft};
 use crate::store::{self, Store};
-use crate::world::{Checked, Score, Trial, World};
+use crate::world::{Checked, Score, SettingKind, Trial, World};
 use pawl_record::{
     CampaignBudget, CampaignManifest, Decision, EndReason, EqualTime, Evidence, Noise, NoisePair, Promotion,
     Proposal, SCHEMA, Settings, Verdict,
@@ -244,7 +244,13 @@ impl<'a> Campaign<'a> {
             Err(message) => return Ok(Some((message, None))),
         };
         let steps = self.manifest.rung.flops / checked.flops_per_step;
-        let reason = if checked.fingerprint == self.champion.fingerprint {
+        let is_dial = |name: &str| {
+            checked.settings.iter().any(|spec| spec.name == name && spec.kind == SettingKind::Dial)
+        };
+        let dial = proposal.changes.iter().find(|change| is_dial(&change.setting));
+        let reason = if let Some(dial) = dial {
+            Some(format!("it turns the dial {}, which belongs to the trial", dial.setting))
+        } else if checked.fingerprint == self.champion.fingerprint {
             Some(SAME_PROGRAM.to_string())
         } else if let Some(number) = self.books.tried(&checked.fingerprint) {
             Some(format!("the same program as #{number}"))

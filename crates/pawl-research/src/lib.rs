@@ -6,6 +6,7 @@
 pub mod books;
 pub mod campaign;
 pub mod child;
+pub mod compiler;
 pub mod court;
 mod duel;
 pub mod effects;

@@ -92,6 +92,16 @@ pub enum TrainError {
         /// The run.
         id: String,
     },
+    /// Training again gave another score than the one on file.
+    #[error("run {id} scored {now} when it was trained again, its files say {on_file}")]
+    OtherScore {
+        /// The run.
+        id: String,
+        /// Bits per byte on file.
+        on_file: String,
+        /// Bits per byte now.
+        now: String,
+    },
     /// Asked to stop; the last checkpoint is on disk and the same command goes on from it.
     #[error("run {id} stopped at step {step}; the same command resumes it")]
     Stopped {
@@ -127,12 +137,13 @@ pub fn pretrain(
 ) -> Result<RunResult, TrainError> {
     let begun = Instant::now();
     // A run that was wanted for its score alone is run again when its checkpoint is wanted: to the same bits.
-    if let Some(result) = RunDir::result(lab, &manifest.id)?
+    let known = RunDir::result(lab, &manifest.id)?;
+    if let Some(result) = &known
         && (!options.keep_checkpoints
             || result.checkpoint_hash.is_some()
             || result.status == RunStatus::Diverged)
     {
-        return Ok(result);
+        return Ok(result.clone());
     }
     if recipe.vocab_size() != data.tokenizer.vocab_size() {
         return Err(TrainError::Vocabulary {
@@ -171,7 +182,12 @@ pub fn pretrain(
         let loss = f64::from(loss);
         trained += started.elapsed();
         if !loss.is_finite() || loss > too_high {
-            return diverged(&mut dir, manifest, &state, loss, begun, trained, options);
+            let reason = if loss.is_finite() {
+                format!("the loss ran away to {loss:.3} nats per token at step {}", state.step)
+            } else {
+                format!("the loss became {loss} at step {}", state.step)
+            };
+            return diverged(&mut dir, manifest, &state, reason, begun, trained, options);
         }
         state.count(loss, manifest.num_steps);
         dir.log(&Event::Step { step: state.step - 1, loss, seconds: round_ms(trained) })?;
@@ -179,6 +195,10 @@ pub fn pretrain(
         let last = state.step == manifest.num_steps;
         if !last && options.eval_every_steps.is_some_and(|every| state.step.is_multiple_of(every.max(1))) {
             let score = search.score(&model);
+            if !score.all.is_finite() {
+                let reason = format!("the score became {} at step {}", score.all, state.step);
+                return diverged(&mut dir, manifest, &state, reason, begun, trained, options);
+            }
             let is_best = state.best_val_bpb.is_none_or(|best| score.all < best);
             state.val_bpb = Some(score.all);
             dir.log(&Event::Eval { step: state.step, val_bpb: score.all, by_domain: score.by_domain })?;
@@ -198,6 +218,10 @@ pub fn pretrain(
         }
     }
     let score = search.score(&model);
+    if !score.all.is_finite() {
+        let reason = format!("the score became {} at the end", score.all);
+        return diverged(&mut dir, manifest, &state, reason, begun, trained, options);
+    }
     let sealed_bpb = sealed_score(&model, manifest, data)?;
     dir.log(&Event::Eval { step: state.step, val_bpb: score.all, by_domain: score.by_domain.clone() })?;
     let is_best = state.best_val_bpb.is_none_or(|best| score.all <= best);
@@ -208,8 +232,28 @@ pub fn pretrain(
     result.val_bpb_by_domain = score.by_domain;
     result.sealed_bpb = sealed_bpb;
     result.checkpoint_hash = checkpoint_hash;
+    if let Some(known) = known {
+        result = trained_again(lab, manifest, known, result)?;
+    }
     dir.finish(&result)?;
     Ok(result)
+}
+
+/// The result of a run that was trained a second time, for its checkpoint: what it cost and scored the first time
+/// stands in verdicts. On the same machine it must have come to the same bits.
+fn trained_again(
+    lab: &Path,
+    manifest: &RunManifest,
+    known: RunResult,
+    again: RunResult,
+) -> Result<RunResult, TrainError> {
+    let same_machine = RunDir::manifest(lab, &manifest.id)?.machine == manifest.machine;
+    if same_machine && (known.val_bpb, known.sealed_bpb) != (again.val_bpb, again.sealed_bpb) {
+        let shown = |bpb: Option<f64>| bpb.map_or_else(|| "none".to_string(), |bpb| format!("{bpb:.6}"));
+        let (on_file, now) = (shown(known.val_bpb), shown(again.val_bpb));
+        return Err(TrainError::OtherScore { id: manifest.id.clone(), on_file, now });
+    }
+    Ok(RunResult { checkpoint_hash: again.checkpoint_hash, ..known })
 }
 
 fn engine_precision(precision: Precision) -> pawl_model::Precision {
@@ -402,18 +446,14 @@ fn diverged(
     dir: &mut RunDir,
     manifest: &RunManifest,
     state: &State,
-    loss: f64,
+    reason: String,
     begun: Instant,
     trained: Duration,
     options: &TrainOptions<'_>,
 ) -> Result<RunResult, TrainError> {
     let mut result = outcome(manifest, state, begun, trained, state.step.min(manifest.num_steps), options);
     result.status = RunStatus::Diverged;
-    result.reason = Some(if loss.is_finite() {
-        format!("the loss ran away to {loss:.3} nats per token at step {}", state.step)
-    } else {
-        format!("the loss became {loss} at step {}", state.step)
-    });
+    result.reason = Some(reason);
     dir.discard_checkpoints()?;
     dir.finish(&result)?;
     Ok(result)

@@ -293,6 +293,9 @@ pub(crate) struct Report {
 
 #[derive(Args)]
 pub(crate) struct Verify {
+    /// Train again, one after another, every run that a keep, a champion or the final measurement rests on
+    #[arg(long)]
+    pub(crate) rescore: bool,
     #[command(flatten)]
     pub(crate) place: Place,
 }
@@ -305,6 +308,8 @@ pub(crate) enum Data {
     List(DataList),
     /// Show one data set: domains, splits, sources
     Show(DataShow),
+    /// Compare a data set with its hashes, its tokenizers with its training text, and look for held-out text in it
+    Check(DataShow),
 }
 
 #[derive(Args)]

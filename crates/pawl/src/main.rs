@@ -77,7 +77,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Verify(args) => args.place.json,
         Command::Data(Data::Add(args)) => args.place.json,
         Command::Data(Data::List(args)) => args.place.json,
-        Command::Data(Data::Show(args)) => args.place.json,
+        Command::Data(Data::Show(args) | Data::Check(args)) => args.place.json,
         Command::Bench(args) => args.json,
         Command::Doctor(args) => args.place.json,
     }

@@ -4,6 +4,7 @@
 
 mod aa;
 mod aa_real;
+mod cheats;
 mod exact;
 mod measured;
 mod power;
@@ -14,7 +15,7 @@ mod trained;
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: judge aa [--campaigns N] [--measured FILE] | judge power | judge replay
-   or: judge aa --real | judge real, each with [--seed N] [--minutes M] [--workers W]";
+   or: judge cheats | judge aa --real | judge real, each with [--seed N] [--minutes M] [--workers W]";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
     let done = match args[..] {
         ["aa", "--real", ref rest @ ..] => aa_real::run(rest),
         ["aa", ref rest @ ..] => aa::run(rest),
+        ["cheats"] => cheats(),
         ["real", ref rest @ ..] => real::run(rest),
         ["replay"] => {
             replay::run();
@@ -41,6 +43,12 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// Plants the cheats in a folder that is gone afterwards.
+fn cheats() -> Result<bool, String> {
+    let folder = tempfile::tempdir().map_err(|why| why.to_string())?;
+    Ok(cheats::run(&cheats::Bench::new(&trained::binary()?, folder.path())))
 }
 
 /// Runs `work` for 0, ..., `n - 1` on all cores; results come in order, whatever the number of cores.

@@ -2,7 +2,9 @@
 
 use crate::fake::{Choice, Fake, asked, new_lab};
 use pawl_ledger::Ledger;
-use pawl_record::{Budget, CampaignBudget, RunManifest, RunResult, RunStatus, SCHEMA, Settings};
+use pawl_record::{
+    Budget, CampaignBudget, LearningPoint, RunManifest, RunResult, RunStatus, SCHEMA, Settings,
+};
 use pawl_research::campaign;
 use pawl_research::options::CampaignOptions;
 use pawl_research::verify::verify;
@@ -18,16 +20,19 @@ struct Filed<'a> {
 
 impl World for Filed<'_> {
     fn check(&self, recipe: &Path, depth: u64, settings: &Settings) -> Result<Checked, String> {
-        self.fake.check(recipe, depth, settings)
+        let checked = self.fake.check(recipe, depth, settings)?;
+        // A tenth of the fake's steps: each is a line of a file.
+        Ok(Checked { flops_per_step: 10.0 * checked.flops_per_step, ..checked })
     }
 
     fn run(&self, trial: &Trial) -> Result<Score, TrialError> {
         let score = self.fake.run(trial)?;
         let checked = self.check(&trial.recipe, trial.depth, &trial.settings).unwrap();
-        let steps = (trial.flops / checked.flops_per_step) as u64;
-        let manifest = RunManifest {
+        let flops_per_step = checked.flops_per_step;
+        let steps = (trial.flops / flops_per_step) as u64;
+        let mut manifest = RunManifest {
             schema: SCHEMA,
-            id: score.run.clone(),
+            id: String::new(),
             recipe: "fake".to_string(),
             recipe_hash: "0".to_string(),
             fingerprint: checked.fingerprint,
@@ -41,13 +46,16 @@ impl World for Filed<'_> {
             tokens_per_step: 1,
             seq_len: 1,
             num_params: checked.num_params,
-            flops_per_step: checked.flops_per_step,
+            flops_per_step,
             seal: trial.seal,
             precision: trial.precision,
             version: "0".to_string(),
             created_unix_s: 0,
             machine: "none".to_string(),
         };
+        manifest.id = manifest.content_id();
+        let score = Score { run: manifest.id.clone(), ..score };
+        let losses: Vec<f64> = (0..steps).map(|step| 5.0 - step as f64 / steps as f64).collect();
         let result = RunResult {
             schema: SCHEMA,
             id: score.run.clone(),
@@ -58,20 +66,27 @@ impl World for Filed<'_> {
             sealed_bpb: score.sealed_bpb,
             steps,
             tokens: steps,
-            flops: score.flops,
+            flops: steps as f64 * flops_per_step,
             train_seconds: score.train_seconds,
             total_seconds: score.total_seconds,
             tokens_per_sec: score.tokens_per_sec,
             mfu: 0.5,
             peak_memory_bytes: 1,
             checkpoint_hash: None,
-            curve: Vec::new(),
+            curve: curve(&losses),
         };
         let folder = self.options.lab.join("runs").join(&score.run);
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("run.json"), serde_json::to_string(&manifest).unwrap()).unwrap();
+        let mut events = format!("{}\n", json!({ "event": "started", "step": 0, "threads": 1, "unix_s": 0 }));
+        for (step, loss) in losses.iter().enumerate() {
+            let seconds =
+                (score.train_seconds * (step as f64 + 1.0) / steps as f64 * 1000.0).round() / 1000.0;
+            let line = json!({ "event": "step", "step": step, "loss": loss, "seconds": seconds });
+            events += &format!("{line}\n");
+        }
         let eval = json!({ "event": "eval", "step": steps, "val_bpb": score.val_bpb, "by_domain": {} });
-        std::fs::write(folder.join("events.jsonl"), format!("{eval}\n")).unwrap();
+        std::fs::write(folder.join("events.jsonl"), format!("{events}{eval}\n")).unwrap();
         std::fs::write(folder.join("result.json"), serde_json::to_string(&result).unwrap()).unwrap();
         Ok(score)
     }
@@ -89,16 +104,31 @@ impl World for Filed<'_> {
     }
 }
 
-/// A lab with a campaign that kept something and measured it.
-fn lab() -> tempfile::TempDir {
-    let lab = new_lab();
+/// The points of a learning curve that training keeps: fifty, at even distances.
+fn curve(losses: &[f64]) -> Vec<LearningPoint> {
+    let n = losses.len();
+    let ends: Vec<usize> = (1..=n).filter(|step| step * 50 / n > (step - 1) * 50 / n).collect();
+    let starts = std::iter::once(0).chain(ends.iter().copied());
+    let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+    let points = starts.zip(&ends);
+    points.map(|(from, to)| LearningPoint { step: *to as u64, loss: mean(&losses[from..*to]) }).collect()
+}
+
+/// The world of the lab below: one real gain, slow, and two that are none.
+fn fake() -> Fake {
     let choice =
         |name: &str, gains: &[f64]| Choice { name: name.into(), gains: gains.to_vec(), silent: false };
     let choices = vec![choice("big", &[0.0, 0.12]), choice("bad", &[0.0, -0.1]), choice("idle", &[0.0, 0.0])];
     let mut fake = Fake::new(3, choices, Vec::new());
     fake.slow = Some(("big", 1.3));
+    fake
+}
+
+/// A lab with a campaign that kept something and measured it.
+fn lab() -> tempfile::TempDir {
+    let lab = new_lab();
     let options = asked(lab.path(), 3, CampaignBudget::Trials(60));
-    let world = Filed { fake, options: &options };
+    let world = Filed { fake: fake(), options: &options };
     let report = campaign::run(&options, &world, &mut |_| {}).unwrap();
     assert!(report.end.kept >= 1 && report.final_measurement.is_some(), "{:?}", report.end);
     lab
@@ -106,7 +136,10 @@ fn lab() -> tempfile::TempDir {
 
 fn found(lab: &Path) -> Vec<String> {
     let ledger = Ledger::open(lab).unwrap();
-    let verified = verify(lab, &ledger).unwrap();
+    let options = asked(lab, 3, CampaignBudget::Trials(60));
+    let world = Filed { fake: fake(), options: &options };
+    let compile = |path: &Path, depth: u64, settings: &Settings| world.check(path, depth, settings);
+    let verified = verify(lab, &ledger, &compile).unwrap();
     assert!(verified.verdicts > 0 && verified.runs > 20, "{verified:?}");
     verified.differences.into_iter().map(|it| format!("{}: {}", it.place, it.what)).collect()
 }

@@ -8,19 +8,22 @@ use crate::errors::Failure;
 use crate::interrupt::interrupt;
 use crate::lab::from_ledger;
 use crate::live::{Live, Work};
-use crate::machine::{cores, describe, peak_flops};
+use crate::machine::{cores, describe, machine, peak_flops};
 use crate::output::{Answer, count, flops, narrate};
 use crate::prepare;
 use crate::recipes::{RecipeText, compile, depth, find, from_recipe};
 use pawl_ledger::read_campaign;
-use pawl_recipe::{Overrides, Setting};
+use pawl_recipe::Overrides;
 use pawl_record::{CampaignBudget, CampaignManifest, Rung, SettingValue, Settings};
 use pawl_research::campaign::{CampaignError, CampaignEvent, MIN_STEPS, existing};
 use pawl_research::child::ChildWorld;
+use pawl_research::compiler::ChildCompiler;
 use pawl_research::options::{CampaignOptions, FINAL_SEEDS, judge_settings};
-use pawl_research::world::{Checked, SettingKind, SettingSpec};
+use pawl_research::world::Checked;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -38,6 +41,18 @@ pub(crate) fn run(args: Research) -> Result<Answer, Failure> {
     let options = options(&args, &recipe, existing.as_ref())?;
     let executable =
         std::env::current_exe().map_err(|why| Failure::new("pawl cannot find itself").caused_by(&why))?;
+    let compiler = ChildCompiler { executable: executable.clone(), most_memory: machine().memory_bytes };
+    // The same question is asked several times a proposal.
+    let answers = Mutex::new(BTreeMap::new());
+    let check = |path: &Path, depth: u64, settings: &Settings| {
+        let question = format!("{} {depth} {settings:?}", path.display());
+        if let Some(known) = answers.lock().expect("no thread panics").get(&question) {
+            return Clone::clone(known);
+        }
+        let answer: Result<Checked, String> = compiler.check(path, depth, settings);
+        answers.lock().expect("no thread panics").insert(question, answer.clone());
+        answer
+    };
     let world = ChildWorld {
         executable,
         lab: lab.clone(),
@@ -135,40 +150,6 @@ fn affordable(recipe: &RecipeText, rung: Rung) -> Result<(), Failure> {
     Err(Failure::misuse(format!("{} a trial is too little", flops(rung.flops)))
         .because(format!("one step of {} at depth {} takes {}", recipe.name, rung.depth, flops(step)))
         .hint(format!("give at least {MIN_STEPS} steps: --flops {:.0e}, or more", (1.0 + MIN_STEPS) * step)))
-}
-
-/// The compiler, as the campaign asks it.
-fn check(path: &Path, depth: u64, settings: &Settings) -> Result<Checked, String> {
-    let text = std::fs::read_to_string(path).map_err(|why| format!("{}: {why}", path.display()))?;
-    let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    let overrides = Overrides { depth: Some(depth), values: settings.clone() };
-    let summary = compile(&RecipeText { name, text }, &overrides).and_then(|recipe| recipe.summary());
-    let summary = summary.map_err(|error| match &error.hint {
-        Some(hint) => format!("{error}; {hint}"),
-        None => error.to_string(),
-    })?;
-    Ok(Checked {
-        fingerprint: summary.fingerprint,
-        flops_per_step: summary.flops_per_step,
-        num_params: summary.num_params as u64,
-        settings: summary.settings.iter().map(spec).collect(),
-    })
-}
-
-fn spec(setting: &Setting) -> SettingSpec {
-    let kind = match &setting.kind {
-        pawl_recipe::SettingKind::Dial => SettingKind::Dial,
-        pawl_recipe::SettingKind::Knob { low, high, log } => {
-            SettingKind::Knob { low: *low, high: *high, log: *log }
-        }
-        pawl_recipe::SettingKind::Choice { options } => SettingKind::Choice { options: options.clone() },
-    };
-    SettingSpec {
-        name: setting.name.clone(),
-        kind,
-        default: setting.default.clone(),
-        value: setting.value.clone(),
-    }
 }
 
 fn tell(live: &Live, event: &CampaignEvent<'_>) {
