@@ -87,7 +87,7 @@ pub(crate) fn wrong(case: &Case, outcome: &Result<Outcome, String>) -> Option<St
 /// Plants every case and prints the table; false when anything went wrong.
 pub(crate) fn run(bench: &Bench) -> bool {
     let cases = cases();
-    let outcomes = super::in_parallel(cases.len() as u64, |at| (cases[at as usize].plant)(bench));
+    let outcomes = super::parallel::in_parallel(cases.len() as u64, |at| (cases[at as usize].plant)(bench));
     let mut problems = Vec::new();
     println!("{:<10} {:<58} {:<58} said", "caught by", "cheat", "from");
     for (case, outcome) in cases.iter().zip(&outcomes) {
