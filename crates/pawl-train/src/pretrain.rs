@@ -138,22 +138,10 @@ pub fn pretrain(
     let begun = Instant::now();
     // A run that was wanted for its score alone is run again when its checkpoint is wanted: to the same bits.
     let known = RunDir::result(lab, &manifest.id)?;
-    if let Some(result) = &known
-        && (!options.keep_checkpoints
-            || result.checkpoint_hash.is_some()
-            || result.status == RunStatus::Diverged)
-    {
+    if let Some(result) = known.as_ref().filter(|known| is_enough(known, options)) {
         return Ok(result.clone());
     }
-    if recipe.vocab_size() != data.tokenizer.vocab_size() {
-        return Err(TrainError::Vocabulary {
-            recipe: recipe.vocab_size(),
-            data: data.tokenizer.vocab_size(),
-        });
-    }
-    if manifest.num_steps > MAX_STEPS {
-        return Err(TrainError::TooLong { num_steps: manifest.num_steps });
-    }
+    check_request(&recipe, manifest, data)?;
     let mut dir = RunDir::open(lab, manifest, &recipe)?;
     let schedules = recipe.schedule_table(manifest.num_steps)?;
     let mut loader = loader(&recipe, manifest, data)?;
@@ -182,10 +170,9 @@ pub fn pretrain(
         let loss = f64::from(loss);
         trained += started.elapsed();
         if !loss.is_finite() || loss > too_high {
-            let reason = if loss.is_finite() {
-                format!("the loss ran away to {loss:.3} nats per token at step {}", state.step)
-            } else {
-                format!("the loss became {loss} at step {}", state.step)
+            let reason = match loss.is_finite() {
+                true => format!("the loss ran away to {loss:.3} nats per token at step {}", state.step),
+                false => format!("the loss became {loss} at step {}", state.step),
             };
             return diverged(&mut dir, manifest, &state, reason, begun, trained, options);
         }
@@ -195,8 +182,7 @@ pub fn pretrain(
         let last = state.step == manifest.num_steps;
         if !last && options.eval_every_steps.is_some_and(|every| state.step.is_multiple_of(every.max(1))) {
             let score = search.score(&model);
-            if !score.all.is_finite() {
-                let reason = format!("the score became {} at step {}", score.all, state.step);
+            if let Some(reason) = no_score(score.all, &state) {
                 return diverged(&mut dir, manifest, &state, reason, begun, trained, options);
             }
             let is_best = state.best_val_bpb.is_none_or(|best| score.all < best);
@@ -218,8 +204,7 @@ pub fn pretrain(
         }
     }
     let score = search.score(&model);
-    if !score.all.is_finite() {
-        let reason = format!("the score became {} at the end", score.all);
+    if let Some(reason) = no_score(score.all, &state) {
         return diverged(&mut dir, manifest, &state, reason, begun, trained, options);
     }
     let sealed_bpb = sealed_score(&model, manifest, data)?;
@@ -237,6 +222,27 @@ pub fn pretrain(
     }
     dir.finish(&result)?;
     Ok(result)
+}
+
+/// Whether a result that is on file is all that is wanted of the run.
+fn is_enough(known: &RunResult, options: &TrainOptions<'_>) -> bool {
+    !options.keep_checkpoints || known.checkpoint_hash.is_some() || known.status == RunStatus::Diverged
+}
+
+fn check_request(recipe: &Recipe, manifest: &RunManifest, data: &PreparedData) -> Result<(), TrainError> {
+    let (recipe, data) = (recipe.vocab_size(), data.tokenizer.vocab_size());
+    if recipe != data {
+        return Err(TrainError::Vocabulary { recipe, data });
+    }
+    if manifest.num_steps > MAX_STEPS {
+        return Err(TrainError::TooLong { num_steps: manifest.num_steps });
+    }
+    Ok(())
+}
+
+/// A score that is no number is no score: nothing may be compared with it.
+fn no_score(bpb: f64, state: &State) -> Option<String> {
+    (!bpb.is_finite()).then(|| format!("the score became {bpb} after {} steps", state.step))
 }
 
 /// The result of a run that was trained a second time, for its checkpoint: what it cost and scored the first time

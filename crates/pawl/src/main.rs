@@ -13,6 +13,7 @@ mod output;
 mod prepare;
 mod progress;
 mod recipes;
+mod rescore;
 
 use args::{Cli, Command, Data};
 use clap::Parser;

@@ -7,7 +7,6 @@ pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod eval;
 pub(crate) mod report;
-pub(crate) mod rescore;
 pub(crate) mod research;
 pub(crate) mod runs;
 pub(crate) mod sample;

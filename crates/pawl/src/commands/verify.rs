@@ -1,11 +1,11 @@
 //! `pawl verify`: every verdict of the lab again, from the files of its runs, and the data they were trained on.
 
 use crate::args;
-use crate::commands::rescore;
 use crate::errors::Failure;
 use crate::lab::{data_folder, from_data, from_ledger, ledger};
 use crate::output::{Answer, narrate};
 use crate::recipes::{checked, compile_with};
+use crate::rescore::rescore;
 use pawl_ledger::read_campaign;
 use pawl_recipe::{Overrides, std_only};
 use pawl_record::{DataRef, Settings, read_json};
@@ -23,7 +23,7 @@ pub(crate) fn run(args: args::Verify) -> Result<Answer, Failure> {
     verified.differences.extend(data(lab, &records.manifest.data)?);
     let mut rescored = None;
     if args.rescore {
-        let (scored, differences) = rescore::rescore(lab, &records);
+        let (scored, differences) = rescore(lab, &records);
         verified.differences.extend(differences);
         rescored = Some(scored);
     }
