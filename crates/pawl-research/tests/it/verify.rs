@@ -201,7 +201,12 @@ fn a_metric_forged_in_events_too_no_longer_fits_its_verdict() {
     check_forgery("verdict N", "score of run", |lab, _, pairs| {
         let run = &pairs[0]["challenger_run"];
         edit(&run_file(lab, run, "result.json"), |it| it["val_bpb"] = json!(2.0));
-        edit(&run_file(lab, run, "events.jsonl"), |it| it["val_bpb"] = json!(2.0));
+        let path = run_file(lab, run, "events.jsonl");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let (before, eval) = text.trim_end().rsplit_once('\n').unwrap();
+        let mut eval: Value = serde_json::from_str(eval).unwrap();
+        eval["val_bpb"] = json!(2.0);
+        std::fs::write(&path, format!("{before}\n{eval}\n")).unwrap();
     });
 }
 
@@ -293,5 +298,71 @@ fn a_row_that_is_not_its_file_is_named() {
     check_forgery("run ", "its row in the ledger", |lab, _, pairs| {
         drop(Ledger::open(lab).unwrap());
         edit(&run_file(lab, &pairs[0]["champion_run"], "result.json"), |it| it["mfu"] = json!(0.9));
+    });
+}
+
+#[test]
+fn files_of_a_run_that_do_not_fit_each_other_are_named() {
+    let file = |lab: &Path, pairs: &[Value], name: &str| run_file(lab, &pairs[0]["challenger_run"], name);
+    check_forgery("run ", "its id does not follow", |lab, _, pairs| {
+        edit(&file(lab, pairs, "run.json"), |it| it["seal"] = json!(true));
+    });
+    check_forgery("run ", "follow from its budget", |lab, _, pairs| {
+        edit(&file(lab, pairs, "run.json"), |it| it["num_steps"] = json!(1000));
+    });
+    check_forgery("run ", "are said", |lab, _, pairs| {
+        edit(&file(lab, pairs, "run.json"), |it| it["flops_per_step"] = json!(1e9));
+    });
+    check_forgery("run ", "learning curve", |lab, _, pairs| {
+        edit(&file(lab, pairs, "result.json"), |it| it["curve"][0]["loss"] = json!(1.0));
+    });
+    check_forgery("run ", "its steps took", |lab, _, pairs| {
+        edit(&file(lab, pairs, "result.json"), |it| it["train_seconds"] = json!(1.0));
+    });
+    check_forgery("run ", "which is none", |lab, _, pairs| {
+        edit(&file(lab, pairs, "result.json"), |it| it["val_bpb"] = Value::Null);
+    });
+}
+
+#[test]
+fn records_that_do_not_fit_each_other_are_named() {
+    let campaign = |lab: &Path, name: &str| lab.join("campaign").join(name);
+    check_forgery("campaign", "its id does not follow", |lab, _, _| {
+        edit(&campaign(lab, "campaign.json"), |it| it["judge"]["alpha"] = json!(0.4));
+    });
+    check_forgery("campaign", "another text", |lab, _, _| {
+        std::fs::write(campaign(lab, "recipes/fake.star"), "other").unwrap();
+    });
+    check_forgery("noise", "initial seed 1 is not", |lab, _, _| {
+        edit(&campaign(lab, "noise.json"), |it| it["pairs"][0]["init_seed"] = json!(1));
+    });
+    check_forgery("noise", "7 A/A pairs, 8 were asked", |lab, _, _| {
+        edit(&campaign(lab, "noise.json"), |it| drop(it["pairs"].as_array_mut().unwrap().remove(0)));
+    });
+    check_forgery("verdict 1", "it is missing", |lab, _, _| {
+        std::fs::remove_file(campaign(lab, "verdicts/0001.json")).unwrap();
+    });
+    check_forgery("proposal 1", "it is missing", |lab, _, _| {
+        std::fs::remove_file(campaign(lab, "proposals/0001.json")).unwrap();
+    });
+    check_forgery("champion 1", "not those that were tried", |lab, _, _| {
+        edit(&campaign(lab, "champions/0001.json"), |it| it["settings"]["bad"] = json!("o1"));
+    });
+    check_forgery("final measurement", "is not fresh seed 1", |lab, _, _| {
+        edit(&campaign(lab, "final.json"), |it| it["seeds"][0] = json!(1));
+    });
+    check_forgery("final measurement", "learnt by heart", |lab, _, _| {
+        edit(&campaign(lab, "final.json"), |it| {
+            (it["search"]["mean"], it["search"]["half_width"]) = (json!(0.2), json!(0.01));
+            (it["sealed"]["mean"], it["sealed"]["half_width"]) = (json!(0.01), json!(0.01));
+        });
+    });
+    check_forgery("end", "99 kept are counted", |lab, _, _| {
+        edit(&campaign(lab, "end.json"), |it| it["kept"] = json!(99));
+    });
+    check_forgery("proposal N", "another program than the one its verdict is on", |lab, number, _| {
+        edit(&campaign(lab, &format!("proposals/{number:04}.json")), |it| {
+            it["settings"]["bad"] = json!("o1")
+        });
     });
 }
