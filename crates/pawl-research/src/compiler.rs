@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Seconds that compiling may take; the largest shipped recipe takes a hundredth of one.
-const LIMIT: Duration = Duration::from_secs(20);
+/// Time that compiling may take; the largest shipped recipe takes some hundredths of a second.
+pub const LIMIT: Duration = Duration::from_secs(20);
 
 /// How often the child is looked at.
 const POLL: Duration = Duration::from_millis(2);
@@ -25,6 +25,8 @@ pub struct ChildCompiler {
     pub executable: PathBuf,
     /// Bytes that a trial may take; `None` where the machine does not say.
     pub most_memory: Option<u64>,
+    /// Time that compiling may take, [`LIMIT`] for a campaign.
+    pub limit: Duration,
 }
 
 /// What `pawl check --json` prints, as far as a campaign reads it.
@@ -81,7 +83,7 @@ impl ChildCompiler {
         for (name, value) in settings {
             command.args(["--set", &format!("{name}={value}")]);
         }
-        let (stdout, stderr) = within_limit(command, LIMIT)?;
+        let (stdout, stderr) = within_limit(command, self.limit)?;
         match stdout {
             Some(stdout) => {
                 from_json(&stdout).map_err(|why| format!("the compiler printed no answer: {why}"))

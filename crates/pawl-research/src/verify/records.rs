@@ -8,7 +8,7 @@ use crate::evidence::{NoiseScale, t_half_width};
 use crate::measure::{final_seed, noise_init_seed};
 use crate::options::campaign_id;
 use crate::world::SettingKind;
-use pawl_ledger::{LedgerError, campaign_folder, run_folder};
+use pawl_ledger::{campaign_folder, run_folder};
 use pawl_record::{
     Decision, EndReason, Measured, Proposal, RecipeRef, RunManifest, RunResult, RunStatus, Verdict, read_json,
 };
@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 /// Everything that the verdicts, taken one by one, do not show.
-pub(super) fn look_through(check: &mut Check<'_>) -> Result<(), LedgerError> {
+pub(super) fn look_through(check: &mut Check<'_>) {
     campaign(check);
     noise(check);
     numbers(check);
@@ -30,7 +30,7 @@ pub(super) fn look_through(check: &mut Check<'_>) -> Result<(), LedgerError> {
     champions(check);
     final_measurement(check);
     totals(check);
-    unclaimed_runs(check)
+    unclaimed_runs(check);
 }
 
 /// What was asked, and the texts it was asked of.
@@ -314,11 +314,11 @@ fn totals(check: &mut Check<'_>) {
 
 /// Runs that were made for this campaign, by their seed, data and rung, of a challenger that no record names: a
 /// trial whose verdict was taken away.
-fn unclaimed_runs(check: &mut Check<'_>) -> Result<(), LedgerError> {
+fn unclaimed_runs(check: &mut Check<'_>) {
     let records = check.records;
     // A round that was interrupted has runs and no verdict yet.
     if records.proposals.iter().any(|proposal| records.verdict(proposal.number).is_none()) {
-        return Ok(());
+        return;
     }
     let limit = records.manifest.judge.max_pairs + crate::duel::MAX_VOID as u64;
     let mut generation_of = BTreeMap::new();
@@ -328,12 +328,14 @@ fn unclaimed_runs(check: &mut Check<'_>) -> Result<(), LedgerError> {
             generation_of.insert(seed, champion.generation);
         }
     }
-    let mut named: BTreeSet<&str> = BTreeSet::new();
-    for pair in records.verdicts.iter().flat_map(|verdict| &verdict.pairs) {
-        named.extend([pair.champion_run.as_str(), pair.challenger_run.as_str()]);
-    }
+    // A resumed campaign with fewer workers may leave runs of pairs that it came to need no more.
+    let named: BTreeSet<(u64, &str)> = records
+        .verdicts
+        .iter()
+        .filter_map(|verdict| Some((verdict.generation, verdict.fingerprint.as_deref()?)))
+        .collect();
     let known: BTreeSet<&str> = records.promotions.iter().map(|it| it.fingerprint.as_str()).collect();
-    let mut unclaimed: Vec<(RunManifest, RunResult)> = Vec::new();
+    let mut unclaimed: Vec<RunManifest> = Vec::new();
     let mut void: BTreeSet<u64> = BTreeSet::new();
     for id in folders(check) {
         let folder = run_folder(check.lab, &id);
@@ -353,20 +355,19 @@ fn unclaimed_runs(check: &mut Check<'_>) -> Result<(), LedgerError> {
         let asked = super::budget_is(&manifest, records.manifest.rung.flops)
             && manifest.data == records.manifest.data
             && manifest.depth == records.manifest.rung.depth
-            && manifest.precision == records.manifest.rung.precision
-            && generation_of.contains_key(&manifest.seed);
-        if asked && !named.contains(id.as_str()) {
-            unclaimed.push((manifest, result));
+            && manifest.precision == records.manifest.rung.precision;
+        let generation = generation_of.get(&manifest.seed);
+        if asked && generation.is_some_and(|it| !named.contains(&(*it, manifest.fingerprint.as_str()))) {
+            unclaimed.push(manifest);
         }
     }
-    for (manifest, _) in unclaimed.into_iter().filter(|(manifest, _)| !void.contains(&manifest.seed)) {
+    for manifest in unclaimed.into_iter().filter(|manifest| !void.contains(&manifest.seed)) {
         let generation = generation_of[&manifest.seed];
         check.differs(
             &format!("run {}", manifest.id),
             format!("a challenger of champion {generation} on one of its seeds, and no verdict names it"),
         );
     }
-    Ok(())
 }
 
 fn folders(check: &Check<'_>) -> Vec<String> {

@@ -17,7 +17,7 @@ use pawl_recipe::Overrides;
 use pawl_record::{CampaignBudget, CampaignManifest, Rung, SettingValue, Settings};
 use pawl_research::campaign::{CampaignError, CampaignEvent, MIN_STEPS, existing};
 use pawl_research::child::ChildWorld;
-use pawl_research::compiler::ChildCompiler;
+use pawl_research::compiler::{ChildCompiler, LIMIT};
 use pawl_research::options::{CampaignOptions, FINAL_SEEDS, judge_settings};
 use pawl_research::world::Checked;
 use serde_json::json;
@@ -41,7 +41,8 @@ pub(crate) fn run(args: Research) -> Result<Answer, Failure> {
     let options = options(&args, &recipe, existing.as_ref())?;
     let executable =
         std::env::current_exe().map_err(|why| Failure::new("pawl cannot find itself").caused_by(&why))?;
-    let compiler = ChildCompiler { executable: executable.clone(), most_memory: machine().memory_bytes };
+    let most_memory = machine().memory_bytes;
+    let compiler = ChildCompiler { executable: executable.clone(), most_memory, limit: LIMIT };
     // The same question is asked several times a proposal.
     let answers = Mutex::new(BTreeMap::new());
     let check = |path: &Path, depth: u64, settings: &Settings| {

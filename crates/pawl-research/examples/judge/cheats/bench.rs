@@ -3,7 +3,7 @@
 
 use super::Outcome;
 use pawl_record::Settings;
-use pawl_research::compiler::ChildCompiler;
+use pawl_research::compiler::{ChildCompiler, LIMIT};
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::fs;
@@ -72,8 +72,9 @@ impl Bench {
         let folder = self.fresh()?;
         let path = folder.join("case.star");
         fs::write(&path, text).map_err(told)?;
-        // What a machine of the usual size would give a trial.
-        let compiler = ChildCompiler { executable: self.pawl.clone(), most_memory: Some(16 << 30) };
+        // What a machine of the usual size would give a trial, and a tenth of what a campaign waits.
+        let (most_memory, limit) = (Some(16 << 30), LIMIT / 10);
+        let compiler = ChildCompiler { executable: self.pawl.clone(), most_memory, limit };
         Ok(compiler.check(&path, 1, &Settings::new()).map(|checked| checked.fingerprint))
     }
 

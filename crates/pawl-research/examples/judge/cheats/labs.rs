@@ -58,7 +58,9 @@ fn forge_everywhere(lab: &Lab) -> Result<(), String> {
     lab.edit("campaign/final.json", |it| {
         refit(&mut it["search"]);
         refit(&mut it["kept"][0]["search"]);
-    })
+    })?;
+    // The index would still know the honest score; without it, it is made again from the forged files.
+    fs::remove_file(lab.path("ledger.sqlite")).map_err(told)
 }
 
 /// Changes bytes of the index where it lies, as somebody with a hex editor would.
@@ -358,6 +360,13 @@ pub(super) fn cases() -> Vec<Case> {
     };
     let honest = [
         honest("a lab as it was left", |bench, lab| lab.verify(bench, &[])),
+        honest("a lab whose deciding runs are trained again", |bench, lab| {
+            let outcome = lab.verify(bench, &["--rescore"])?;
+            match outcome.said.contains("0 scored again") || !outcome.said.contains("scored again") {
+                true => Err(format!("nothing was trained again: {}", outcome.said)),
+                false => Ok(outcome),
+            }
+        }),
         honest("a lab whose index was deleted", |bench, lab| {
             fs::remove_file(lab.path("ledger.sqlite")).map_err(told)?;
             lab.verify(bench, &[])
