@@ -25,6 +25,7 @@ usage: cargo xtask TASK
       real [OPTION]                          defects planted in nano and the changes that mend them
           --seed N --minutes M --workers W   the same command goes on where it stopped
       power                                  planted effects, beside the rules other loops keep by
+      climb                                  what a second rung takes back and lets through
       replay                                 the public log of the best-known loop through the judge
   interop [--install]   licences, advisories and sources of the dependencies (cargo-deny)
   sanitize              the engine's tests with AddressSanitizer

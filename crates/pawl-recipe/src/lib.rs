@@ -21,6 +21,7 @@ mod operators;
 mod ops;
 mod optimizer;
 mod recipe;
+mod reference;
 mod settings;
 mod shaping;
 mod shipped;
@@ -36,6 +37,7 @@ pub use graphs::{LogitsGraph, LossGraph, ParamDecl, ScheduleDecl, StateDecl, Tra
 pub use init::Init;
 pub use load::{Loader, Source};
 pub use recipe::{Overrides, Recipe};
+pub use reference::reference;
 pub use settings::{Setting, SettingKind};
 pub use shipped::{shipped, shipped_recipes, std_only, with_std};
 pub use source::MAX_TEXT;

@@ -7,18 +7,23 @@
 
 use crate::books::{Books, runs_of};
 use crate::court;
-use crate::duel::Candidate;
+use crate::duel::{Candidate, wins_time};
 pub use crate::events::{CampaignError, CampaignEvent, CampaignReport};
 use crate::evidence::Scores;
 use crate::judge::{self, NoiseScale};
+use crate::library;
 use crate::options::{CampaignOptions, open_manifest};
-use crate::researcher::{Context, Draft};
+use crate::researcher::{Answer, Draft, Left};
+use crate::retract;
 use crate::store::{self, Store};
+use crate::view::Seen;
 use crate::world::{Checked, Score, SettingKind, Trial, World};
+use crate::worth;
 use pawl_record::{
-    CampaignBudget, CampaignManifest, Decision, EndReason, EqualTime, Evidence, Noise, NoisePair, Promotion,
-    Proposal, SCHEMA, Settings, Verdict,
+    CampaignBudget, CampaignManifest, Climb, Decision, EndReason, EqualTime, Evidence, Noise, NoisePair,
+    Origin, Promotion, Proposal, SCHEMA, Settings, Verdict,
 };
+use std::cell::RefCell;
 
 /// The campaign of a lab as it was asked, if there is one: its rung and seed are what `pawl research`
 /// goes on with when the command does not say.
@@ -50,6 +55,14 @@ pub fn run(
     })
 }
 
+/// What a researcher was good for.
+enum Round {
+    /// At least one.
+    Proposals(Vec<Proposal>),
+    /// Why not.
+    None(EndReason),
+}
+
 /// A campaign in progress.
 pub(crate) struct Campaign<'a> {
     pub(crate) options: &'a CampaignOptions,
@@ -74,13 +87,18 @@ impl<'a> Campaign<'a> {
         judge::check_settings(&options.judge).map_err(CampaignError::Options)?;
         let store = Store::new(&options.lab);
         let manifest = open_manifest(options, &store, world.unix_s())?;
-        let check = |settings: &Settings| {
+        let check = |depth: u64| {
             world
-                .check(&store.path(&manifest.recipe.file), manifest.rung.depth, settings)
-                .map_err(CampaignError::Recipe)
+                .check(&store.path(&manifest.recipe.file), depth, &manifest.settings)
+                .map_err(|message| CampaignError::Recipe(format!("at depth {depth}: {message}")))
         };
-        let start = check(&manifest.settings)?;
-        let books = Books::read(&store)?;
+        let start = check(manifest.rungs.first().depth)?;
+        for above in &manifest.rungs.all()[1..] {
+            check(above.depth)?;
+        }
+        let mut books = Books::read(&store)?;
+        retract::settle(&store, &mut books)?;
+        books.elsewhere = library::elsewhere(&options.lab)?;
         let champion = books.champions.last();
         tell(CampaignEvent::Started {
             manifest: &manifest,
@@ -91,7 +109,7 @@ impl<'a> Campaign<'a> {
         let compiled = match champion {
             None => start,
             Some(champion) => world
-                .check(&store.path(&champion.recipe.file), manifest.rung.depth, &champion.settings)
+                .check(&store.path(&champion.recipe.file), manifest.rungs.first().depth, &champion.settings)
                 .map_err(CampaignError::Recipe)?,
         };
         let noise = store.noise()?;
@@ -117,16 +135,23 @@ impl<'a> Campaign<'a> {
         if let Some(number) = self.books.unrecorded_promotion() {
             self.promote(number)?;
         }
+        self.finish_pruning()?;
         let reason = loop {
             let mut round = self.books.unfinished();
             if round.is_empty() {
                 if !self.can_afford_a_round() {
                     break EndReason::Budget;
                 }
-                round = self.propose()?;
-                if round.is_empty() {
-                    break EndReason::Exhausted;
+                if self.prune()? {
+                    continue;
                 }
+                round = match self.upkeep()? {
+                    Some(own) => vec![own],
+                    None => match self.propose()? {
+                        Round::Proposals(round) => round,
+                        Round::None(reason) => break reason,
+                    },
+                };
             }
             let candidates = self.gate(round)?;
             court::hold(self, candidates)?;
@@ -140,28 +165,42 @@ impl<'a> Campaign<'a> {
         self.clock_offset_s + self.world.seconds()
     }
 
-    /// Seconds one trial is expected to take.
+    /// Seconds one trial of the first rung is expected to take.
     pub(crate) fn trial_s(&self) -> f64 {
         self.noise.as_ref().map_or(0.0, |noise| noise.run_seconds)
     }
 
-    /// Seconds that trials take when run on all workers.
+    /// Seconds that trials of the first rung take when run on all workers.
     pub(crate) fn seconds_of(&self, num_trials: usize) -> f64 {
-        num_trials.div_ceil(self.options.workers) as f64 * self.trial_s()
+        self.seconds_on(0, num_trials)
+    }
+
+    /// Seconds that trials of a rung take when run on all workers.
+    pub(crate) fn seconds_on(&self, rung: usize, num_trials: usize) -> f64 {
+        let ratio = self.manifest.rungs.all()[rung].flops / self.manifest.rungs.first().flops;
+        num_trials.div_ceil(self.options.workers) as f64 * ratio * self.trial_s()
     }
 
     /// Seconds to keep back for measuring the champion, and every champion before it, on fresh seeds. One
     /// more generation than there is: the round that is being paid for may promote.
     fn reserve_s(&self) -> f64 {
         let generations = self.books.champions.len();
-        self.seconds_of((generations + 1) * self.options.final_seeds as usize)
+        let above = (1..self.manifest.rungs.all().len())
+            .map(|rung| self.seconds_on(rung, 2 * self.num_seeds_above() as usize));
+        self.seconds_of((generations + 1) * self.options.final_seeds as usize) + above.sum::<f64>()
     }
 
-    /// Whether `num_trials` more trials leave enough of the budget for the final measurement.
+    /// Whether `num_trials` more trials of the first rung leave enough of the budget for a keep to climb and for the
+    /// final measurement.
     pub(crate) fn can_afford(&self, num_trials: usize) -> bool {
+        self.can_spend(self.seconds_of(num_trials) + self.least_climb_s())
+    }
+
+    /// Whether so many seconds leave enough of the budget for the final measurement.
+    pub(crate) fn can_spend(&self, seconds: f64) -> bool {
         match self.options.budget {
             CampaignBudget::Minutes(minutes) => {
-                self.elapsed_s() + self.seconds_of(num_trials) + self.reserve_s() <= 60.0 * minutes
+                self.elapsed_s() + seconds + self.reserve_s() <= 60.0 * minutes
             }
             CampaignBudget::Trials(trials) => self.books.num_runs() < trials,
         }
@@ -172,32 +211,27 @@ impl<'a> Campaign<'a> {
         self.can_afford(2 * self.options.workers)
     }
 
-    /// As many proposals as there are workers, each on file. Those that compile to a program already tried
-    /// are settled at once and do not count.
-    fn propose(&mut self) -> Result<Vec<Proposal>, CampaignError> {
+    /// As many proposals as there are workers, each on file, or why there is none. Those that compile to a program
+    /// already tried, or do not compile, are settled at once and do not count.
+    fn propose(&mut self) -> Result<Round, CampaignError> {
         let mut round: Vec<Proposal> = Vec::new();
+        let mut ended = EndReason::Exhausted;
         // A researcher that only repeats itself is exhausted.
         for _ in 0..self.options.workers + MAX_REPEATS {
             if round.len() == self.options.workers {
                 break;
             }
             let number = self.books.proposals.len() as u64 + 1;
-            let compile = |settings: &Settings| {
-                let recipe = self.store.path(&self.books.champion().recipe.file);
-                self.world.check(&recipe, self.manifest.rung.depth, settings)
+            let draft = match self.ask(&round) {
+                Answer::Draft(draft) => *draft,
+                Answer::Exhausted => break,
+                Answer::Paused(_) if self.world.interrupted() => return Err(CampaignError::Interrupted),
+                Answer::Paused(reason) => {
+                    (self.tell)(CampaignEvent::Paused(&reason));
+                    ended = EndReason::Paused;
+                    break;
+                }
             };
-            let context = Context {
-                seed: self.manifest.seed,
-                number,
-                champion: self.books.champion(),
-                history: &self.books,
-                noise: self.scale(),
-                judge: &self.options.judge,
-                in_round: &round,
-                compiled: &self.champion,
-                compile: &compile,
-            };
-            let Some(draft) = self.options.researcher.propose(&context) else { break };
             let proposal = self.write_proposal(number, draft)?;
             if let Some(reason) = self.refusal(&proposal, &round)? {
                 self.skip(&proposal, reason)?;
@@ -205,12 +239,57 @@ impl<'a> Campaign<'a> {
                 round.push(proposal);
             }
         }
-        Ok(round)
+        Ok(if round.is_empty() { Round::None(ended) } else { Round::Proposals(round) })
+    }
+
+    /// Asks the researcher.
+    fn ask(&mut self, in_round: &[Proposal]) -> Answer {
+        let left = self.left();
+        let tell = RefCell::new(&mut *self.tell);
+        let seen = Seen {
+            lab: &self.options.lab,
+            store: &self.store,
+            manifest: &self.manifest,
+            books: &self.books,
+            noise: self.noise.as_ref().expect("the noise is learnt before the first proposal"),
+            compiled: &self.champion,
+            in_round,
+            left,
+            world: self.world,
+            say: &|what| (tell.borrow_mut())(CampaignEvent::Said(what)),
+        };
+        seen.show(|context| self.options.researcher.propose(context))
+    }
+
+    /// What is left of the budget, the final measurement kept back.
+    fn left(&self) -> Left {
+        let (seconds, trials) = match self.options.budget {
+            CampaignBudget::Minutes(minutes) => {
+                (Some((60.0 * minutes - self.elapsed_s() - self.reserve_s()).max(0.0)), None)
+            }
+            CampaignBudget::Trials(trials) => (None, Some(trials.saturating_sub(self.books.num_runs()))),
+        };
+        Left { seconds, trials, trial_s: self.trial_s(), workers: self.options.workers }
     }
 
     fn write_proposal(&mut self, number: u64, draft: Draft) -> Result<Proposal, CampaignError> {
         let champion = self.books.champion();
         let mut settings = champion.settings.clone();
+        let mut recipe = None;
+        if let Some(text) = &draft.recipe {
+            let kept = self.store.keep_recipe(&format!("{}-{number}.star", champion.recipe.name), text)?;
+            // Of a text that does not compile nothing is inherited: the gate says why.
+            let checked = self.world.check(
+                &self.store.path(&kept.file),
+                self.manifest.rungs.first().depth,
+                &Settings::new(),
+            );
+            let known = |name: &str| {
+                checked.as_ref().is_ok_and(|checked| checked.settings.iter().any(|spec| spec.name == name))
+            };
+            settings.retain(|name, _| known(name));
+            recipe = Some(kept);
+        }
         for change in &draft.changes {
             settings.insert(change.setting.clone(), change.to.clone());
         }
@@ -219,22 +298,27 @@ impl<'a> Campaign<'a> {
             number,
             generation: champion.generation,
             changes: draft.changes,
-            recipe: None,
+            recipe,
             settings,
             category: draft.category,
             hypothesis: draft.hypothesis,
             prediction: draft.prediction,
-            researcher: self.manifest.researcher.clone(),
+            researcher: draft.researcher,
+            author: draft.author,
             created_unix_s: self.world.unix_s(),
         };
-        self.store.write(&format!("proposals/{number:04}.json"), &proposal)?;
+        self.file_proposal(proposal)
+    }
+
+    pub(crate) fn file_proposal(&mut self, proposal: Proposal) -> Result<Proposal, CampaignError> {
+        self.store.write(&format!("proposals/{:04}.json", proposal.number), &proposal)?;
         self.books.proposals.push(proposal.clone());
         (self.tell)(CampaignEvent::Proposed(&proposal));
         Ok(proposal)
     }
 
     /// Why a proposal is not worth a trial, if so.
-    fn refusal(
+    pub(crate) fn refusal(
         &self,
         proposal: &Proposal,
         round: &[Proposal],
@@ -243,7 +327,7 @@ impl<'a> Campaign<'a> {
             Ok(checked) => checked,
             Err(message) => return Ok(Some((message, None))),
         };
-        let steps = self.manifest.rung.flops / checked.flops_per_step;
+        let steps = self.manifest.rungs.first().flops / checked.flops_per_step;
         let is_dial = |name: &str| {
             checked.settings.iter().any(|spec| spec.name == name && spec.kind == SettingKind::Dial)
         };
@@ -252,7 +336,7 @@ impl<'a> Campaign<'a> {
             Some(format!("it turns the dial {}, which belongs to the trial", dial.setting))
         } else if checked.fingerprint == self.champion.fingerprint {
             Some(SAME_PROGRAM.to_string())
-        } else if let Some(number) = self.books.tried(&checked.fingerprint) {
+        } else if let Some(number) = self.tried_before(proposal, &checked.fingerprint) {
             Some(format!("the same program as #{number}"))
         } else if let Some(other) = round
             .iter()
@@ -267,13 +351,17 @@ impl<'a> Campaign<'a> {
         Ok(reason.map(|reason| (reason, Some(checked))))
     }
 
-    fn compile(&self, proposal: &Proposal) -> Result<Checked, String> {
+    pub(crate) fn compile(&self, proposal: &Proposal) -> Result<Checked, String> {
         let recipe =
             proposal.recipe.as_ref().unwrap_or(&self.books.champions[proposal.generation as usize].recipe);
-        self.world.check(&self.store.path(&recipe.file), self.manifest.rung.depth, &proposal.settings)
+        self.world.check(
+            &self.store.path(&recipe.file),
+            self.manifest.rungs.first().depth,
+            &proposal.settings,
+        )
     }
 
-    fn skip(
+    pub(crate) fn skip(
         &mut self,
         proposal: &Proposal,
         (reason, checked): (String, Option<Checked>),
@@ -298,7 +386,8 @@ impl<'a> Campaign<'a> {
                     let before = accepted.len() as u64;
                     let test_index = self.books.num_tested_before(proposal.number) + before + 1;
                     accepted.push(proposal.clone());
-                    let mut candidate = Candidate::untried(proposal, Some(checked));
+                    let first_pair = self.first_pair(&proposal);
+                    let mut candidate = Candidate::untried(proposal, Some(checked)).from_pair(first_pair);
                     candidate.test_index = test_index;
                     candidates.push(candidate);
                 }
@@ -315,10 +404,12 @@ impl<'a> Campaign<'a> {
         evidence: Option<Evidence>,
         equal_time: Option<EqualTime>,
     ) -> Result<Verdict, CampaignError> {
-        let promoted =
-            decision == Decision::Keep && equal_time.as_ref().is_none_or(|control| control.mean > 0.0);
+        let promoted = decision == Decision::Keep
+            && wins_time(equal_time.as_ref())
+            && candidate.climbs.iter().all(Climb::held);
         let number = candidate.proposal.number;
-        let mut runs = runs_of(&candidate.pairs);
+        let climbs = candidate.climbs.iter().flat_map(|climb| &climb.pairs);
+        let mut runs = runs_of(candidate.pairs.iter().chain(climbs));
         runs.extend(equal_time.iter().flat_map(|control| control.champion_runs.clone()));
         if promoted {
             let fresh = self.fresh_scores(&candidate.proposal)?;
@@ -334,9 +425,11 @@ impl<'a> Campaign<'a> {
             fingerprint: candidate.checked.as_ref().map(|checked| checked.fingerprint.clone()),
             num_params: candidate.checked.as_ref().map(|checked| checked.num_params),
             seconds_ratio: candidate.seconds_ratio(),
+            worth: worth::of_keep(&self.manifest, number, &candidate.pairs, &candidate.climbs),
             pairs: candidate.pairs,
             evidence,
             equal_time,
+            climbs: candidate.climbs,
             flops: newly.flops,
             runs: newly.runs,
             run_seconds: newly.seconds,
@@ -351,7 +444,7 @@ impl<'a> Campaign<'a> {
 
     /// A champion to be on the first of its own pair seeds: its challengers need those runs, and they show it
     /// without the luck it won by.
-    fn fresh_scores(&mut self, proposal: &Proposal) -> Result<Vec<Score>, CampaignError> {
+    pub(crate) fn fresh_scores(&mut self, proposal: &Proposal) -> Result<Vec<Score>, CampaignError> {
         let before = &self.books.champions[proposal.generation as usize];
         let recipe = proposal.recipe.clone().unwrap_or_else(|| before.recipe.clone());
         let generation = before.generation + 1;
@@ -373,27 +466,41 @@ impl<'a> Campaign<'a> {
     /// Makes the challenger of a kept proposal champion.
     pub(crate) fn promote(&mut self, number: u64) -> Result<(), CampaignError> {
         let proposal = self.books.proposals[number as usize - 1].clone();
-        let verdict = self.books.verdicts[&number].clone();
-        let compiled = self.compile(&proposal).map_err(CampaignError::Recipe)?;
+        let verdict = &self.books.verdicts[&number];
+        let (gain, elapsed_s) = (verdict.evidence, verdict.elapsed_s);
+        self.crown(&proposal, Some(number), None, gain, elapsed_s)
+    }
+
+    /// Makes what `proposal` describes champion.
+    pub(crate) fn crown(
+        &mut self,
+        proposal: &Proposal,
+        number: Option<u64>,
+        origin: Option<Origin>,
+        gain: Option<Evidence>,
+        elapsed_s: f64,
+    ) -> Result<(), CampaignError> {
+        let compiled = self.compile(proposal).map_err(CampaignError::Recipe)?;
         let before = self.books.champion();
         let generation = before.generation + 1;
         let recipe = proposal.recipe.clone().unwrap_or_else(|| before.recipe.clone());
-        let fresh = self.fresh_scores(&proposal)?;
+        let fresh = self.fresh_scores(proposal)?;
         let bpb: Vec<f64> = fresh.iter().filter_map(|score| score.val_bpb).collect();
         let promotion = Promotion {
             schema: SCHEMA,
             generation,
-            proposal: Some(number),
+            proposal: number,
+            origin,
             recipe,
-            settings: proposal.settings,
+            settings: proposal.settings.clone(),
             fingerprint: compiled.fingerprint.clone(),
             num_params: compiled.num_params,
             flops_per_step: compiled.flops_per_step,
-            gain: verdict.evidence,
+            gain,
             mean_bpb: bpb.iter().sum::<f64>() / bpb.len() as f64,
             run: fresh[0].run.clone(),
             fresh_runs: fresh.into_iter().map(|score| score.run).collect(),
-            elapsed_s: verdict.elapsed_s,
+            elapsed_s,
         };
         self.store.write(&format!("champions/{generation:04}.json"), &promotion)?;
         (self.tell)(CampaignEvent::Promotion(&promotion));

@@ -1,30 +1,46 @@
-//! Who proposes. The campaign does not know which one it talks to: it hands over what may be known and gets
-//! a draft back.
+//! Who proposes. The campaign does not know which one it talks to: it hands over the lab as a researcher sees
+//! it and gets an answer back.
 //!
-//! A researcher is a function of its context: no state of its own, so that a resumed campaign needs
-//! nothing but its files. It never sees the sealed split; nothing in [`Context`] comes from it.
+//! What a researcher knows is [`Context`]; nothing in it comes from the sealed split, and nothing in it writes.
+//! What it wants tried is a [`Draft`]. It chooses no seeds and no budget, and promotes nothing.
 
 use crate::books::Books;
 use crate::judge::NoiseScale;
+use crate::models::{Model, Replay};
 use crate::optimizer;
 use crate::random::Random;
+use crate::team::Team;
 use crate::world::{Checked, SettingKind, SettingSpec};
-use pawl_record::{Category, Change, JudgeSettings, Prediction, Promotion, Proposal, SettingValue, Settings};
+use pawl_record::{
+    Author, CampaignManifest, Category, Change, JudgeSettings, Noise, Prediction, Promotion, Proposal,
+    SettingValue, Settings,
+};
+use std::path::Path;
+use std::sync::Arc;
 
 /// The researchers there are.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum Researcher {
     /// The built-in optimizer: a bandit over changes, TPE over numbers.
     Optimizer,
     /// Any single change with equal probability: what every researcher has to beat.
     Random,
-    /// What a file says, in order: what the judge itself is tried with. Leaked on purpose, once a process: a
-    /// researcher is copied, and a script lives as long as the campaign.
-    Script(&'static [(String, SettingValue)]),
+    /// A language model.
+    Model(Arc<Model>),
+    /// What a language model said before.
+    Replay(Arc<Replay>),
+    /// Several, each with its share of the proposals.
+    Team(Arc<Team>),
+    /// What a file says, in order: what the judge itself is tried with.
+    Script(Arc<[(String, SettingValue)]>),
 }
 
-/// What a researcher may know.
+/// The lab as a researcher sees it: all it may know, and a compiler.
 pub struct Context<'a> {
+    /// The lab's folder.
+    pub lab: &'a Path,
+    /// What the campaign was asked.
+    pub manifest: &'a CampaignManifest,
     /// Seed of the campaign.
     pub seed: u64,
     /// Number the proposal will have.
@@ -35,6 +51,8 @@ pub struct Context<'a> {
     pub history: &'a Books,
     /// The noise of a pair.
     pub noise: NoiseScale,
+    /// The A/A pairs it was learnt from.
+    pub measured: &'a Noise,
     /// How the judge decides.
     pub judge: &'a JudgeSettings,
     /// Proposals of the same round, not yet tried.
@@ -43,11 +61,36 @@ pub struct Context<'a> {
     pub compiled: &'a Checked,
     /// Compiles the champion's recipe under other settings, in milliseconds.
     pub compile: &'a dyn Fn(&Settings) -> Result<Checked, String>,
+    /// Compiles another recipe text under settings, in milliseconds.
+    pub compile_text: &'a dyn Fn(&str, &Settings) -> Result<Checked, String>,
+    /// What is left of the campaign's budget.
+    pub left: Left,
+    /// Whether the campaign should stop at once: a researcher that waits asks this while it does.
+    pub interrupted: &'a dyn Fn() -> bool,
+    /// Wall clock, seconds since 1970, for the record only.
+    pub unix_s: u64,
+    /// Tells whoever runs the campaign what a researcher is doing.
+    pub say: &'a dyn Fn(&str),
+}
+
+/// What is left of a campaign's budget.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Left {
+    /// Seconds, when it is limited by time.
+    pub seconds: Option<f64>,
+    /// Training runs, when it is limited by trials.
+    pub trials: Option<u64>,
+    /// Seconds one training run takes.
+    pub trial_s: f64,
+    /// Training runs side by side.
+    pub workers: usize,
 }
 
 /// A proposal before it has a number.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Draft {
+    /// The whole text of another recipe, when the text changes.
+    pub recipe: Option<String>,
     /// Settings to turn, in name order.
     pub changes: Vec<Change>,
     /// Kind of change.
@@ -56,30 +99,79 @@ pub struct Draft {
     pub hypothesis: String,
     /// What is expected.
     pub prediction: Prediction,
+    /// The name of the researcher.
+    pub researcher: String,
+    /// The language model that wrote it, if one did.
+    pub author: Option<Author>,
+}
+
+/// What a researcher answers when it is asked for a proposal.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// Try this.
+    Draft(Box<Draft>),
+    /// Nothing is left to propose, for this champion at least.
+    Exhausted,
+    /// Not now, and why: a cap is reached, a service does not answer, the campaign is to stop.
+    Paused(String),
+}
+
+impl Context<'_> {
+    /// The champion's settings as far as a recipe with these settings has them: what a new text drops is gone.
+    pub fn inherited(&self, of: &Checked) -> Settings {
+        let known = |name: &str| of.settings.iter().any(|spec| spec.name == name);
+        let kept = self.champion.settings.iter().filter(|(name, _)| known(name));
+        kept.map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+
+    /// A draft compiled as it would be tried, with all its settings that differ from its recipe's defaults.
+    pub fn compile_draft(
+        &self,
+        recipe: Option<&str>,
+        changes: &[Change],
+    ) -> Result<(Settings, Checked), String> {
+        let mut settings = match recipe {
+            None => self.champion.settings.clone(),
+            Some(text) => self.inherited(&(self.compile_text)(text, &Settings::new())?),
+        };
+        settings.extend(changes.iter().map(|change| (change.setting.clone(), change.to.clone())));
+        let checked = match recipe {
+            None => (self.compile)(&settings)?,
+            Some(text) => (self.compile_text)(text, &settings)?,
+        };
+        Ok((settings, checked))
+    }
 }
 
 impl Researcher {
+    /// The researcher of that name that needs nothing but the records.
+    pub fn built_in(name: &str) -> Option<Researcher> {
+        [Researcher::Optimizer, Researcher::Random].into_iter().find(|it| it.name() == name)
+    }
+
     /// The name in `--researcher` and in records.
-    pub fn name(self) -> &'static str {
+    pub fn name(&self) -> String {
         match self {
-            Researcher::Optimizer => "optimizer",
-            Researcher::Random => "random",
-            Researcher::Script(_) => "script",
+            Researcher::Optimizer => "optimizer".to_string(),
+            Researcher::Random => "random".to_string(),
+            Researcher::Model(model) => model.name().to_string(),
+            Researcher::Replay(replay) => replay.name().to_string(),
+            Researcher::Team(team) => team.name(),
+            Researcher::Script(_) => SCRIPT.to_string(),
         }
     }
 
-    /// The researcher of that name.
-    pub fn named(name: &str) -> Option<Researcher> {
-        [Researcher::Optimizer, Researcher::Random].into_iter().find(|researcher| researcher.name() == name)
-    }
-
-    /// The next proposal; `None` when there is nothing left to propose.
-    pub fn propose(self, context: &Context<'_>) -> Option<Draft> {
-        match self {
+    /// The next proposal, or why there is none.
+    pub fn propose(&self, context: &Context<'_>) -> Answer {
+        let draft = match self {
             Researcher::Optimizer => optimizer::propose(context),
             Researcher::Random => random_change(context),
             Researcher::Script(lines) => scripted(lines, context),
-        }
+            Researcher::Model(model) => return model.propose(context),
+            Researcher::Replay(replay) => return replay.propose(context),
+            Researcher::Team(team) => return team.propose(context),
+        };
+        draft.map_or(Answer::Exhausted, |draft| Answer::Draft(Box::new(draft)))
     }
 }
 
@@ -103,16 +195,23 @@ fn random_change(context: &Context<'_>) -> Option<Draft> {
         }
     };
     Some(Draft {
+        recipe: None,
         changes: vec![Change { setting: spec.name.clone(), from: spec.value.clone(), to }],
         category,
         hypothesis: "Drawn at random.".to_string(),
         prediction: Prediction { gain_bpb: 0.0, keep_probability: 0.05 },
+        researcher: Researcher::Random.name(),
+        author: None,
     })
 }
 
-/// The line of the proposal's number, whatever became of those before it.
+/// The name of a script in records.
+const SCRIPT: &str = "script";
+
+/// The line after those that were proposed, whatever became of them.
 fn scripted(lines: &[(String, SettingValue)], context: &Context<'_>) -> Option<Draft> {
-    let (setting, to) = lines.get(context.number as usize - 1)?;
+    let proposed = context.history.proposals.iter().filter(|proposal| proposal.researcher == SCRIPT);
+    let (setting, to) = lines.get(proposed.count())?;
     // A setting that the recipe has not is refused by the compiler, by its name.
     let known = context.compiled.settings.iter().find(|spec| spec.name == *setting);
     let from = known.map_or_else(|| to.clone(), |spec| spec.value.clone());
@@ -125,6 +224,9 @@ fn scripted(lines: &[(String, SettingValue)], context: &Context<'_>) -> Option<D
         category,
         hypothesis: "The script says so.".to_string(),
         prediction: Prediction { gain_bpb: 0.0, keep_probability: 0.5 },
+        recipe: None,
+        researcher: SCRIPT.to_string(),
+        author: None,
     })
 }
 

@@ -5,8 +5,8 @@
 
 use crate::campaign::CampaignError;
 use pawl_record::{
-    CampaignEnd, CampaignManifest, FileError, FinalMeasurement, Noise, Promotion, Proposal, RecipeRef,
-    Verdict, read_json, write_atomic, write_json,
+    CampaignEnd, CampaignManifest, FileError, FinalMeasurement, Noise, Promotion, Proposal, Pruning,
+    RecipeRef, Replication, Retraction, Verdict, read_json, write_atomic, write_json,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -82,6 +82,29 @@ impl Store {
         self.read_numbered("champions", 0)
     }
 
+    /// Parts that were left out and tried, in order.
+    pub fn prunings(&self) -> Result<Vec<Pruning>, FileError> {
+        self.read_numbered("prunings", 1)
+    }
+
+    /// Keeps withdrawn, in order.
+    pub fn retractions(&self) -> Result<Vec<Retraction>, FileError> {
+        self.read_numbered("retractions", 1)
+    }
+
+    /// Replications by proposal and number.
+    pub fn replications(&self) -> Result<Vec<Replication>, FileError> {
+        let mut documents = Vec::new();
+        for proposal in self.proposals()? {
+            let mut number = 1;
+            while let Some(it) = self.read(&format!("replications/{:04}-{number}.json", proposal.number))? {
+                documents.push(it);
+                number += 1;
+            }
+        }
+        Ok(documents)
+    }
+
     /// Writes the document of that name, once it is complete.
     pub fn write<T: Serialize>(&self, name: &str, document: &T) -> Result<(), CampaignError> {
         let path = self.path(name);
@@ -105,6 +128,18 @@ impl Store {
             .map_err(|source| CampaignError::Io { path: folder.to_path_buf(), source })?;
         write_atomic(&path, text.as_bytes())?;
         Ok(RecipeRef { name: stem.to_string(), hash, file })
+    }
+
+    /// Keeps the text of a draft that is only looked at, under a name made of its content.
+    pub fn keep_draft(&self, text: &str) -> Result<PathBuf, CampaignError> {
+        let hash = blake3::hash(text.as_bytes()).to_hex();
+        let folder = self.path("drafts");
+        let path = folder.join(format!("draft-{}.star", &hash[..12]));
+        if !path.exists() {
+            fs::create_dir_all(&folder).map_err(|source| CampaignError::Io { path: folder, source })?;
+            write_atomic(&path, text.as_bytes())?;
+        }
+        Ok(path)
     }
 
     fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, FileError> {

@@ -38,6 +38,12 @@ pub(crate) enum Command {
     Report(Report),
     /// Compute every verdict of the lab again from the files of its runs, and name what differs
     Verify(Verify),
+    /// Run a keep again from its row alone: the first seed bit for bit, the others fresh
+    Replicate(Replicate),
+    /// Withdraw a keep, and mark what was kept on top of it
+    Retract(Retract),
+    /// Show what changes were worth in this lab and in others
+    Effects(Effects),
     /// Bring text into the lab, and look at what is there
     #[command(subcommand)]
     Data(Data),
@@ -83,28 +89,37 @@ impl Turned {
 
 #[derive(Args)]
 pub(crate) struct Research {
+    /// Read what is asked from this file; flags win over it [default: campaign.toml, where there is one]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) campaign: Option<PathBuf>,
+    /// Print all that is asked, with what each key means and where it came from, and run nothing
+    #[arg(long)]
+    pub(crate) explain: bool,
     /// Recipe to improve: a path, or the name of a shipped one
-    #[arg(long, value_name = "FILE", default_value = "tiny")]
-    pub(crate) recipe: String,
+    #[arg(long, value_name = "FILE")]
+    pub(crate) recipe: Option<String>,
     /// Who proposes changes
-    #[arg(long, value_enum, default_value_t = Researcher::Optimizer)]
-    pub(crate) researcher: Researcher,
-    /// Stop after this many minutes [default: 60, when --trials is not given]
+    #[arg(long, value_enum)]
+    pub(crate) researcher: Option<Researcher>,
+    /// Stop after this many minutes
     #[arg(long, value_name = "M", allow_negative_numbers = true, value_parser = positive, conflicts_with = "trials")]
     pub(crate) minutes: Option<f64>,
     /// Stop after this many trials
     #[arg(long, value_name = "N", value_parser = count)]
     pub(crate) trials: Option<u64>,
-    /// The scale dial of the trials [default: the recipe's own]
+    /// The scale dial of the first rung [default: the recipe's own]
     #[arg(long, value_name = "D", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) depth: Option<u64>,
-    /// Floating-point operations of one trial, as 5e11
+    /// Floating-point operations of one trial of the first rung, as 5e11
     #[arg(long, value_name = "F", allow_negative_numbers = true, value_parser = positive)]
     pub(crate) flops: Option<f64>,
-    /// Number format of the products of trials [default: f32, or that of the lab's campaign]
+    /// Rungs of the ladder, on each of which a keep must hold: one more depth and four times the FLOPs each
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=8))]
+    pub(crate) rungs: Option<u64>,
+    /// Number format of the products of trials
     #[arg(long, value_enum)]
     pub(crate) precision: Option<Precision>,
-    /// Seed of the campaign: proposals, trial seeds [default: 0, or that of the lab's campaign]
+    /// Seed of the campaign: proposals, trial seeds
     #[arg(long, value_name = "S")]
     pub(crate) seed: Option<u64>,
     /// Propose the lines of this file, SETTING=VALUE each, in order: what the judge is tried with
@@ -114,8 +129,8 @@ pub(crate) struct Research {
     #[arg(long, value_name = "N", hide = true, value_parser = clap::value_parser!(u64).range(1..=1024))]
     pub(crate) workers: Option<u64>,
     /// Data set of the lab
-    #[arg(long, value_name = "NAME", default_value = BUILTIN_DATA, hide = true)]
-    pub(crate) data: String,
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub(crate) data: Option<String>,
     #[command(flatten)]
     pub(crate) place: Place,
 }
@@ -296,6 +311,69 @@ pub(crate) struct Verify {
     /// Train again, one after another, every run that a keep, a champion or the final measurement rests on
     #[arg(long)]
     pub(crate) rescore: bool,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Args)]
+pub(crate) struct Replicate {
+    /// Number of a kept proposal, or the id of a run of it
+    pub(crate) id: String,
+    /// Seeds: one to reproduce, the others fresh
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub(crate) seeds: u64,
+    /// Trials side by side, each on one thread [default: one a core]
+    #[arg(long, value_name = "N", hide = true, value_parser = clap::value_parser!(u64).range(1..=1024))]
+    pub(crate) workers: Option<u64>,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Args)]
+pub(crate) struct Retract {
+    /// Number of a kept proposal, or the id of a run of it
+    pub(crate) id: String,
+    /// Why it no longer counts
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) why: String,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Effects {
+    #[command(subcommand)]
+    pub(crate) action: Option<EffectsAction>,
+    /// Only changes of this setting
+    #[arg(long, value_name = "NAME")]
+    pub(crate) setting: Option<String>,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum EffectsAction {
+    /// Write the lab's effects, and those it imported, into a file for another lab
+    Export(EffectsFile),
+    /// Take in what another lab exported, as what is expected of changes before they are tried here
+    Import(EffectsFile),
+    /// Remove what was imported from a source
+    Revoke(EffectsRevoke),
+}
+
+#[derive(Args)]
+pub(crate) struct EffectsFile {
+    /// The file, JSON
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Args)]
+pub(crate) struct EffectsRevoke {
+    /// Id of the campaign they came from
+    pub(crate) source: String,
     #[command(flatten)]
     pub(crate) place: Place,
 }

@@ -2,6 +2,7 @@
 //! testing without a process lives in the other crates.
 
 mod args;
+mod brief;
 mod campaign;
 mod commands;
 mod errors;
@@ -15,7 +16,7 @@ mod progress;
 mod recipes;
 mod rescore;
 
-use args::{Cli, Command, Data};
+use args::{Cli, Command, Data, EffectsAction};
 use clap::Parser;
 use errors::{Exit, Failure};
 use output::Answer;
@@ -58,6 +59,9 @@ fn run(command: Command) -> Result<Answer, Failure> {
         Command::Diff(args) => commands::diff::run(args),
         Command::Report(args) => commands::report::run(args),
         Command::Verify(args) => commands::verify::run(args),
+        Command::Replicate(args) => commands::replicate::run(args),
+        Command::Retract(args) => commands::retract::run(args),
+        Command::Effects(args) => commands::effects::run(args),
         Command::Data(args) => commands::data::run(args),
         Command::Bench(args) => commands::bench::run(args),
         Command::Doctor(args) => commands::doctor::run(args),
@@ -76,6 +80,13 @@ fn wants_json(command: &Command) -> bool {
         Command::Diff(args) => args.place.json,
         Command::Report(args) => args.place.json,
         Command::Verify(args) => args.place.json,
+        Command::Replicate(args) => args.place.json,
+        Command::Retract(args) => args.place.json,
+        Command::Effects(args) => match &args.action {
+            None => args.place.json,
+            Some(EffectsAction::Export(args) | EffectsAction::Import(args)) => args.place.json,
+            Some(EffectsAction::Revoke(args)) => args.place.json,
+        },
         Command::Data(Data::Add(args)) => args.place.json,
         Command::Data(Data::List(args)) => args.place.json,
         Command::Data(Data::Show(args) | Data::Check(args)) => args.place.json,

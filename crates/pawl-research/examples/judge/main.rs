@@ -5,6 +5,7 @@
 mod aa;
 mod aa_real;
 mod cheats;
+mod climb;
 mod exact;
 mod measured;
 mod parallel;
@@ -15,7 +16,8 @@ mod trained;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: judge aa [--campaigns N] [--measured FILE] | judge power | judge replay
+const USAGE: &str =
+    "usage: judge aa [--campaigns N] [--measured FILE] | judge power | judge climb | judge replay
    or: judge cheats | judge aa --real | judge real, each with [--seed N] [--minutes M] [--workers W]";
 
 fn main() -> ExitCode {
@@ -28,6 +30,10 @@ fn main() -> ExitCode {
         ["real", ref rest @ ..] => real::run(rest),
         ["replay"] => {
             replay::run();
+            Ok(true)
+        }
+        ["climb"] => {
+            climb::run();
             Ok(true)
         }
         ["power"] => Ok(power::run()),

@@ -7,8 +7,9 @@ use crate::duel::pair_seed;
 use crate::evidence::{NoiseScale, t_half_width};
 use crate::measure::{final_seed, noise_init_seed};
 use crate::options::campaign_id;
+use crate::upkeep::CAMPAIGN;
 use crate::world::SettingKind;
-use pawl_ledger::{campaign_folder, run_folder};
+use pawl_ledger::{campaign_folder, line, run_folder};
 use pawl_record::{
     Decision, EndReason, Measured, Proposal, RecipeRef, RunManifest, RunResult, RunStatus, Verdict, read_json,
 };
@@ -114,7 +115,7 @@ fn proposal(check: &mut Check<'_>, proposal: &Proposal, verdict: Option<&Verdict
     }
     let recipe = proposal.recipe.as_ref().unwrap_or(&champion.recipe);
     let path = campaign_folder(check.lab).join(&recipe.file);
-    let compiled = check.compile(&path, records.manifest.rung.depth, &proposal.settings);
+    let compiled = check.compile(&path, records.manifest.rungs.first().depth, &proposal.settings);
     let Some(verdict) = verdict else { return };
     match (&compiled, &verdict.fingerprint) {
         (Ok(compiled), Some(fingerprint)) if compiled.fingerprint != *fingerprint => {
@@ -134,14 +135,16 @@ fn proposal(check: &mut Check<'_>, proposal: &Proposal, verdict: Option<&Verdict
         let before = |other: &&Verdict| {
             other.proposal < proposal.number && was_tested(other) && other.fingerprint == verdict.fingerprint
         };
-        if let Some(other) = records.verdicts.iter().find(before) {
+        // What stood on a withdrawn keep, and a bundle, may be what was tried before.
+        let own = proposal.researcher == CAMPAIGN;
+        if let Some(other) = records.verdicts.iter().find(before).filter(|_| !own) {
             check.differs(&place, format!("the same program as #{} was tried again", other.proposal));
         }
     } else {
         let known = |other: &Verdict| {
             other.proposal != proposal.number && other.fingerprint.as_ref() == Some(&compiled.fingerprint)
         };
-        let steps = records.manifest.rung.flops / compiled.flops_per_step;
+        let steps = records.manifest.rungs.first().flops / compiled.flops_per_step;
         let stands_against = compiled.fingerprint == champion.fingerprint
             || records.verdicts.iter().any(known)
             || steps < MIN_STEPS
@@ -195,7 +198,7 @@ fn champions(check: &mut Check<'_>) {
             check.differs(&place, "its recipe or its settings are not those that were tried");
         }
         let path = campaign_folder(check.lab).join(&promotion.recipe.file);
-        match check.compile(&path, records.manifest.rung.depth, &promotion.settings) {
+        match check.compile(&path, records.manifest.rungs.first().depth, &promotion.settings) {
             Ok(compiled) if compiled.fingerprint == promotion.fingerprint => {
                 let (said, follows) = (Some(promotion.flops_per_step), Some(compiled.flops_per_step));
                 check.compare(&place, "price of a step", said, follows);
@@ -205,7 +208,7 @@ fn champions(check: &mut Check<'_>) {
         }
         let own =
             promotion.fresh_runs.first().or(records.noise.as_ref().map(|noise| &noise.pairs[0].runs[0]));
-        if own.is_some_and(|own| *own != promotion.run) {
+        if promotion.origin.is_none() && own.is_some_and(|own| *own != promotion.run) {
             check.differs(&place, format!("run {} is none of its own", promotion.run));
         }
     }
@@ -221,9 +224,9 @@ fn final_measurement(check: &mut Check<'_>) {
             check.differs(place, format!("seed {seed} is not fresh seed {}", idx + 1));
         }
     }
-    let Some(last) = records.promotions.last() else { return };
-    if measured.generation != last.generation {
-        check.differs(place, format!("it measures champion {}", measured.generation));
+    let last = measured.generation;
+    if !records.promotions.iter().any(|it| it.generation == last) {
+        check.differs(place, format!("champion {last}, which it measures, is not on file"));
         return;
     }
     let program = |generation: u64| {
@@ -231,7 +234,7 @@ fn final_measurement(check: &mut Check<'_>) {
         champion.map(|champion| champion.fingerprint.as_str())
     };
     let mut arms = Vec::new();
-    for (generation, runs) in [(0, &measured.start_runs), (last.generation, &measured.champion_runs)] {
+    for (generation, runs) in [(0, &measured.start_runs), (last, &measured.champion_runs)] {
         let mut scores = Vec::new();
         for (id, seed) in runs.iter().zip(&measured.seeds) {
             let asked = Asked { fingerprint: program(generation), ..check.asked(*seed) };
@@ -262,8 +265,14 @@ fn final_measurement(check: &mut Check<'_>) {
             ),
         );
     }
+    let line = line(&records.promotions, last);
+    let is_plain = line.iter().skip(1).all(|generation| {
+        records.promotions.iter().any(|it| it.generation == *generation && it.origin.is_none())
+    });
+    // The champion before a champion that no proposal made was measured and stands in no record.
+    let kept = if is_plain { &measured.kept[..] } else { &[] };
     let mut before: Vec<Option<f64>> = arms[0].iter().map(|it| it.0).collect();
-    for (generation, kept) in (1..).zip(&measured.kept) {
+    for (generation, kept) in line.into_iter().skip(1).zip(kept) {
         let mut after = Vec::new();
         for (id, seed) in kept.runs.iter().zip(&measured.seeds) {
             let asked = Asked { fingerprint: program(generation), ..check.asked(*seed) };
@@ -274,6 +283,9 @@ fn final_measurement(check: &mut Check<'_>) {
         compare_measured(check, place, &format!("effect of #{}", kept.proposal), &kept.search, &both);
         before = after;
     }
+    check.measured_above(place, measured);
+    let start: Vec<Option<f64>> = arms[0].iter().map(|it| it.0).collect();
+    check.final_worth(place, measured, &start);
 }
 
 fn compare_measured(check: &mut Check<'_>, place: &str, what: &str, said: &Measured, pairs: &[(f64, f64)]) {
@@ -329,11 +341,9 @@ fn unclaimed_runs(check: &mut Check<'_>) {
         }
     }
     // A resumed campaign with fewer workers may leave runs of pairs that it came to need no more.
-    let named: BTreeSet<(u64, &str)> = records
-        .verdicts
-        .iter()
-        .filter_map(|verdict| Some((verdict.generation, verdict.fingerprint.as_deref()?)))
-        .collect();
+    let tried = records.verdicts.iter().map(|it| (it.generation, it.fingerprint.as_deref()));
+    let tried = tried.chain(records.prunings.iter().map(|it| (it.generation, it.fingerprint.as_deref())));
+    let named: BTreeSet<(u64, &str)> = tried.filter_map(|(generation, it)| Some((generation, it?))).collect();
     let known: BTreeSet<&str> = records.promotions.iter().map(|it| it.fingerprint.as_str()).collect();
     let mut unclaimed: Vec<RunManifest> = Vec::new();
     let mut void: BTreeSet<u64> = BTreeSet::new();
@@ -352,10 +362,10 @@ fn unclaimed_runs(check: &mut Check<'_>) {
             }
             continue;
         }
-        let asked = super::budget_is(&manifest, records.manifest.rung.flops)
+        let asked = super::budget_is(&manifest, records.manifest.rungs.first().flops)
             && manifest.data == records.manifest.data
-            && manifest.depth == records.manifest.rung.depth
-            && manifest.precision == records.manifest.rung.precision;
+            && manifest.depth == records.manifest.rungs.first().depth
+            && manifest.precision == records.manifest.rungs.first().precision;
         let generation = generation_of.get(&manifest.seed);
         if asked && generation.is_some_and(|it| !named.contains(&(*it, manifest.fingerprint.as_str()))) {
             unclaimed.push(manifest);

@@ -2,11 +2,21 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests too
 
+mod brief;
 mod campaign;
 mod child;
 mod fake;
 mod judge;
+mod keeps;
+mod ladder;
+mod library;
+mod model_server;
+mod models;
 mod optimizer;
+mod prune;
+mod recipe_world;
 mod report;
 mod report_lab;
+mod team;
 mod verify;
+mod worth;

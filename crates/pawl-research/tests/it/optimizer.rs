@@ -8,7 +8,7 @@ fn mean_share(researcher: Researcher, trials: u64, num_campaigns: u64) -> f64 {
     let mut share = 0.0;
     for seed in 0..num_campaigns {
         let fake = Fake::typical(seed);
-        let report = campaign(&fake, researcher, seed, CampaignBudget::Trials(trials)).unwrap();
+        let report = campaign(&fake, researcher.clone(), seed, CampaignBudget::Trials(trials)).unwrap();
         let champion = report.champions.last().unwrap();
         share += fake.truth(&champion.settings) / fake.best();
     }

@@ -1,8 +1,10 @@
 //! `pawl research`: a campaign, told as it goes. Who proposes and what is kept is decided elsewhere;
 //! this file brings the parts together and prints.
 
-use crate::args::{Research, Researcher, setting};
+use crate::args::{Research, setting};
+use crate::brief;
 use crate::campaign;
+
 use crate::commands::report;
 use crate::errors::Failure;
 use crate::interrupt::interrupt;
@@ -11,14 +13,16 @@ use crate::live::{Live, Work};
 use crate::machine::{cores, describe, machine, peak_flops};
 use crate::output::{Answer, count, flops, narrate};
 use crate::prepare;
-use crate::recipes::{RecipeText, compile, depth, find, from_recipe};
+use crate::recipes::{RecipeText, compile, from_recipe};
 use pawl_ledger::read_campaign;
 use pawl_recipe::Overrides;
-use pawl_record::{CampaignBudget, CampaignManifest, Rung, SettingValue, Settings};
+use pawl_record::{CampaignBudget, Rung, SettingValue, Settings};
+use pawl_research::brief::Brief;
 use pawl_research::campaign::{CampaignError, CampaignEvent, MIN_STEPS, existing};
 use pawl_research::child::ChildWorld;
 use pawl_research::compiler::{ChildCompiler, LIMIT};
-use pawl_research::options::{CampaignOptions, FINAL_SEEDS, judge_settings};
+use pawl_research::options::CampaignOptions;
+use pawl_research::researcher::Researcher;
 use pawl_research::world::Checked;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -27,18 +31,16 @@ use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-/// Minutes of a campaign that is not told when to stop.
-const MINUTES: f64 = 60.0;
-/// FLOPs of a trial: some seconds on a core, long enough that the order of recipes is that of longer runs.
-const TRIAL_FLOPS: f64 = 5e11;
-
 pub(crate) fn run(args: Research) -> Result<Answer, Failure> {
     let start = Instant::now();
     let stop = interrupt()?;
     let lab = args.place.lab.clone();
     let existing = existing(&lab)?;
-    let recipe = find(&args.recipe)?;
-    let options = options(&args, &recipe, existing.as_ref())?;
+    let asked = brief::asked(&args, existing.as_ref())?;
+    if args.explain {
+        return Ok(asked.explained());
+    }
+    let options = options(&args, &asked.brief, &asked.recipe)?;
     let executable =
         std::env::current_exe().map_err(|why| Failure::new("pawl cannot find itself").caused_by(&why))?;
     let most_memory = machine().memory_bytes;
@@ -57,7 +59,7 @@ pub(crate) fn run(args: Research) -> Result<Answer, Failure> {
     let world = ChildWorld {
         executable,
         lab: lab.clone(),
-        data: args.data.clone(),
+        data: asked.brief.data.clone(),
         check: &check,
         interrupted: &|| stop.load(Ordering::Relaxed),
         start,
@@ -80,27 +82,19 @@ pub(crate) fn run(args: Research) -> Result<Answer, Failure> {
     Ok(Answer::new(format!("\n{}", block.text()), json!({ "campaign": records, "report": files.html })))
 }
 
-/// What the command line and the campaign on file make of it. What the command does not say is as the
-/// campaign has it, so that the same command, or a shorter one, goes on with it.
-fn options(
-    args: &Research,
-    recipe: &RecipeText,
-    existing: Option<&CampaignManifest>,
-) -> Result<CampaignOptions, Failure> {
-    let overrides = Overrides { depth: args.depth, ..Overrides::default() };
-    let compiled = compile(recipe, &overrides).map_err(|error| from_recipe(&recipe.name, error))?;
-    let depth = depth(&compiled).ok_or_else(|| {
-        Failure::new(format!("recipe {} has no dial `depth`", recipe.name))
-            .hint("depth = dial(\"depth\", 4) makes one: it is what the scale of a trial is")
-    })?;
-    let rung = existing.map(|campaign| campaign.rung);
-    let rung = Rung {
-        depth: args.depth.or(rung.map(|rung| rung.depth)).unwrap_or(depth),
-        flops: args.flops.or(rung.map(|rung| rung.flops)).unwrap_or(TRIAL_FLOPS),
-        precision: args.precision.map(Into::into).or(rung.map(|rung| rung.precision)).unwrap_or_default(),
+/// The campaign as it is asked of the library, its data made ready.
+fn options(args: &Research, brief: &Brief, recipe: &RecipeText) -> Result<CampaignOptions, Failure> {
+    let researcher = match &args.script {
+        Some(path) => Researcher::Script(script(path)?.into()),
+        None => brief::researcher(brief)?,
     };
-    affordable(recipe, rung)?;
-    let prepared = prepare::prepare(&args.place.lab, &args.data, compiled.vocab_size(), args.place.json)?;
+    let rungs = brief.ladder().map_err(Failure::misuse)?;
+    for rung in rungs.all() {
+        affordable(recipe, *rung)?;
+    }
+    let first = Overrides { depth: Some(rungs.first().depth), ..Overrides::default() };
+    let compiled = compile(recipe, &first).map_err(|error| from_recipe(&recipe.name, error))?;
+    let prepared = prepare::prepare(&args.place.lab, &brief.data, compiled.vocab_size(), args.place.json)?;
     let peak = flops(peak_flops(cores()));
     narrate(&format!("machine   {} cores  {}  {peak}/s float32", cores(), describe()));
     narrate(&format!("corpus    {}", prepare::describe(&args.place.lab, &prepared)?));
@@ -109,35 +103,28 @@ fn options(
         recipe_name: recipe.name.clone(),
         recipe_text: recipe.text.clone(),
         settings: Settings::new(),
-        rung,
+        rungs,
         data: prepared.reference,
-        seed: args.seed.or(existing.map(|campaign| campaign.seed)).unwrap_or(0),
-        researcher: match (&args.script, args.researcher) {
-            (Some(path), _) => pawl_research::researcher::Researcher::Script(script(path)?),
-            (None, Researcher::Optimizer) => pawl_research::researcher::Researcher::Optimizer,
-            (None, Researcher::Random) => pawl_research::researcher::Researcher::Random,
-        },
-        judge: judge_settings(),
-        budget: match (args.trials, args.minutes) {
-            (Some(trials), _) => CampaignBudget::Trials(trials),
-            (None, minutes) => CampaignBudget::Minutes(minutes.unwrap_or(MINUTES)),
-        },
+        seed: brief.seed,
+        researcher,
+        judge: brief.judge,
+        budget: brief.budget(),
         workers: args.workers.map_or_else(cores, |workers| workers as usize),
-        final_seeds: FINAL_SEEDS,
+        final_seeds: brief.final_seeds,
         version: env!("CARGO_PKG_VERSION").to_string(),
         machine: describe(),
     })
 }
 
 /// The lines of a script.
-fn script(path: &Path) -> Result<&'static [(String, SettingValue)], Failure> {
+fn script(path: &Path) -> Result<Vec<(String, SettingValue)>, Failure> {
     let cannot = || Failure::misuse(format!("script {} cannot be read", path.display()));
     let text = std::fs::read_to_string(path).map_err(|why| cannot().caused_by(&why))?;
     let mut lines = Vec::new();
     for (at, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         lines.push(setting(line).map_err(|why| cannot().because(format!("line {}: {why}", at + 1)))?);
     }
-    Ok(lines.leak())
+    Ok(lines)
 }
 
 /// A trial of a handful of steps says nothing about a recipe; better said before the first one.
@@ -150,18 +137,20 @@ fn affordable(recipe: &RecipeText, rung: Rung) -> Result<(), Failure> {
     }
     Err(Failure::misuse(format!("{} a trial is too little", flops(rung.flops)))
         .because(format!("one step of {} at depth {} takes {}", recipe.name, rung.depth, flops(step)))
-        .hint(format!("give at least {MIN_STEPS} steps: --flops {:.0e}, or more", (1.0 + MIN_STEPS) * step)))
+        .hint(format!(
+            "give at least {MIN_STEPS} steps: --flops {:.0e} or more on the first rung, `flops` of [[rung]] above it",
+            (1.0 + MIN_STEPS) * step
+        )))
 }
 
 fn tell(live: &Live, event: &CampaignEvent<'_>) {
     match event {
         CampaignEvent::Started { manifest, start, num_proposals, champion } => {
             live.narrate(&format!(
-                "start     {}  {} params   trial: depth {}, {}",
+                "start     {}  {} params   trial: {}",
                 manifest.recipe.name,
                 count(start.num_params as f64),
-                manifest.rung.depth,
-                flops(manifest.rung.flops),
+                campaign::rungs(&manifest.rungs),
             ));
             if *num_proposals > 0 {
                 let score =
@@ -183,6 +172,9 @@ fn tell(live: &Live, event: &CampaignEvent<'_>) {
             live.narrate(&format!("noise     {}\n\n{}", campaign::noise(noise), campaign::heading()));
         }
         CampaignEvent::Verdict { proposal, verdict } => live.narrate(&campaign::row(proposal, verdict)),
+        CampaignEvent::Said(what) => live.narrate(&format!("          {what}")),
+        CampaignEvent::Paused(reason) => live.narrate(&format!("paused    {reason}")),
+        CampaignEvent::Pruned(pruning) => live.narrate(&campaign::part_row(pruning)),
         // What is worth a line of its own is in the line of the verdict or in the block at the end.
         CampaignEvent::Proposed(_)
         | CampaignEvent::Pair { .. }
@@ -192,7 +184,7 @@ fn tell(live: &Live, event: &CampaignEvent<'_>) {
     }
 }
 
-fn from_campaign(error: CampaignError) -> Failure {
+pub(crate) fn from_campaign(error: CampaignError) -> Failure {
     let hint = match &error {
         CampaignError::Locked { .. } => {
             Some("each lab has one campaign at a time: another one is made with --lab")
@@ -200,6 +192,7 @@ fn from_campaign(error: CampaignError) -> Failure {
         CampaignError::OtherCampaign { .. } => {
             Some("start another lab with --lab, or say what the campaign was asked")
         }
+        CampaignError::Library(_) => Some("`pawl effects revoke SOURCE` removes what was imported"),
         CampaignError::File(_)
         | CampaignError::Io { .. }
         | CampaignError::Options(_)

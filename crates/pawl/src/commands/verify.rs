@@ -4,21 +4,18 @@ use crate::args;
 use crate::errors::Failure;
 use crate::lab::{data_folder, from_data, from_ledger, ledger};
 use crate::output::{Answer, narrate};
-use crate::recipes::{checked, compile_with};
+use crate::recipes::check;
 use crate::rescore::rescore;
 use pawl_ledger::read_campaign;
-use pawl_recipe::{Overrides, std_only};
-use pawl_record::{DataRef, Settings, read_json};
+use pawl_record::DataRef;
 use pawl_research::verify::{Difference, verify};
-use pawl_research::world::Checked;
 use serde_json::json;
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
 pub(crate) fn run(args: args::Verify) -> Result<Answer, Failure> {
     let lab = &args.place.lab;
-    let mut verified = verify(lab, &ledger(lab)?, &compile).map_err(from_ledger)?;
+    let mut verified = verify(lab, &ledger(lab)?, &check).map_err(from_ledger)?;
     let records = read_campaign(lab).map_err(from_ledger)?.expect("a campaign was verified");
     verified.differences.extend(data(lab, &records.manifest.data)?);
     let mut rescored = None;
@@ -37,22 +34,6 @@ pub(crate) fn run(args: args::Verify) -> Result<Answer, Failure> {
     writeln!(text, "verified: {} verdicts from {} runs{again}, {last}", verified.verdicts, verified.runs)
         .expect("a string takes every write");
     Ok(Answer::of(count == 0, text, json!({ "verified": verified, "rescored": rescored })))
-}
-
-/// The recipe of a file. A run's loads what lies beside it: the library it was trained with.
-fn compile(path: &Path, depth: u64, settings: &Settings) -> Result<Checked, String> {
-    let text = std::fs::read_to_string(path).map_err(|why| format!("{}: {why}", path.display()))?;
-    let overrides = Overrides { depth: (depth > 0).then_some(depth), values: settings.clone() };
-    let beside = path.with_file_name("loads.json");
-    let recipe = if beside.exists() {
-        let texts: BTreeMap<String, String> = read_json(&beside).map_err(|error| error.to_string())?;
-        let load =
-            |name: &str| texts.get(name).cloned().ok_or_else(|| format!("{name} is not stored with the run"));
-        compile_with("recipe.star", &text, &overrides, &load)
-    } else {
-        compile_with("recipe.star", &text, &overrides, &std_only)
-    };
-    recipe.and_then(|recipe| checked(&recipe)).map_err(|error| error.to_string())
 }
 
 /// The data set of the campaign, where the lab still has it: the same, and byte for byte what it says.
