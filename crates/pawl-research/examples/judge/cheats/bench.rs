@@ -147,9 +147,30 @@ impl Lab {
         fs::write(self.path(below), document.to_string()).map_err(told)
     }
 
+    /// Number of the script's proposal that turned `setting` and nothing else.
+    pub(crate) fn number(&self, setting: &str) -> Result<u64, String> {
+        for number in 1.. {
+            let proposal = self.read(&format!("campaign/proposals/{number:04}.json"))?;
+            if proposal["researcher"] == "script" && proposal["changes"][0]["setting"] == setting {
+                return Ok(number);
+            }
+        }
+        unreachable!("a proposal that is not there ends the search")
+    }
+
+    /// Its file.
+    pub(crate) fn proposal(&self, setting: &str) -> Result<String, String> {
+        Ok(format!("campaign/proposals/{:04}.json", self.number(setting)?))
+    }
+
+    /// The file of the verdict on it.
+    pub(crate) fn verdict(&self, setting: &str) -> Result<String, String> {
+        Ok(format!("campaign/verdicts/{:04}.json", self.number(setting)?))
+    }
+
     /// The verdict that promoted: the script begins with the one real gain.
     pub(crate) fn keep(&self) -> Result<Value, String> {
-        let verdict = self.read("campaign/verdicts/0001.json")?;
+        let verdict = self.read(&self.verdict("rate")?)?;
         match verdict["promoted"] == true {
             true => Ok(verdict),
             false => Err(format!("the real gain was not kept: {verdict}")),

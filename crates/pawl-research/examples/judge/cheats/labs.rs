@@ -13,8 +13,6 @@ const BUDGET: &str = "budget overruns";
 
 type Forge = fn(&Lab) -> Result<(), String>;
 
-const VERDICT: &str = "campaign/verdicts/0001.json";
-
 fn run(id: &str, name: &str) -> String {
     format!("runs/{id}/{name}")
 }
@@ -88,6 +86,26 @@ fn patch_index(lab: &Lab, from: &str, to: &str) -> Result<(), String> {
     if patched == 0 { Err(format!("the index does not hold {from}")) } else { Ok(()) }
 }
 
+/// Totals that fit the verdicts that are left.
+fn recount(lab: &Lab) -> Result<(), String> {
+    let mut counts = std::collections::BTreeMap::from([("proposals", 0), ("kept", 0), ("rejected", 0)]);
+    counts.extend([("undecided", 0), ("skipped", 0), ("failed", 0)]);
+    for entry in fs::read_dir(lab.path("campaign/verdicts")).map_err(told)? {
+        let name = entry.map_err(told)?.file_name().to_string_lossy().into_owned();
+        let verdict = lab.read(&format!("campaign/verdicts/{name}"))?;
+        let word = match verdict["decision"]["verdict"].as_str() {
+            Some("keep") => "kept",
+            Some("reject") => "rejected",
+            Some("undecided") => "undecided",
+            Some("skipped") => "skipped",
+            _ => "failed",
+        };
+        *counts.entry(word).or_default() += 1;
+        *counts.entry("proposals").or_default() += 1;
+    }
+    lab.edit("campaign/end.json", |it| counts.iter().for_each(|(name, count)| it[name] = json!(count)))
+}
+
 #[rustfmt::skip]
 const CHEATS: &[(&str, &str, &[&str], Forge)] = &[
     ("result.json with a better score", FORGED, &["val_bpb of the result"], |lab| {
@@ -119,71 +137,66 @@ const CHEATS: &[(&str, &str, &[&str], Forge)] = &[
         fs::write(path, kept.join("\n") + "\n").map_err(told)
     }),
     ("a verdict turned into a keep", LEDGER, &["decision is keep"], |lab| {
-        lab.edit("campaign/verdicts/0003.json", |it| it["decision"] = json!({ "verdict": "keep" }))
+        lab.edit(&lab.verdict("mixer")?, |it| it["decision"] = json!({ "verdict": "keep" }))
     }),
     ("a stronger e-value", LEDGER, &["e-value is"], |lab| {
-        lab.edit(VERDICT, |it| it["evidence"]["e_value"] = json!(1e9))
+        lab.edit(&lab.verdict("rate")?, |it| it["evidence"]["e_value"] = json!(1e9))
     }),
     ("a level that was not to be spent", LEDGER, &["level is"], |lab| {
-        lab.edit(VERDICT, |it| it["evidence"]["level"] = json!(0.5))
+        lab.edit(&lab.verdict("rate")?, |it| it["evidence"]["level"] = json!(0.5))
     }),
     ("a test moved to the front", LEDGER, &["test index is"], |lab| {
-        lab.edit("campaign/verdicts/0004.json", |it| it["evidence"]["test_index"] = json!(1))
+        lab.edit(&lab.verdict("scale")?, |it| it["evidence"]["test_index"] = json!(1))
     }),
-    ("a pair left out", SHOPPING, &["verdict 1"], |lab| {
-        lab.edit(VERDICT, |it| { it["pairs"].as_array_mut().map(|pairs| pairs.remove(0)); })
+    ("a pair left out", SHOPPING, &["verdict "], |lab| {
+        lab.edit(&lab.verdict("rate")?, |it| { it["pairs"].as_array_mut().map(|pairs| pairs.remove(0)); })
     }),
     ("a pair counted twice", SHOPPING, &["is not the next of this champion"], |lab| {
-        lab.edit(VERDICT, |it| {
+        lab.edit(&lab.verdict("rate")?, |it| {
             let pair = it["pairs"][0].clone();
             it["pairs"].as_array_mut().into_iter().for_each(|pairs| pairs.push(pair.clone()));
         })
     }),
     ("a seed of one's own choosing", SHOPPING, &["seed 7 is not the next"], |lab| {
-        lab.edit(VERDICT, |it| it["pairs"][0]["seed"] = json!(7))
+        lab.edit(&lab.verdict("rate")?, |it| it["pairs"][0]["seed"] = json!(7))
     }),
     ("the challenger on another seed", SHOPPING, &["has another seed"], |lab| {
         let [_, other] = lab.pair(1)?;
-        lab.edit(VERDICT, |it| it["pairs"][0]["challenger_run"] = json!(other))
+        lab.edit(&lab.verdict("rate")?, |it| it["pairs"][0]["challenger_run"] = json!(other))
     }),
     ("champion and challenger exchanged", SHOPPING, &["has another program"], |lab| {
         let [champion, challenger] = lab.pair(0)?;
-        lab.edit(VERDICT, |it| {
+        lab.edit(&lab.verdict("rate")?, |it| {
             it["pairs"][0]["champion_run"] = json!(challenger);
             it["pairs"][0]["challenger_run"] = json!(champion);
         })
     }),
     ("a failing run deleted", SHOPPING, &["run.json"], |lab| {
-        let loser = lab.read("campaign/verdicts/0003.json")?["pairs"][0]["challenger_run"].as_str().ok_or("no pair")?.to_string();
+        let loser = lab.read(&lab.verdict("mixer")?)?["pairs"][0]["challenger_run"].as_str().ok_or("no pair")?.to_string();
         fs::remove_dir_all(lab.path(&format!("runs/{loser}"))).map_err(told)
     }),
-    ("a rejected proposal deleted", SHOPPING, &["proposal 3: it is missing"], |lab| {
-        fs::remove_file(lab.path("campaign/proposals/0003.json")).map_err(told)?;
-        fs::remove_file(lab.path("campaign/verdicts/0003.json")).map_err(told)
+    ("a rejected proposal deleted", SHOPPING, &["it is missing"], |lab| {
+        let paths = [lab.path(&lab.proposal("mixer")?), lab.path(&lab.verdict("mixer")?)];
+        paths.iter().try_for_each(|path| fs::remove_file(path).map_err(told))
     }),
-    ("a verdict deleted", SHOPPING, &["verdict 3: it is missing"], |lab| {
-        fs::remove_file(lab.path("campaign/verdicts/0003.json")).map_err(told)
+    ("a verdict deleted", SHOPPING, &["it is missing"], |lab| {
+        fs::remove_file(lab.path(&lab.verdict("mixer")?)).map_err(told)
     }),
     ("the last failures deleted, totals too", SHOPPING, &["no verdict names it"], |lab| {
-        fs::remove_file(lab.path("campaign/proposals/0006.json")).map_err(told)?;
-        let verdict = lab.read("campaign/verdicts/0006.json")?;
-        fs::remove_file(lab.path("campaign/verdicts/0006.json")).map_err(told)?;
-        let word = match verdict["decision"]["verdict"].as_str() {
-            Some("reject") => "rejected",
-            Some("undecided") => "undecided",
-            other => return Err(format!("the last verdict is {other:?}")),
-        };
-        lab.edit("campaign/end.json", |it| {
-            for name in ["proposals", word] {
-                it[name] = json!(it[name].as_u64().unwrap_or(0) - 1);
+        for number in lab.number("hidden")?.. {
+            let names = ["proposals", "verdicts"].map(|kind| lab.path(&format!("campaign/{kind}/{number:04}.json")));
+            if !names[0].exists() {
+                break;
             }
-        })
+            names.iter().try_for_each(|path| fs::remove_file(path).map_err(told))?;
+        }
+        recount(lab)
     }),
     ("a rejection called skipped", SHOPPING, &["it was tried and is called skipped"], |lab| {
-        lab.edit("campaign/verdicts/0003.json", |it| it["decision"] = json!({ "verdict": "skipped", "reason": "the same program as the champion" }))
+        lab.edit(&lab.verdict("mixer")?, |it| it["decision"] = json!({ "verdict": "skipped", "reason": "the same program as the champion" }))
     }),
     ("a rejection whose pairs are gone, called skipped", SHOPPING, &["nothing stood against trying it"], |lab| {
-        lab.edit("campaign/verdicts/0003.json", |it| {
+        lab.edit(&lab.verdict("mixer")?, |it| {
             it["decision"] = json!({ "verdict": "skipped", "reason": "the same program as the champion" });
             (it["pairs"], it["evidence"], it["seconds_ratio"]) = (json!([]), Value::Null, Value::Null);
         })
@@ -205,14 +218,14 @@ const CHEATS: &[(&str, &str, &[&str], Forge)] = &[
         lab.edit("campaign/champions/0001.json", |it| it["settings"]["shift"] = json!(1.5))
     }),
     ("a champion that no verdict made", LEDGER, &["no verdict promoted it"], |lab| {
-        lab.edit("campaign/champions/0001.json", |it| it["proposal"] = json!(4))
+        lab.edit("campaign/champions/0001.json", |it| it["proposal"] = json!(4000))
     }),
     ("a fingerprint under another name", "rediscovered and renamed improvements", &["another program"], |lab| {
-        let other = lab.read("campaign/verdicts/0003.json")?["fingerprint"].clone();
-        lab.edit("campaign/verdicts/0004.json", |it| it["fingerprint"] = other)
+        let other = lab.read(&lab.verdict("mixer")?)?["fingerprint"].clone();
+        lab.edit(&lab.verdict("scale")?, |it| it["fingerprint"] = other)
     }),
-    ("a proposal rewritten after its verdict", LEDGER, &["proposal 3"], |lab| {
-        lab.edit("campaign/proposals/0003.json", |it| {
+    ("a proposal rewritten after its verdict", LEDGER, &["another program than the one its verdict is on"], |lab| {
+        lab.edit(&lab.proposal("mixer")?, |it| {
             it["changes"][0]["to"] = json!("heads");
             it["settings"]["mixer"] = json!("heads");
         })
