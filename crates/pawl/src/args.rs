@@ -1,6 +1,8 @@
 //! The arguments of every command, and nothing of what they do. Help texts are these comments; they
 //! name no default that the code below does not hold.
 
+pub(crate) mod teach;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pawl_recipe::Overrides;
 use pawl_record::{Budget, SettingValue, Settings};
@@ -24,10 +26,22 @@ pub(crate) enum Command {
     Train(Train),
     /// Compile a recipe and say what it is, without training
     Check(Check),
-    /// Score a run's checkpoint in bits per byte on the search split
+    /// Score a run's checkpoint: bits per byte on the search split, or published tasks
     Eval(Eval),
+    /// Read a checkpoint of the Llama family from elsewhere into the lab, as a run
+    Import(Import),
+    /// Write a run of the llama recipe for other programs
+    Export(Export),
+    /// Teach a trained model to answer as in conversations
+    Sft(teach::Sft),
+    /// Teach a trained model by rewards of an environment
+    Rl(teach::Rl),
+    /// Talk to a trained model
+    Chat(teach::Chat),
     /// Continue a prompt with a trained model
     Sample(Sample),
+    /// Serve a trained model over HTTP: chat and completions as OpenAI's clients speak them
+    Serve(Serve),
     /// List the training runs of the lab
     Runs(Runs),
     /// Show all that is known of one run, proposal or verdict
@@ -49,6 +63,9 @@ pub(crate) enum Command {
     Data(Data),
     /// Measure this machine's limits, and how near to them products, training and decoding come
     Bench(Bench),
+    /// Become the process that runs a model's program
+    #[command(hide = true)]
+    SandboxCell(teach::SandboxCell),
     /// Say what this machine can do, and what would be in the way
     Doctor(Doctor),
 }
@@ -246,9 +263,58 @@ pub(crate) struct Check {
 pub(crate) struct Eval {
     /// Id of a run, its first digits, or `champion`
     pub(crate) run: String,
+    /// Data set of the lab whose held-out text is scored [default: that of the run]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) data: Option<String>,
+    /// Published tasks instead of bits per byte: their names, `core`, `all`; separated by commas
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "data_dir")]
+    pub(crate) tasks: Vec<String>,
+    /// Folder that holds the data of the tasks as it is published
+    #[arg(long, value_name = "DIR", requires = "tasks")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Items of each task at most, the first of a fixed shuffle
+    #[arg(long, value_name = "N", value_parser = count, requires = "tasks")]
+    pub(crate) limit: Option<u64>,
     /// Threads [default: one a core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024))]
     pub(crate) threads: Option<u64>,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Args)]
+pub(crate) struct Import {
+    /// A GGUF file, or a folder with config.json, safetensors and tokenizer.json
+    #[arg(value_name = "PATH")]
+    pub(crate) path: PathBuf,
+    /// Positions that the run can take, at most those of the checkpoint
+    #[arg(long, value_name = "N", default_value_t = 2048, value_parser = count)]
+    pub(crate) seq_len: u64,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+/// Formats that others read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// A folder: safetensors, config.json, tokenizer.json
+    Hf,
+    /// One GGUF file in 32 bits
+    Gguf,
+    /// One GGUF file, matrices in 16 bits
+    GgufF16,
+}
+
+#[derive(Args)]
+pub(crate) struct Export {
+    /// Id of a run, its first digits, or `champion`
+    pub(crate) run: String,
+    /// The folder or file to write
+    #[arg(value_name = "PATH")]
+    pub(crate) path: PathBuf,
+    /// What to write
+    #[arg(long, value_enum, default_value_t = Format::Hf)]
+    pub(crate) format: Format,
     #[command(flatten)]
     pub(crate) place: Place,
 }
@@ -266,7 +332,51 @@ pub(crate) struct Sample {
     /// 0 takes the likeliest token each time
     #[arg(long, value_name = "X", default_value_t = 0.8, allow_negative_numbers = true, value_parser = non_negative)]
     pub(crate) temperature: f64,
+    /// Draw from the K likeliest tokens alone; 0 from all
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    pub(crate) top_k: usize,
+    /// Draw from the likeliest tokens that together have this probability
+    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = probability)]
+    pub(crate) top_p: f64,
+    /// Draw from tokens with at least this share of the likeliest one's probability
+    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = probability)]
+    pub(crate) min_p: f64,
+    /// End at this text, which is left out; may be repeated
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) stop: Vec<String>,
     /// Seed of the draws
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Threads [default: one a core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024))]
+    pub(crate) threads: Option<u64>,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Args)]
+pub(crate) struct Serve {
+    /// Id of a run, its first digits, or `champion`
+    pub(crate) run: String,
+    /// Address to listen on; other machines reach one that is not a loopback address
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    pub(crate) host: std::net::IpAddr,
+    /// Port; 0 takes a free one
+    #[arg(long, value_name = "N", default_value_t = 8080)]
+    pub(crate) port: u16,
+    /// File with the token that clients must send; required off the loopback interface
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Texts generated at once
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=256))]
+    pub(crate) batch: u64,
+    /// Texts that may wait beside them
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u64).range(0..=65536))]
+    pub(crate) max_waiting: u64,
+    /// Seconds that an answer may take
+    #[arg(long, value_name = "S", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) timeout: u64,
+    /// Seed of the draws of requests that name none
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub(crate) seed: u64,
     /// Threads [default: one a core]
@@ -505,6 +615,11 @@ fn positive(text: &str) -> Result<f64, String> {
 
 fn non_negative(text: &str) -> Result<f64, String> {
     number(text).and_then(|x| if x >= 0.0 { Ok(x) } else { Err("must not be below 0".to_string()) })
+}
+
+fn probability(text: &str) -> Result<f64, String> {
+    number(text)
+        .and_then(|x| if (0.0..=1.0).contains(&x) { Ok(x) } else { Err("must lie from 0 to 1".into()) })
 }
 
 fn share(text: &str) -> Result<f64, String> {

@@ -53,7 +53,14 @@ fn run(command: Command) -> Result<Answer, Failure> {
         Command::Train(args) => commands::train::run(args),
         Command::Check(args) => commands::check::run(args),
         Command::Eval(args) => commands::eval::run(args),
+        Command::Import(args) => commands::import::run(args),
+        Command::Export(args) => commands::export::run(args),
+        Command::Sft(args) => commands::sft::run(args),
+        Command::Rl(args) => commands::rl::run(args),
+        Command::Chat(args) => commands::chat::run(args),
+        Command::SandboxCell(args) => Err(sandbox_cell(&args.cell)),
         Command::Sample(args) => commands::sample::run(args),
+        Command::Serve(args) => commands::serve::run(args),
         Command::Runs(args) => commands::runs::run(args),
         Command::Show(args) => commands::show::run(args),
         Command::Diff(args) => commands::diff::run(args),
@@ -68,13 +75,31 @@ fn run(command: Command) -> Result<Answer, Failure> {
     }
 }
 
+/// Only comes back where the process cannot be locked in.
+#[cfg(target_os = "linux")]
+fn sandbox_cell(cell: &str) -> Failure {
+    Failure::from(pawl_eval::sandbox::enter(cell))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn sandbox_cell(_cell: &str) -> Failure {
+    Failure::new("the sandbox is built on Landlock and seccomp, which this system has not")
+}
+
 fn wants_json(command: &Command) -> bool {
     match command {
         Command::Research(args) => args.place.json,
         Command::Train(args) => args.place.json,
         Command::Check(args) => args.json,
         Command::Eval(args) => args.place.json,
+        Command::Import(args) => args.place.json,
+        Command::Export(args) => args.place.json,
+        Command::Sft(args) => args.place.json,
+        Command::Rl(args) => args.place.json,
+        Command::Chat(args) => args.place.json,
+        Command::SandboxCell(_) => false,
         Command::Sample(args) => args.place.json,
+        Command::Serve(args) => args.place.json,
         Command::Runs(args) => args.place.json,
         Command::Show(args) => args.place.json,
         Command::Diff(args) => args.place.json,

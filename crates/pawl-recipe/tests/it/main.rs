@@ -5,6 +5,7 @@ mod gates;
 mod graphs;
 #[path = "../../../pawl-model/examples/parity/inputs.rs"]
 mod inputs;
+mod lessons;
 mod limits;
 mod shipped_recipes;
 mod std_library;

@@ -6,7 +6,8 @@ use crate::errors::Failure;
 use crate::lab::{from_ledger, ledger};
 use crate::output::{Align, Answer, Block, Table, count, duration, flops};
 use pawl_ledger::{RunRecord, Shown, Standing, Trial};
-use pawl_record::{Budget, Event, Evidence, PairRecord, Precision, Verdict};
+use pawl_record::{Budget, Event, Evidence, LessonTask, PairRecord, Precision, Verdict};
+use pawl_train::RunDir;
 use serde_json::json;
 
 pub(crate) fn run(args: Show) -> Result<Answer, Failure> {
@@ -14,8 +15,16 @@ pub(crate) fn run(args: Show) -> Result<Answer, Failure> {
     match ledger.show(&args.id).map_err(from_ledger)? {
         Shown::Run(run) => {
             let events = ledger.events(&run.manifest.id).map_err(from_ledger)?;
-            let text = format!("{}{}", evaluations(&events), run_block(&run));
-            Ok(Answer::new(text, json!({ "kind": "run", "run": run.manifest, "result": run.result })))
+            let lesson = RunDir::lesson(&args.place.lab, &run.manifest.id)?;
+            let mut text = format!("{}{}", evaluations(&events), run_block(&run));
+            if let Some(lesson) = &lesson {
+                text.push_str(&format!("parent: {}\ntaught: {}\n", lesson.parent, taught(&lesson.task)));
+            }
+            let mut json = json!({ "kind": "run", "run": run.manifest, "result": run.result });
+            if let Some(lesson) = lesson {
+                json["lesson"] = json!(lesson);
+            }
+            Ok(Answer::new(text, json))
         }
         Shown::Trial(trial) => {
             let pairs = trial.verdict.as_ref().map_or(String::new(), |verdict| {
@@ -32,6 +41,17 @@ pub(crate) fn run(args: Show) -> Result<Answer, Failure> {
                 "replications": trial.replications,
             });
             Ok(Answer::new(text, json))
+        }
+    }
+}
+
+/// What a lesson was about, in words.
+fn taught(task: &LessonTask) -> String {
+    match task {
+        LessonTask::Sft { data, .. } => format!("sft on {data}"),
+        LessonTask::Rl(task) => {
+            let control = task.control.map_or(String::new(), |control| format!(", control {control:?}"));
+            format!("rl in {} at difficulty {}{}", task.env, task.difficulty, control.to_lowercase())
         }
     }
 }

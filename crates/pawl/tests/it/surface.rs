@@ -4,9 +4,9 @@ use crate::process::{command, pawl};
 use std::io::Read;
 use std::process::Stdio;
 
-const COMMANDS: [&str; 13] = [
-    "research", "train", "check", "eval", "sample", "runs", "show", "diff", "report", "verify", "data",
-    "bench", "doctor",
+const COMMANDS: [&str; 16] = [
+    "research", "train", "sft", "rl", "chat", "check", "eval", "sample", "runs", "show", "diff", "report",
+    "verify", "data", "bench", "doctor",
 ];
 
 #[test]
