@@ -9,7 +9,7 @@ use crate::load::{Loaded, Loader, Source, evaluator, load};
 use crate::optimizer::{Moment, schedule_slot};
 use crate::settings::Setting;
 use crate::tracer::Tracer;
-use pawl_graph::{Graph, ValueId};
+use pawl_graph::{Graph, InputKind, ValueId};
 use pawl_record::Settings;
 use starlark::environment::{FrozenModule, Module};
 use starlark::values::{OwnedFrozenValue, Value};
@@ -68,8 +68,8 @@ impl Recipe {
         // Two sequences, so that one which sees the other is found.
         let logits = tracer.logits(2, declaration.seq_len)?;
         check_causal(&source.name, &logits.graph, logits.logits)?;
-        let training = train.graph.cost(&[train.loss]).flops / tokens(&train.graph, train.tokens);
-        check_price(&source.name, &logits.graph, logits.logits, logits.tokens, training, "training")?;
+        let price = Price::of(&train.graph, train.loss, train.tokens);
+        check_price(&source.name, &logits.graph, logits.logits, logits.tokens, price)?;
         ctx.check_literals().map_err(|refusal| RecipeError::refused(&source.name, refusal))?;
         check_same_params(&train.params, &logits.params)
             .and_then(|()| ctx.settings.borrow().check_overrides())
@@ -211,9 +211,8 @@ impl Recipe {
         if seq_len > self.seq_len() {
             return Ok(());
         }
-        let checked = self.logits.graph.cost(&[self.logits.logits]).flops
-            / tokens(&self.logits.graph, self.logits.tokens);
-        check_price(&self.name, graph, logits, tokens_in, checked, "the two sequences that were checked")
+        let price = Price::of(&self.train.graph, self.train.loss, self.train.tokens);
+        check_price(&self.name, graph, logits, tokens_in, price)
     }
 
     /// The optimizer of all parameters.
@@ -280,12 +279,35 @@ fn schedule_value(value: Value<'_>, step: u64) -> Result<f32, Refusal> {
     Ok(number as f32)
 }
 
-/// Evaluation may cost this many times what it costs in training, for each token: dropout goes, nothing comes.
+/// Evaluation may cost this many times what it costs in training: dropout goes, nothing comes.
 const MOST_EVALUATION: f64 = 1.25;
 
-/// Number of tokens of a graph's input (B, T).
-fn tokens(graph: &Graph, tokens: ValueId) -> f64 {
-    graph.shape(tokens).iter().product::<usize>() as f64
+/// What a forward pass costs, FLOPs.
+#[derive(Clone, Copy, Debug)]
+struct Price {
+    /// For each token.
+    token: f64,
+    /// Once a pass, whatever the number of tokens: what is done to parameters alone.
+    pass: f64,
+}
+
+impl Price {
+    fn of(graph: &Graph, output: ValueId, tokens: ValueId) -> Price {
+        let mut depends = vec![false; graph.values.len()];
+        for input in &graph.inputs {
+            depends[input.value.idx()] = match input.kind {
+                InputKind::Tokens | InputKind::Targets | InputKind::Signal | InputKind::Rng => true,
+                InputKind::Param | InputKind::Grad | InputKind::State | InputKind::Scalar => false,
+            };
+        }
+        let (mut of_tokens, mut pass) = (0.0, 0.0);
+        for (instr, _) in graph.instrs.iter().zip(graph.needed(&[output])).filter(|(_, needed)| *needed) {
+            let on_tokens = instr.inputs.iter().any(|value| depends[value.idx()]);
+            instr.outputs.iter().for_each(|value| depends[value.idx()] |= on_tokens);
+            *(if on_tokens { &mut of_tokens } else { &mut pass }) += graph.instr_flops(instr);
+        }
+        Price { token: of_tokens / graph.shape(tokens).iter().product::<usize>() as f64, pass }
+    }
 }
 
 /// Budgets count training. Work that only evaluation does would be free.
@@ -293,17 +315,19 @@ fn check_price(
     file: &str,
     graph: &Graph,
     logits: ValueId,
-    tokens_in: ValueId,
-    known: f64,
-    of: &str,
+    tokens: ValueId,
+    training: Price,
 ) -> Result<(), RecipeError> {
-    let here = graph.cost(&[logits]).flops / tokens(graph, tokens_in);
-    if here <= MOST_EVALUATION * known {
+    let here = Price::of(graph, logits, tokens);
+    let (what, here, training) = if here.token > MOST_EVALUATION * training.token {
+        ("a token", here.token, training.token)
+    } else if here.pass > MOST_EVALUATION * training.pass {
+        ("a pass over the parameters", here.pass, training.pass)
+    } else {
         return Ok(());
-    }
+    };
     let message = format!(
-        "the model does hidden work: a token costs {here:.3e} FLOPs to evaluate, {:.1} times the {known:.3e} of {of}",
-        here / known
+        "the model does hidden work: {what} costs {here:.3e} FLOPs to evaluate and {training:.3e} in training"
     );
     Err(RecipeError::new(file, message)
         .hint("is_training() and the shape of the tokens may turn dropout off, not more layers on"))

@@ -12,8 +12,16 @@ fn evaluation_does_no_work_that_training_does_not() {
     let error =
         load(&with("    for n in range(0 if is_training() else 4):\n        x = block(x, \"blocks.0.\")\n"));
     let error = error.err().expect("four blocks are more than a quarter of two").to_string();
-    assert!(error.contains("hidden work") && error.contains("of training"), "{error}");
+    assert!(error.contains("hidden work") && error.contains("in training"), "{error}");
     load(&with("    x = dropout(x, 0.1)\n")).expect("less work is no cheat");
+    let fixed =
+        "    w = param(\"wte\", (vocab_size(), width), normal(0.8))\n    x = gather(rms_norm(w), tokens)\n";
+    let recipe =
+        load(&with(fixed)).expect("work on parameters is done once a pass, however many tokens there are");
+    recipe.logits_graph(1, 1).expect("and for one token too");
+    let error = load(&with(&fixed.replace("rms_norm(w)", "w if is_training() else rms_norm(w)")));
+    let error = error.err().expect("but not in evaluation alone").to_string();
+    assert!(error.contains("a pass over the parameters"), "{error}");
 }
 
 #[test]
