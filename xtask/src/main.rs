@@ -23,6 +23,10 @@ usage: cargo xtask TASK
       aa [--campaigns N] [--measured FILE]   campaigns of nulls: false keeps beside the stated rate
       pairing [--lab DIR [--seeds N] [--minutes M] [--study NAME]]
                                              what pairing buys, and what else would cut the noise; with a lab, trained
+      aa --real [OPTION]                     the same of no-ops that are trained
+      cheats                                 known cheats, each to be named, and honest look-alikes
+      real [OPTION]                          defects planted in nano and the changes that mend them
+          --seed N --minutes M --workers W   the same command goes on where it stopped
       power                                  planted effects, beside the rules other loops keep by
       climb                                  what a second rung takes back and lets through
       replay                                 the public log of the best-known loop through the judge
@@ -108,6 +112,13 @@ fn judge(root: &Path, args: &[&str]) -> Result<(), Failure> {
         && rest.contains(&"--lab")
     {
         example(root, "pawl-train", "pairs", &rest.iter().map(Into::into).collect::<Vec<_>>())?;
+    }
+    // What trains drives the binary.
+    if matches!(args, ["aa", "--real", ..] | ["real" | "cheats", ..]) {
+        let built = cargo(root).args(["build", "--release", "--quiet", "-p", "pawl"]).status();
+        if !built.is_ok_and(|status| status.success()) {
+            return Err(Failure::new("pawl cannot be built"));
+        }
     }
     example(root, "pawl-research", "judge", &args.iter().map(Into::into).collect::<Vec<_>>())
 }

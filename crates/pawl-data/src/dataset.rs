@@ -132,7 +132,10 @@ pub fn tokenizer(folder: &Path, vocab_size: usize, progress: OnProgress<'_>) -> 
     Ok(tokenizer)
 }
 
-fn count_train_words(dataset: &Dataset, progress: OnProgress<'_>) -> Result<WordCounts, DataError> {
+pub(crate) fn count_train_words(
+    dataset: &Dataset,
+    progress: OnProgress<'_>,
+) -> Result<WordCounts, DataError> {
     let domains = &dataset.manifest.domains;
     let total: u64 = domains.iter().map(|domain| domain.train.bytes).sum();
     let kept_share = (MAX_TOKENIZER_BYTES as f64 / total as f64).min(1.0);

@@ -4,6 +4,7 @@
 //! or a recipe, prints, or reads a clock.
 
 mod add;
+mod audit;
 mod chat;
 mod conversations;
 mod corpus;
@@ -22,6 +23,7 @@ mod tokenizer;
 mod validation;
 
 pub use add::{AddOptions, add};
+pub use audit::{Finding, check, check_files, overlap};
 pub use chat::{CHAT_TEMPLATE, ChatError, Rendered, ask, render};
 pub use conversations::{Conversations, Row, Rows, read_conversations};
 pub use corpus::carried_corpus;

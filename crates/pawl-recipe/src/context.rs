@@ -1,6 +1,6 @@
 //! What the builtins of one evaluation share: the settings, the declaration, the graph being traced.
 
-use crate::error::{Refusal, refuse};
+use crate::error::{Refusal, refuse, refuse_with};
 use crate::init::Init;
 use crate::settings::Registry;
 use crate::source::Rewritten;
@@ -187,8 +187,15 @@ pub(crate) struct Context {
     pub(crate) work: Cell<u64>,
     /// Where the last guarded builtin was called: the interpreter does not say where a limit was met.
     pub(crate) last_place: RefCell<Option<FileSpan>>,
+    /// Numbers, and bytes of strings, that the recipe's own text holds.
+    literals: Cell<(usize, usize)>,
     sources: RefCell<HashMap<String, Rewritten>>,
 }
+
+/// Numbers a recipe's text may hold, and bytes of strings, docstrings aside: several times those of the largest
+/// shipped one. A text that holds more carries trained weights or held-out text, for which no FLOP was spent.
+const MAX_NUMBERS: usize = 2000;
+const MAX_STRINGS: usize = 16 << 10;
 
 impl Context {
     pub(crate) fn new(recipe_file: &str, depth: Option<u64>, values: Settings) -> Context {
@@ -200,12 +207,34 @@ impl Context {
             num_traces: RefCell::new(0),
             work: Cell::new(0),
             last_place: RefCell::new(None),
+            literals: Cell::new((0, 0)),
             sources: RefCell::new(HashMap::new()),
         }
     }
 
     pub(crate) fn remember(&self, file: &str, source: Rewritten) {
+        if file == self.recipe_file {
+            self.literals.set(source.literals);
+        }
         self.sources.borrow_mut().insert(file.to_string(), source);
+    }
+
+    /// Refuses a text that carries what a model should have learnt.
+    pub(crate) fn check_literals(&self) -> Result<(), Refusal> {
+        let (numbers, strings) = self.literals.get();
+        if numbers > MAX_NUMBERS {
+            return refuse_with(
+                format!("the text holds {numbers} numbers, more than {MAX_NUMBERS}"),
+                "a recipe says how a model is made; what a model knows it learns within its budget",
+            );
+        }
+        if strings > MAX_STRINGS {
+            return refuse_with(
+                format!("the text holds strings of {strings} bytes, more than {MAX_STRINGS}"),
+                "a recipe says how a model is made; comments and docstrings do not count",
+            );
+        }
+        Ok(())
     }
 
     /// Line and column in the text as its author wrote it, 1-based.

@@ -42,6 +42,8 @@ pub struct LossGraph {
     pub tokens: ValueId,
     /// Next-token ids (B, T), I32, -1 where there is none.
     pub targets: ValueId,
+    /// (B, T, V).
+    pub logits: ValueId,
     /// Loss of each token in nats (B * T), 0 where the target is -1.
     pub losses: ValueId,
     /// The tensors it reads.

@@ -9,6 +9,7 @@ use crate::load::{Loaded, Loader, Source, evaluator, load};
 use crate::optimizer::{Moment, schedule_slot};
 use crate::settings::Setting;
 use crate::tracer::Tracer;
+use pawl_graph::{Graph, InputKind, ValueId};
 use pawl_record::Settings;
 use starlark::environment::{FrozenModule, Module};
 use starlark::values::{OwnedFrozenValue, Value};
@@ -66,7 +67,10 @@ impl Recipe {
         let (update, schedules) = tracer.update(&train.params)?;
         // Two sequences, so that one which sees the other is found.
         let logits = tracer.logits(2, declaration.seq_len)?;
-        check_causal(&source.name, &logits)?;
+        check_causal(&source.name, &logits.graph, logits.logits)?;
+        let price = Price::of(&train.graph, train.loss, train.tokens);
+        check_price(&source.name, &logits.graph, logits.logits, logits.tokens, price)?;
+        ctx.check_literals().map_err(|refusal| RecipeError::refused(&source.name, refusal))?;
         check_same_params(&train.params, &logits.params)
             .and_then(|()| ctx.settings.borrow().check_overrides())
             .map_err(|refusal| RecipeError::refused(&source.name, refusal))?;
@@ -181,12 +185,34 @@ impl Recipe {
 
     /// The host's cross-entropy of the model's logits for `batch` sequences of `seq_len` tokens.
     pub fn loss_graph(&self, batch: usize, seq_len: usize) -> Result<LossGraph, RecipeError> {
-        self.tracer().losses(batch, seq_len)
+        let losses = self.tracer().losses(batch, seq_len)?;
+        self.check_shape(&losses.graph, losses.logits, losses.tokens, seq_len)?;
+        Ok(losses)
     }
 
     /// The model's logits for `batch` sequences of `seq_len` tokens.
     pub fn logits_graph(&self, batch: usize, seq_len: usize) -> Result<LogitsGraph, RecipeError> {
-        self.tracer().logits(batch, seq_len)
+        let logits = self.tracer().logits(batch, seq_len)?;
+        self.check_shape(&logits.graph, logits.logits, logits.tokens, seq_len)?;
+        Ok(logits)
+    }
+
+    /// A recipe knows the shape of its tokens and may be another program for another shape: what was proved of
+    /// two sequences is proved again of the graph that is really run.
+    fn check_shape(
+        &self,
+        graph: &Graph,
+        logits: ValueId,
+        tokens_in: ValueId,
+        seq_len: usize,
+    ) -> Result<(), RecipeError> {
+        check_causal(&self.name, graph, logits)?;
+        // Attention costs more a token in a longer sequence than the one that was priced.
+        if seq_len > self.seq_len() {
+            return Ok(());
+        }
+        let price = Price::of(&self.train.graph, self.train.loss, self.train.tokens);
+        check_price(&self.name, graph, logits, tokens_in, price)
     }
 
     /// The optimizer of all parameters.
@@ -253,8 +279,62 @@ fn schedule_value(value: Value<'_>, step: u64) -> Result<f32, Refusal> {
     Ok(number as f32)
 }
 
-fn check_causal(file: &str, logits: &LogitsGraph) -> Result<(), RecipeError> {
-    let Err(leak) = logits.graph.check_causal(logits.logits) else { return Ok(()) };
+/// Evaluation may cost this many times what it costs in training: dropout goes, nothing comes.
+const MOST_EVALUATION: f64 = 1.25;
+
+/// What a forward pass costs, FLOPs.
+#[derive(Clone, Copy, Debug)]
+struct Price {
+    /// For each token.
+    token: f64,
+    /// Once a pass, whatever the number of tokens: what is done to parameters alone.
+    pass: f64,
+}
+
+impl Price {
+    fn of(graph: &Graph, output: ValueId, tokens: ValueId) -> Price {
+        let mut depends = vec![false; graph.values.len()];
+        for input in &graph.inputs {
+            depends[input.value.idx()] = match input.kind {
+                InputKind::Tokens | InputKind::Targets | InputKind::Signal | InputKind::Rng => true,
+                InputKind::Param | InputKind::Grad | InputKind::State | InputKind::Scalar => false,
+            };
+        }
+        let (mut of_tokens, mut pass) = (0.0, 0.0);
+        for (instr, _) in graph.instrs.iter().zip(graph.needed(&[output])).filter(|(_, needed)| *needed) {
+            let on_tokens = instr.inputs.iter().any(|value| depends[value.idx()]);
+            instr.outputs.iter().for_each(|value| depends[value.idx()] |= on_tokens);
+            *(if on_tokens { &mut of_tokens } else { &mut pass }) += graph.instr_flops(instr);
+        }
+        Price { token: of_tokens / graph.shape(tokens).iter().product::<usize>() as f64, pass }
+    }
+}
+
+/// Budgets count training. Work that only evaluation does would be free.
+fn check_price(
+    file: &str,
+    graph: &Graph,
+    logits: ValueId,
+    tokens: ValueId,
+    training: Price,
+) -> Result<(), RecipeError> {
+    let here = Price::of(graph, logits, tokens);
+    let (what, here, training) = if here.token > MOST_EVALUATION * training.token {
+        ("a token", here.token, training.token)
+    } else if here.pass > MOST_EVALUATION * training.pass {
+        ("a pass over the parameters", here.pass, training.pass)
+    } else {
+        return Ok(());
+    };
+    let message = format!(
+        "the model does hidden work: {what} costs {here:.3e} FLOPs to evaluate and {training:.3e} in training"
+    );
+    Err(RecipeError::new(file, message)
+        .hint("is_training() and the shape of the tokens may turn dropout off, not more layers on"))
+}
+
+fn check_causal(file: &str, graph: &Graph, logits: ValueId) -> Result<(), RecipeError> {
+    let Err(leak) = graph.check_causal(logits) else { return Ok(()) };
     let (origin, line) = match leak.origin.rsplit_once(':') {
         Some((origin, line)) => (origin, line.parse().ok()),
         None => (file, None),

@@ -8,7 +8,7 @@ use crate::error::RecipeError;
 use crate::guarded::GROWING_METHODS;
 use crate::nesting::check_nesting;
 use starlark::codemap::Span;
-use starlark::syntax::ast::{AssignOp, AstExpr, AstNoPayload, AstStmt, Expr, FStringP, Stmt};
+use starlark::syntax::ast::{AssignOp, AstExpr, AstLiteral, AstNoPayload, AstStmt, Expr, FStringP, Stmt};
 use starlark::syntax::{AstModule, Dialect, DialectTypes};
 use std::collections::HashMap;
 
@@ -20,6 +20,8 @@ pub(crate) struct Rewritten {
     original: String,
     /// (offset in the original, bytes removed there, bytes inserted), in order.
     edits: Vec<(usize, usize, usize)>,
+    /// Numbers in the text, and bytes of its strings, docstrings aside.
+    pub(crate) literals: (usize, usize),
 }
 
 impl Rewritten {
@@ -95,12 +97,43 @@ pub(crate) fn prepare(file: &str, text: &str) -> Result<(AstModule, Rewritten), 
     check_text(file, text)?;
     let ast = parse(file, text)?;
     let (rewritten_text, edits) = Edits::collect(file, text, ast.statement()).apply()?;
-    let rewritten = Rewritten { original: text.to_string(), edits };
+    let rewritten = Rewritten { original: text.to_string(), edits, literals: literals(ast.statement()) };
     let mut ast = parse(file, &rewritten_text)?;
     let names: HashMap<String, String> =
         OPERATORS.iter().map(|(op, name)| ((*op).to_string(), (*name).to_string())).collect();
     ast.replace_binary_operators(&names);
     Ok((ast, rewritten))
+}
+
+/// Numbers, and bytes of strings that are not statements of their own.
+fn literals(statement: &AstStmt) -> (usize, usize) {
+    let (mut numbers, mut strings) = (0, 0);
+    statement.visit_expr(|expr| count_literals(expr, &mut numbers, &mut strings));
+    (numbers, strings - docstrings(statement))
+}
+
+#[allow(clippy::wildcard_enum_match_arm)] // the interpreter's syntax tree, not a set of ours
+fn count_literals(expr: &AstExpr, numbers: &mut usize, strings: &mut usize) {
+    match &expr.node {
+        Expr::Literal(AstLiteral::Int(_) | AstLiteral::Float(_)) => *numbers += 1,
+        Expr::Literal(AstLiteral::String(text)) => *strings += text.node.len(),
+        _ => {}
+    }
+    expr.visit_expr(|inner| count_literals(inner, numbers, strings));
+}
+
+#[allow(clippy::wildcard_enum_match_arm)] // the interpreter's syntax tree, not a set of ours
+fn docstrings(statement: &AstStmt) -> usize {
+    let own = match &statement.node {
+        Stmt::Expression(expr) => match &expr.node {
+            Expr::Literal(AstLiteral::String(text)) => text.node.len(),
+            _ => 0,
+        },
+        _ => 0,
+    };
+    let mut below = 0;
+    statement.visit_stmt(|inner| below += docstrings(inner));
+    own + below
 }
 
 fn parse(file: &str, text: &str) -> Result<AstModule, RecipeError> {

@@ -102,7 +102,7 @@ impl Tracer<'_> {
     }
 
     pub(crate) fn losses(&self, batch: usize, seq_len: usize) -> Result<LossGraph, RecipeError> {
-        let ((tokens, targets, losses), trace, _) = self.trace(Purpose::Evaluate, |eval| {
+        let ((tokens, targets, logits, losses), trace, _) = self.trace(Purpose::Evaluate, |eval| {
             let shape = [batch, seq_len];
             let tokens = self.input(eval, "tokens", InputKind::Tokens, &shape);
             let logits = self.run_model(eval, &tokens, &shape)?;
@@ -110,12 +110,20 @@ impl Tracer<'_> {
             let targets = ValueId(self.input(eval, "targets", InputKind::Targets, &shape).id);
             let mut trace = self.open();
             let rows = batch * seq_len;
-            let logits = shaping::reshape(&mut trace, logits, vec![rows, self.declaration.vocab_size])?;
+            let rows_of_logits =
+                shaping::reshape(&mut trace, logits, vec![rows, self.declaration.vocab_size])?;
             let flat = shaping::reshape(&mut trace, targets, vec![rows])?;
-            let losses = trace.add(Op::CrossEntropy, &[logits, flat])?;
-            Ok((ValueId(tokens.id), targets, losses))
+            let losses = trace.add(Op::CrossEntropy, &[rows_of_logits, flat])?;
+            Ok((ValueId(tokens.id), targets, logits, losses))
         })?;
-        Ok(LossGraph { tokens, targets, losses, params: declarations(trace.params), graph: trace.graph })
+        Ok(LossGraph {
+            tokens,
+            targets,
+            logits,
+            losses,
+            params: declarations(trace.params),
+            graph: trace.graph,
+        })
     }
 
     pub(crate) fn update(&self, params: &[ParamDecl]) -> Result<(UpdateGraph, FrozenModule), RecipeError> {

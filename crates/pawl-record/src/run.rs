@@ -16,6 +16,17 @@ pub enum Budget {
     Steps(u64),
 }
 
+impl Budget {
+    /// Updates that it allows: as many whole ones as fit, at least one.
+    pub fn num_steps(self, flops_per_step: f64, tokens_per_step: u64) -> u64 {
+        match self {
+            Budget::Flops(flops) => ((flops / flops_per_step) as u64).max(1),
+            Budget::Tokens(tokens) => (tokens / tokens_per_step).max(1),
+            Budget::Steps(steps) => steps.max(1),
+        }
+    }
+}
+
 /// A data set by name and content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataRef {
@@ -92,6 +103,23 @@ pub struct RunManifest {
     pub created_unix_s: u64,
     /// Processor and instruction set. Not part of the identity.
     pub machine: String,
+}
+
+impl RunManifest {
+    /// The id that follows from the fields that determine the bits: 12 hex digits.
+    pub fn content_id(&self) -> String {
+        let mut id = blake3::Hasher::new();
+        for part in [&self.version, &self.fingerprint, &self.data.hash] {
+            id.update(part.as_bytes()).update(&[0]);
+        }
+        for number in [self.num_steps, self.seed, self.init_seed, u64::from(self.seal)] {
+            id.update(&number.to_le_bytes());
+        }
+        if self.precision != Precision::F32 {
+            id.update(self.precision.name().as_bytes());
+        }
+        id.finalize().to_hex()[..12].to_string()
+    }
 }
 
 /// One line of `events.jsonl`.
@@ -224,4 +252,17 @@ pub struct CheckpointManifest {
     pub curve: Vec<LearningPoint>,
     /// Sum and number of training losses since the last point of the curve.
     pub pending_loss: (f64, u64),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_is_never_exceeded_by_more_than_one_step() {
+        assert_eq!(Budget::Flops(1e9).num_steps(3e8, 64), 3);
+        assert_eq!(Budget::Flops(1e8).num_steps(3e8, 64), 1);
+        assert_eq!(Budget::Tokens(1000).num_steps(3e8, 64), 15);
+        assert_eq!(Budget::Steps(7).num_steps(3e8, 64), 7);
+    }
 }

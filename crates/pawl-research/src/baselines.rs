@@ -3,7 +3,7 @@
 //!
 //! *Random*: any single change. *One at a time*: every single change in turn, in a drawn order, never twice from the
 //! same value. *TPE*: whole configurations by the tree-structured Parzen estimator, every setting by itself, as
-//! optimizers of hyper-parameters run it. None writes recipes; none remembers anything but the records.
+//! optimizers of hyper-parameters run it. *Script*: what a file says. None writes recipes; none remembers anything but the records.
 
 use crate::books::Books;
 use crate::random::Random;
@@ -45,6 +45,31 @@ pub(crate) fn one_at_a_time(context: &Context<'_>) -> Option<Draft> {
     let mut changes = specs.iter().flat_map(|spec| neighbours(spec).into_iter().map(|to| change(spec, to)));
     let next = changes.find(|change| change.to != change.from && !proposed(change))?;
     Some(draft("one_at_a_time", vec![next], "The next change in turn.".to_string()))
+}
+
+/// The name of a script in records.
+pub(crate) const SCRIPT: &str = "script";
+
+/// The line after those that were proposed, whatever became of them.
+pub(crate) fn scripted(lines: &[(String, SettingValue)], context: &Context<'_>) -> Option<Draft> {
+    let proposed = context.history.proposals.iter().filter(|proposal| proposal.researcher == SCRIPT);
+    let (setting, to) = lines.get(proposed.count())?;
+    // A setting that the recipe has not is refused by the compiler, by its name.
+    let known = context.compiled.settings.iter().find(|spec| spec.name == *setting);
+    let from = known.map_or_else(|| to.clone(), |spec| spec.value.clone());
+    let category = match known.map(|spec| &spec.kind) {
+        Some(SettingKind::Knob { .. }) => Category::Knob,
+        Some(SettingKind::Dial | SettingKind::Choice { .. }) | None => Category::Choice,
+    };
+    Some(Draft {
+        changes: vec![Change { setting: setting.clone(), from, to: to.clone() }],
+        category,
+        hypothesis: "The script says so.".to_string(),
+        prediction: Prediction { gain_bpb: 0.0, keep_probability: 0.5 },
+        recipe: None,
+        researcher: SCRIPT.to_string(),
+        author: None,
+    })
 }
 
 /// The options of a choice; for a knob one bold step both ways.

@@ -210,6 +210,12 @@ const JUDGE: &[Key<Brief>] = &[
         meaning: "A/A pairs that learn the noise before the first proposal",
     },
     Key {
+        name: "champion_runs",
+        slot: Slot::Whole(|it| &mut it.judge.champion_runs),
+        rule: AT_LEAST_1,
+        meaning: "runs of a new champion before it is challenged",
+    },
+    Key {
         name: "min_pairs",
         slot: Slot::Whole(|it| &mut it.judge.min_pairs),
         rule: AT_LEAST_2,

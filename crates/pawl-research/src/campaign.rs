@@ -17,7 +17,7 @@ use crate::researcher::{Answer, Draft, Left, inherited};
 use crate::retract;
 use crate::store::{self, Store};
 use crate::view::Seen;
-use crate::world::{Checked, Score, Trial, World};
+use crate::world::{Checked, Score, SettingKind, Trial, World};
 use crate::worth;
 use pawl_record::{
     CampaignBudget, CampaignManifest, Climb, Decision, EndReason, EqualTime, Evidence, Noise, NoisePair,
@@ -323,7 +323,13 @@ impl<'a> Campaign<'a> {
             Err(message) => return Ok(Some((message, None))),
         };
         let steps = self.manifest.rungs.first().flops / checked.flops_per_step;
-        let reason = if checked.fingerprint == self.champion.fingerprint {
+        let is_dial = |name: &str| {
+            checked.settings.iter().any(|spec| spec.name == name && spec.kind == SettingKind::Dial)
+        };
+        let dial = proposal.changes.iter().find(|change| is_dial(&change.setting));
+        let reason = if let Some(dial) = dial {
+            Some(format!("it turns the dial {}, which belongs to the trial", dial.setting))
+        } else if checked.fingerprint == self.champion.fingerprint {
             Some(SAME_PROGRAM.to_string())
         } else if let Some(number) = self.tried_before(proposal, &checked.fingerprint) {
             Some(format!("the same program as #{number}"))

@@ -12,6 +12,7 @@ mod bundle;
 pub mod campaign;
 pub mod child;
 pub mod climb;
+pub mod compiler;
 pub mod contest;
 pub mod court;
 mod duel;

@@ -95,7 +95,7 @@ impl Campaign<'_> {
         let mut trials = Vec::new();
         for pair_idx in 0..self.manifest.judge.noise_pairs {
             let first = self.pair_trial(0, pair_idx, &self.manifest.recipe, &self.manifest.settings);
-            let init_seed = hash(&[first.seed, INIT]) >> 33;
+            let init_seed = noise_init_seed(first.seed);
             trials.push(first.clone());
             trials.push(Trial { init_seed: Some(init_seed), keep: false, ..first });
         }
@@ -148,7 +148,7 @@ impl Campaign<'_> {
             return Ok(());
         }
         let seeds: Vec<u64> = (0..self.options.final_seeds)
-            .map(|seed_idx| hash(&[self.manifest.seed, FINAL, generation, seed_idx]) >> 33)
+            .map(|seed_idx| final_seed(self.manifest.seed, generation, seed_idx))
             .collect();
         let mut trials = self.arm(0, &seeds, true);
         trials.extend(self.arm(generation, &seeds, true));
@@ -350,6 +350,16 @@ pub(crate) fn base_trial(
 /// Words that keep the seeds of different purposes apart; 1 is the pairs'.
 const FINAL: u64 = 2;
 const INIT: u64 = 3;
+
+/// What initialises the second run of an A/A pair.
+pub(crate) fn noise_init_seed(seed: u64) -> u64 {
+    hash(&[seed, INIT]) >> 33
+}
+
+/// A seed of the final measurement of a champion.
+pub(crate) fn final_seed(campaign_seed: u64, generation: u64, seed_idx: u64) -> u64 {
+    hash(&[campaign_seed, FINAL, generation, seed_idx]) >> 33
+}
 
 fn noise(trials: &[Trial], scores: &[Score], elapsed_s: f64) -> Noise {
     let bpb: Vec<f64> = scores.iter().filter_map(|score| score.val_bpb).collect();

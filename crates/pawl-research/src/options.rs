@@ -108,11 +108,16 @@ fn manifest(
         created_unix_s: unix_s,
         machine: options.machine.clone(),
     };
+    manifest.id = campaign_id(&manifest);
+    Ok(manifest)
+}
+
+/// The id that follows from what determines a campaign.
+pub(crate) fn campaign_id(manifest: &CampaignManifest) -> String {
     let identity = (
         (&manifest.recipe.hash, &manifest.settings, &manifest.rungs, &manifest.data),
         (manifest.seed, &manifest.researcher, &manifest.judge),
     );
     let text = serde_json::to_string(&identity).expect("records have string keys and finite numbers");
-    manifest.id = blake3::hash(text.as_bytes()).to_hex()[..12].to_string();
-    Ok(manifest)
+    blake3::hash(text.as_bytes()).to_hex()[..12].to_string()
 }

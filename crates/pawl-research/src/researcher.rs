@@ -35,6 +35,8 @@ pub enum Researcher {
     Tpe,
     /// Several, each with its share of the proposals.
     Team(Arc<Team>),
+    /// What a file says, in order: what the judge itself is tried with.
+    Script(Arc<[(String, SettingValue)]>),
 }
 
 /// The lab as a researcher sees it: all it may know, and a compiler.
@@ -156,6 +158,7 @@ impl Researcher {
             Researcher::OneAtATime => "one_at_a_time".to_string(),
             Researcher::Tpe => "tpe".to_string(),
             Researcher::Team(team) => team.name(),
+            Researcher::Script(_) => baselines::SCRIPT.to_string(),
         }
     }
 
@@ -166,6 +169,7 @@ impl Researcher {
             Researcher::Random => baselines::random(context),
             Researcher::OneAtATime => baselines::one_at_a_time(context),
             Researcher::Tpe => baselines::tpe_alone(context),
+            Researcher::Script(lines) => baselines::scripted(lines, context),
             Researcher::Model(model) => return model.propose(context),
             Researcher::Replay(replay) => return replay.propose(context),
             Researcher::Team(team) => return team.propose(context),

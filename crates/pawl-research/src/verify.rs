@@ -1,11 +1,13 @@
 //! Every verdict of a lab again, from the raw files of its runs: what does not follow from them is named.
 //!
-//! Reads and compares; repairs nothing. What a run's score *is* can only be shown by training it again; that
-//! the score in its result is the one of its last evaluation, that its run was asked what the campaign asks, and
-//! that everything above it follows, is shown here.
+//! Reads and compares; repairs nothing. What a run's score *is* can only be shown by training it again
+//! (`pawl verify --rescore`); that the files of a run fit each other is shown in `runs`, that the records of the
+//! campaign do in `records`, and that every verdict follows from the scores here.
 
 mod keeps;
 mod ladder;
+mod records;
+mod runs;
 
 use crate::books::was_tested;
 use crate::campaign::known_of;
@@ -13,10 +15,11 @@ use crate::duel::{MAX_VOID, SLOWER, pair_seed, scores_of};
 use crate::evidence::NoiseScale;
 use crate::judge::{self, Ruling};
 use crate::levels;
+use crate::world::Checked;
 use pawl_ledger::{CampaignRecords, Ledger, LedgerError, read_campaign, run_folder};
 use pawl_record::{
-    Budget, Decision, Event, Evidence, NoisePair, PairRecord, Promotion, RunManifest, RunResult, RunStatus,
-    Rung, Verdict, from_json, read_json,
+    Budget, Decision, Evidence, NoisePair, PairRecord, Promotion, RunManifest, RunResult, RunStatus, Rung,
+    Settings, Verdict, read_json,
 };
 use std::collections::BTreeMap;
 use std::fs;
@@ -42,10 +45,12 @@ pub struct Verified {
     pub differences: Vec<Difference>,
 }
 
-/// Computes every verdict of the lab's campaign again.
-pub fn verify(lab: &Path, ledger: &Ledger) -> Result<Verified, LedgerError> {
+/// Computes every verdict of the lab's campaign again. `compile` compiles a recipe, a run's with what the run
+/// stored beside it.
+pub fn verify(lab: &Path, ledger: &Ledger, compile: &Compile<'_>) -> Result<Verified, LedgerError> {
     let records = read_campaign(lab)?.ok_or_else(|| LedgerError::NoCampaign { lab: lab.to_path_buf() })?;
-    let mut check = Check { lab, records: &records, runs: BTreeMap::new(), found: Vec::new() };
+    let (runs, compiled, found) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+    let mut check = Check { lab, records: &records, compile, compiled, runs, found };
     for problem in &records.problems {
         check.differs("campaign", problem.to_string());
     }
@@ -57,7 +62,7 @@ pub fn verify(lab: &Path, ledger: &Ledger) -> Result<Verified, LedgerError> {
     check.prunings();
     check.retractions();
     check.replications();
-    check.final_measurement();
+    records::look_through(&mut check);
     check.rows(ledger)?;
     let runs = check.runs.len() as u64;
     let mut differences = check.found;
@@ -65,6 +70,9 @@ pub fn verify(lab: &Path, ledger: &Ledger) -> Result<Verified, LedgerError> {
     differences.dedup();
     Ok(Verified { verdicts: records.verdicts.len() as u64, runs, differences })
 }
+
+/// Compiles a recipe file at a depth under settings.
+pub type Compile<'a> = dyn Fn(&Path, u64, &Settings) -> Result<Checked, String> + 'a;
 
 /// A run's files.
 #[derive(Clone)]
@@ -93,6 +101,9 @@ struct Asked<'a> {
 struct Check<'a> {
     lab: &'a Path,
     records: &'a CampaignRecords,
+    compile: &'a Compile<'a>,
+    /// What compiling came to, by text, depth and settings.
+    compiled: BTreeMap<String, Result<Checked, String>>,
     runs: BTreeMap<String, Option<Run>>,
     found: Vec<Difference>,
 }
@@ -100,6 +111,14 @@ struct Check<'a> {
 /// Numbers that were computed the same way may differ by rounding and no more.
 fn same(a: f64, b: f64) -> bool {
     (a - b).abs() <= 1e-9 * a.abs().max(b.abs())
+}
+
+/// Whether a run was given so many FLOPs.
+fn budget_is(manifest: &RunManifest, asked: f64) -> bool {
+    match manifest.budget {
+        Budget::Flops(flops) => same(flops, asked),
+        Budget::Tokens(_) | Budget::Steps(_) => false,
+    }
 }
 
 fn same_option(a: Option<f64>, b: Option<f64>) -> bool {
@@ -127,6 +146,15 @@ impl Check<'_> {
         if !same_option(on_file, follows) {
             self.differs(place, format!("{name} is {}, {} follows", shown(on_file), shown(follows)));
         }
+    }
+
+    /// The recipe of a file, compiled; the same text under the same settings is compiled once.
+    fn compile(&mut self, path: &Path, depth: u64, settings: &Settings) -> Result<Checked, String> {
+        let hash = |path: &Path| fs::read(path).map(|text| blake3::hash(&text).to_hex()).ok();
+        let loads = hash(&path.with_file_name("loads.json"));
+        let key = format!("{:?} {loads:?} {depth} {settings:?}", hash(path));
+        let compile = self.compile;
+        self.compiled.entry(key).or_insert_with(|| compile(path, depth, settings)).clone()
     }
 
     /// The run of that id as its files say it, looked through when first met.
@@ -165,21 +193,12 @@ impl Check<'_> {
             if result.steps != manifest.num_steps {
                 self.differs(&place, format!("{} steps done, {} asked", result.steps, manifest.num_steps));
             }
-            let events = fs::read_to_string(folder.join("events.jsonl")).unwrap_or_else(|why| {
-                self.differs(&place, format!("events.jsonl cannot be read: {why}"));
-                String::new()
-            });
-            let events = events.lines().filter_map(|line| from_json::<Event>(line.as_bytes()).ok());
-            let mut evals = events.filter_map(|event| match event {
-                Event::Eval { step, val_bpb, .. } if step == result.steps => Some(val_bpb),
-                Event::Eval { .. }
-                | Event::Started { .. }
-                | Event::Step { .. }
-                | Event::Checkpoint { .. } => None,
-            });
-            let last = evals.next_back();
-            self.compare(&place, "val_bpb of the result", result.val_bpb, last);
+            let text = fs::read_to_string(folder.join("events.jsonl")).unwrap_or_default();
+            if let Some(last) = runs::last_score(&text, &result) {
+                self.compare(&place, "val_bpb of the result", result.val_bpb, last);
+            }
         }
+        runs::look_through(self, &folder, &manifest, &result);
         Some(Run { manifest, result })
     }
 
@@ -187,10 +206,7 @@ impl Check<'_> {
     fn score(&mut self, place: &str, id: &str, asked: &Asked<'_>) -> Option<f64> {
         let run = self.run(id)?;
         let (manifest, campaign) = (&run.manifest, &self.records.manifest);
-        let flops = match manifest.budget {
-            Budget::Flops(flops) => same(flops, asked.rung.flops),
-            Budget::Tokens(_) | Budget::Steps(_) => false,
-        };
+        let flops = budget_is(manifest, asked.rung.flops);
         let rules = [
             (manifest.seed == asked.seed, "seed"),
             (manifest.init_seed == asked.init_seed, "initial seed"),
@@ -438,32 +454,6 @@ impl Check<'_> {
             let times = promotion.fresh_runs.len();
             self.differs(place, format!("it was run {times} times before it was challenged"));
         }
-    }
-
-    fn final_measurement(&mut self) {
-        let Some(measured) = &self.records.final_measurement else { return };
-        let place = "final measurement";
-        let arms = [
-            (&measured.start_runs, &measured.search.start_bpb),
-            (&measured.champion_runs, &measured.search.champion_bpb),
-        ];
-        // A seed on which an arm diverged is left out of the scores, and the rest move up.
-        let mut by_arm = Vec::new();
-        for (runs, _) in arms {
-            let mut scores = Vec::new();
-            for (id, seed) in runs.iter().zip(&measured.seeds) {
-                let asked = self.asked(*seed);
-                scores.push(self.score(place, id, &asked));
-            }
-            by_arm.push(scores);
-        }
-        let both: Vec<(f64, f64)> =
-            by_arm[0].iter().zip(&by_arm[1]).filter_map(|(a, b)| Some(((*a)?, (*b)?))).collect();
-        let differences: Vec<f64> = both.iter().map(|(a, b)| a - b).collect();
-        let follows = (!differences.is_empty()).then(|| mean(&differences));
-        self.compare(place, "mean on the search split", Some(measured.search.mean), follows);
-        self.measured_above(place, measured);
-        self.final_worth(place, measured, &by_arm[0]);
     }
 
     /// The index against the files it is made of.

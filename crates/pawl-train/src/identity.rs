@@ -23,15 +23,6 @@ pub struct RunRequest {
     pub created_unix_s: u64,
 }
 
-/// Steps that a budget allows: as many whole updates as fit, at least one.
-fn num_steps(budget: Budget, flops_per_step: f64, tokens_per_step: u64) -> u64 {
-    match budget {
-        Budget::Flops(flops) => ((flops / flops_per_step) as u64).max(1),
-        Budget::Tokens(tokens) => (tokens / tokens_per_step).max(1),
-        Budget::Steps(steps) => steps.max(1),
-    }
-}
-
 /// The manifest of the run, its id being a hash of what determines its bits.
 pub fn identify(
     recipe: &Recipe,
@@ -41,27 +32,16 @@ pub fn identify(
     request: &RunRequest,
 ) -> RunManifest {
     let tokens_per_step = recipe.tokens_per_step() as u64;
-    let num_steps = num_steps(request.budget, flops_per_step, tokens_per_step);
+    let num_steps = request.budget.num_steps(flops_per_step, tokens_per_step);
     let settings: Settings = recipe.settings().into_iter().map(|s| (s.name, s.value)).collect();
     let depth = settings.get("depth").and_then(pawl_record::SettingValue::as_f64).unwrap_or(0.0) as u64;
     let mut texts = blake3::Hasher::new();
     for (name, text) in recipe.texts() {
         texts.update(name.as_bytes()).update(&[0]).update(text.as_bytes()).update(&[0]);
     }
-    let mut id = blake3::Hasher::new();
-    let version = env!("CARGO_PKG_VERSION");
-    for part in [version, &fingerprint, &data.hash] {
-        id.update(part.as_bytes()).update(&[0]);
-    }
-    for number in [num_steps, request.seed, request.init_seed, u64::from(request.seal)] {
-        id.update(&number.to_le_bytes());
-    }
-    if request.precision != Precision::F32 {
-        id.update(request.precision.name().as_bytes());
-    }
-    RunManifest {
+    let mut manifest = RunManifest {
         schema: SCHEMA,
-        id: id.finalize().to_hex()[..12].to_string(),
+        id: String::new(),
         recipe: recipe.name().to_string(),
         recipe_hash: texts.finalize().to_hex().to_string(),
         fingerprint,
@@ -78,10 +58,12 @@ pub fn identify(
         flops_per_step,
         seal: request.seal,
         precision: request.precision,
-        version: version.to_string(),
+        version: env!("CARGO_PKG_VERSION").to_string(),
         created_unix_s: request.created_unix_s,
         machine: request.machine.clone(),
-    }
+    };
+    manifest.id = manifest.content_id();
+    manifest
 }
 
 /// The model must cost what its recipe said, up to the few operations that average micro-batches.
@@ -92,17 +74,4 @@ pub(crate) fn check_price(model: &Model, manifest: &RunManifest) {
         (built - said).abs() <= averaging + 1e-9 * said,
         "the model costs {built} FLOPs a step, its manifest says {said}"
     );
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_budget_is_never_exceeded_by_more_than_one_step() {
-        assert_eq!(num_steps(Budget::Flops(1e9), 3e8, 64), 3);
-        assert_eq!(num_steps(Budget::Flops(1e8), 3e8, 64), 1);
-        assert_eq!(num_steps(Budget::Tokens(1000), 3e8, 64), 15);
-        assert_eq!(num_steps(Budget::Steps(7), 3e8, 64), 7);
-    }
 }

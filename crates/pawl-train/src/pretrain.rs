@@ -106,6 +106,16 @@ pub enum TrainError {
         /// The run.
         id: String,
     },
+    /// Training again gave another score than the one on file.
+    #[error("run {id} scored {now} when it was trained again, its files say {on_file}")]
+    OtherScore {
+        /// The run.
+        id: String,
+        /// Bits per byte on file.
+        on_file: String,
+        /// Bits per byte now.
+        now: String,
+    },
     /// Asked to stop; the last checkpoint is on disk and the same command goes on from it.
     #[error("run {id} stopped at step {step}; the same command resumes it")]
     Stopped {
@@ -153,22 +163,11 @@ pub fn pretrain(
 ) -> Result<RunResult, TrainError> {
     let begun = Instant::now();
     // A run that was wanted for its score alone is run again when its checkpoint is wanted: to the same bits.
-    if let Some(result) = RunDir::result(lab, &manifest.id)?
-        && (!options.keep_checkpoints
-            || result.checkpoint_hash.is_some()
-            || result.status == RunStatus::Diverged)
-    {
-        return Ok(result);
+    let known = RunDir::result(lab, &manifest.id)?;
+    if let Some(result) = known.as_ref().filter(|known| is_enough(known, options)) {
+        return Ok(result.clone());
     }
-    if recipe.vocab_size() != data.tokenizer.vocab_size() {
-        return Err(TrainError::Vocabulary {
-            recipe: recipe.vocab_size(),
-            data: data.tokenizer.vocab_size(),
-        });
-    }
-    if manifest.num_steps > MAX_STEPS {
-        return Err(TrainError::TooLong { num_steps: manifest.num_steps });
-    }
+    check_request(&recipe, manifest, data)?;
     let mut dir = RunDir::open(lab, manifest, &recipe, None)?;
     let schedules = recipe.schedule_table(manifest.num_steps)?;
     let mut loader = loader(&recipe, manifest, data)?;
@@ -197,7 +196,7 @@ pub fn pretrain(
         let loss = f64::from(loss);
         trained += started.elapsed();
         if !loss.is_finite() || loss > too_high {
-            return diverged(&mut dir, manifest, &state, loss, begun, trained, options);
+            return diverged(&mut dir, manifest, &state, ran_away(loss, &state), begun, trained, options);
         }
         state.count(loss, manifest.num_steps);
         dir.log(&Event::Step { step: state.step - 1, loss, seconds: round_ms(trained) })?;
@@ -205,6 +204,9 @@ pub fn pretrain(
         let last = state.step == manifest.num_steps;
         if !last && options.eval_every_steps.is_some_and(|every| state.step.is_multiple_of(every.max(1))) {
             let score = search.score(&model);
+            if let Some(reason) = no_score(score.all, &state) {
+                return diverged(&mut dir, manifest, &state, reason, begun, trained, options);
+            }
             let is_best = state.best_val_bpb.is_none_or(|best| score.all < best);
             state.val_bpb = Some(score.all);
             dir.log(&Event::Eval { step: state.step, val_bpb: score.all, by_domain: score.by_domain })?;
@@ -224,6 +226,9 @@ pub fn pretrain(
         }
     }
     let score = search.score(&model);
+    if let Some(reason) = no_score(score.all, &state) {
+        return diverged(&mut dir, manifest, &state, reason, begun, trained, options);
+    }
     let sealed_bpb = sealed_score(&model, manifest, data)?;
     dir.log(&Event::Eval { step: state.step, val_bpb: score.all, by_domain: score.by_domain.clone() })?;
     let is_best = state.best_val_bpb.is_none_or(|best| score.all <= best);
@@ -234,8 +239,57 @@ pub fn pretrain(
     result.val_bpb_by_domain = score.by_domain;
     result.sealed_bpb = sealed_bpb;
     result.checkpoint_hash = checkpoint_hash;
+    if let Some(known) = known {
+        result = trained_again(lab, manifest, known, result)?;
+    }
     dir.finish(&result)?;
     Ok(result)
+}
+
+/// Whether a result that is on file is all that is wanted of the run.
+fn is_enough(known: &RunResult, options: &TrainOptions<'_>) -> bool {
+    !options.keep_checkpoints || known.checkpoint_hash.is_some() || known.status == RunStatus::Diverged
+}
+
+fn check_request(recipe: &Recipe, manifest: &RunManifest, data: &PreparedData) -> Result<(), TrainError> {
+    let (recipe, data) = (recipe.vocab_size(), data.tokenizer.vocab_size());
+    if recipe != data {
+        return Err(TrainError::Vocabulary { recipe, data });
+    }
+    if manifest.num_steps > MAX_STEPS {
+        return Err(TrainError::TooLong { num_steps: manifest.num_steps });
+    }
+    Ok(())
+}
+
+/// What to say of a loss that left the finite numbers, or ran away.
+pub(crate) fn ran_away(loss: f64, state: &State) -> String {
+    match loss.is_finite() {
+        true => format!("the loss ran away to {loss:.3} nats per token at step {}", state.step),
+        false => format!("the loss became {loss} at step {}", state.step),
+    }
+}
+
+/// A score that is no number is no score: nothing may be compared with it.
+fn no_score(bpb: f64, state: &State) -> Option<String> {
+    (!bpb.is_finite()).then(|| format!("the score became {bpb} after {} steps", state.step))
+}
+
+/// The result of a run that was trained a second time, for its checkpoint: what it cost and scored the first time
+/// stands in verdicts. On the same machine it must have come to the same bits.
+fn trained_again(
+    lab: &Path,
+    manifest: &RunManifest,
+    known: RunResult,
+    again: RunResult,
+) -> Result<RunResult, TrainError> {
+    let same_machine = RunDir::manifest(lab, &manifest.id)?.machine == manifest.machine;
+    if same_machine && (known.val_bpb, known.sealed_bpb) != (again.val_bpb, again.sealed_bpb) {
+        let shown = |bpb: Option<f64>| bpb.map_or_else(|| "none".to_string(), |bpb| format!("{bpb:.6}"));
+        let (on_file, now) = (shown(known.val_bpb), shown(again.val_bpb));
+        return Err(TrainError::OtherScore { id: manifest.id.clone(), on_file, now });
+    }
+    Ok(RunResult { checkpoint_hash: again.checkpoint_hash, ..known })
 }
 
 pub(crate) fn engine_precision(precision: Precision) -> pawl_model::Precision {
@@ -432,18 +486,14 @@ pub(crate) fn diverged(
     dir: &mut RunDir,
     manifest: &RunManifest,
     state: &State,
-    loss: f64,
+    reason: String,
     begun: Instant,
     trained: Duration,
     options: &TrainOptions<'_>,
 ) -> Result<RunResult, TrainError> {
     let mut result = outcome(manifest, state, begun, trained, state.step.min(manifest.num_steps), options);
     result.status = RunStatus::Diverged;
-    result.reason = Some(if loss.is_finite() {
-        format!("the loss ran away to {loss:.3} nats per token at step {}", state.step)
-    } else {
-        format!("the loss became {loss} at step {}", state.step)
-    });
+    result.reason = Some(reason);
     dir.discard_checkpoints()?;
     dir.finish(&result)?;
     Ok(result)

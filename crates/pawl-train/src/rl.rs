@@ -4,7 +4,9 @@
 use crate::identity::check_price;
 use crate::lesson::{LessonLog, Taught};
 use crate::measure::{MEASURE_SEED, Speaker, score};
-use crate::pretrain::{MAX_STEPS, State, TrainError, TrainOptions, diverged, outcome, progress, round_ms};
+use crate::pretrain::{
+    MAX_STEPS, State, TrainError, TrainOptions, diverged, outcome, progress, ran_away, round_ms,
+};
 use crate::rollout::{Batch, Gathering, LogProbs, RL_SIGNALS};
 use crate::run_dir::RunDir;
 use crate::sft::update;
@@ -76,7 +78,8 @@ pub fn rl(
                 batch.summary.flops += manifest.flops_per_step;
             }
             if !loss.is_finite() {
-                let result = diverged(&mut dir, &manifest, &state, loss, begun, trained, options)?;
+                let result =
+                    diverged(&mut dir, &manifest, &state, ran_away(loss, &state), begun, trained, options)?;
                 return Ok((result, None));
             }
             state.count(loss, manifest.num_steps);

@@ -4,7 +4,7 @@
 use crate::identity::check_price;
 use crate::lesson::{LessonLog, Taught, begin};
 use crate::pretrain::{
-    MAX_STEPS, TrainError, TrainOptions, diverged, engine_precision, outcome, progress, round_ms,
+    MAX_STEPS, TrainError, TrainOptions, diverged, engine_precision, outcome, progress, ran_away, round_ms,
 };
 use crate::run_dir::RunDir;
 use pawl_data::{Conversations, Row, Tokenizer};
@@ -68,7 +68,7 @@ pub fn sft(
         let loss = update(&mut model, state.step, &scalars, &batch);
         trained += started.elapsed();
         if !loss.is_finite() || loss > too_high {
-            return diverged(&mut dir, &manifest, &state, loss, begun, trained, options);
+            return diverged(&mut dir, &manifest, &state, ran_away(loss, &state), begun, trained, options);
         }
         state.count(loss, manifest.num_steps);
         dir.log(&Event::Step { step: state.step - 1, loss, seconds: round_ms(trained) })?;

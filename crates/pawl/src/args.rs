@@ -156,6 +156,9 @@ pub(crate) struct Research {
     /// Seed of the campaign: proposals, trial seeds
     #[arg(long, value_name = "S")]
     pub(crate) seed: Option<u64>,
+    /// Propose the lines of this file, SETTING=VALUE each, in order: what the judge is tried with
+    #[arg(long, value_name = "FILE", hide = true, conflicts_with = "researcher")]
+    pub(crate) script: Option<PathBuf>,
     /// Trials side by side, each on one thread [default: one a core]
     #[arg(long, value_name = "N", hide = true, value_parser = clap::value_parser!(u64).range(1..=1024))]
     pub(crate) workers: Option<u64>,
@@ -490,6 +493,9 @@ pub(crate) struct Researchers {
 
 #[derive(Args)]
 pub(crate) struct Verify {
+    /// Train again, one after another, every run that a keep, a champion or the final measurement rests on
+    #[arg(long)]
+    pub(crate) rescore: bool,
     #[command(flatten)]
     pub(crate) place: Place,
 }
@@ -502,6 +508,8 @@ pub(crate) enum Data {
     List(DataList),
     /// Show one data set: domains, splits, sources
     Show(DataShow),
+    /// Compare a data set with its hashes, its tokenizers with its training text, and look for held-out text in it
+    Check(DataShow),
 }
 
 #[derive(Args)]
@@ -626,7 +634,8 @@ pub(crate) struct Doctor {
     pub(crate) place: Place,
 }
 
-fn setting(text: &str) -> Result<(String, SettingValue), String> {
+/// `name=value`
+pub(crate) fn setting(text: &str) -> Result<(String, SettingValue), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.trim().is_empty() => {
             Ok((name.trim().to_string(), SettingValue::parse(value.trim())))

@@ -71,6 +71,9 @@ pub(crate) fn from_train(error: TrainError) -> Failure {
         TrainError::NoCheckpoint { .. } => {
             Failure::from(error).hint("`pawl train` keeps the checkpoints of a run")
         }
+        TrainError::OtherScore { .. } => {
+            Failure::from(error).hint("pawl verify names what in its files does not fit")
+        }
         TrainError::Model(_)
         | TrainError::File(_)
         | TrainError::Checkpoint(_)

@@ -15,6 +15,7 @@ mod prepare;
 mod progress;
 mod providers;
 mod recipes;
+mod rescore;
 
 use args::{Cli, Command, Data, EffectsAction};
 use clap::Parser;
@@ -116,7 +117,7 @@ fn wants_json(command: &Command) -> bool {
         },
         Command::Data(Data::Add(args)) => args.place.json,
         Command::Data(Data::List(args)) => args.place.json,
-        Command::Data(Data::Show(args)) => args.place.json,
+        Command::Data(Data::Show(args) | Data::Check(args)) => args.place.json,
         Command::Bench(args) => match &args.of {
             Some(args::BenchOf::Researchers(args)) => args.place.json,
             None => args.json,

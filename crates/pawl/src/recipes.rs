@@ -2,8 +2,12 @@
 
 use crate::args::Turned;
 use crate::errors::Failure;
-use pawl_recipe::{MAX_TEXT, Overrides, Recipe, RecipeError, Source, shipped, shipped_recipes, std_only};
-use pawl_record::SettingValue;
+use pawl_recipe::{
+    MAX_TEXT, Overrides, Recipe, RecipeError, Setting, Source, shipped, shipped_recipes, std_only,
+};
+use pawl_record::{SettingValue, Settings, read_json};
+use pawl_research::world::{Checked, SettingKind, SettingSpec};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -64,7 +68,59 @@ pub(crate) fn compile(recipe: &RecipeText, overrides: &Overrides) -> Result<Reci
         true => recipe.name.clone(),
         false => format!("{}.star", recipe.name),
     };
-    Recipe::load(&Source { name, text: recipe.text.clone() }, overrides, &std_only)
+    compile_with(&name, &recipe.text, overrides, &std_only)
+}
+
+/// Compiles a text that loads what `load` gives it.
+fn compile_with(
+    name: &str,
+    text: &str,
+    overrides: &Overrides,
+    load: &dyn Fn(&str) -> Result<String, String>,
+) -> Result<Recipe, RecipeError> {
+    Recipe::load(&Source { name: name.to_string(), text: text.to_string() }, overrides, load)
+}
+
+/// The recipe of a file. A run's loads what lies beside it: the library it was trained with.
+pub(crate) fn check(path: &Path, depth: u64, settings: &Settings) -> Result<Checked, String> {
+    let text = std::fs::read_to_string(path).map_err(|why| format!("{}: {why}", path.display()))?;
+    let overrides = Overrides { depth: (depth > 0).then_some(depth), values: settings.clone() };
+    let beside = path.with_file_name("loads.json");
+    let recipe = if beside.exists() {
+        let texts: BTreeMap<String, String> = read_json(&beside).map_err(|error| error.to_string())?;
+        let load =
+            |name: &str| texts.get(name).cloned().ok_or_else(|| format!("{name} is not stored with the run"));
+        compile_with("recipe.star", &text, &overrides, &load)
+    } else {
+        compile_with("recipe.star", &text, &overrides, &std_only)
+    };
+    recipe.and_then(|recipe| checked(&recipe)).map_err(|error| match &error.hint {
+        Some(hint) => format!("{error}; {hint}"),
+        None => error.to_string(),
+    })
+}
+
+/// What a campaign knows of a compiled recipe.
+fn checked(recipe: &Recipe) -> Result<Checked, RecipeError> {
+    let summary = recipe.summary()?;
+    Ok(Checked {
+        fingerprint: summary.fingerprint,
+        flops_per_step: summary.flops_per_step,
+        num_params: summary.num_params as u64,
+        settings: summary.settings.iter().map(spec).collect(),
+    })
+}
+
+fn spec(setting: &Setting) -> SettingSpec {
+    let kind = match &setting.kind {
+        pawl_recipe::SettingKind::Dial => SettingKind::Dial,
+        pawl_recipe::SettingKind::Knob { low, high, log } => {
+            SettingKind::Knob { low: *low, high: *high, log: *log }
+        }
+        pawl_recipe::SettingKind::Choice { options } => SettingKind::Choice { options: options.clone() },
+    };
+    let (name, default, value) = (setting.name.clone(), setting.default.clone(), setting.value.clone());
+    SettingSpec { name, kind, default, value }
 }
 
 /// Finds and compiles what the command line names.

@@ -106,6 +106,7 @@ pub(crate) fn campaign_manifest() -> CampaignManifest {
         judge: JudgeSettings {
             alpha: 0.05,
             min_effect_bpb: 0.001,
+            champion_runs: 4,
             noise_pairs: 6,
             min_pairs: 2,
             max_pairs: 8,

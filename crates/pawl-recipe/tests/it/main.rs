@@ -1,6 +1,7 @@
 //! Recipes in, graphs or one clear error out.
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
+mod gates;
 mod graphs;
 #[path = "../../../pawl-model/examples/parity/inputs.rs"]
 mod inputs;

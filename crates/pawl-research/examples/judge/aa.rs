@@ -1,7 +1,8 @@
 //! `judge aa`: campaigns of proposals that change nothing, and of a few real ones among them. How often is
 //! anything false kept, and what share of the keeps is false?
 
-use crate::{exact, in_parallel, measured};
+use crate::parallel::in_parallel;
+use crate::{exact, measured};
 use pawl_research::options::judge_settings;
 use pawl_research::random::Random;
 use pawl_research::simulate::{Law, NULL, Outcomes, Plan, Planted, campaign};

@@ -1,7 +1,8 @@
 //! `judge climb`: what a second rung takes back and lets through, by how much of an effect is left there and how
 //! noisy that rung is.
 
-use crate::{exact, in_parallel};
+use crate::exact;
+use crate::parallel::in_parallel;
 use pawl_research::options::judge_settings;
 use pawl_research::random::Random;
 use pawl_research::simulate::{self, Above, Law, NULL, Outcome, Plan, Planted};

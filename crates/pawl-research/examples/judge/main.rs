@@ -3,24 +3,34 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // its output is what it is for
 
 mod aa;
+mod aa_real;
+mod cheats;
 mod climb;
 mod exact;
 mod measured;
 mod pairing;
+mod parallel;
 mod power;
+mod real;
 mod replay;
+mod trained;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: judge aa [--campaigns N] [--measured FILE] | judge pairing [--lab DIR] [--write FILE] | \
-                      judge power | judge climb | judge replay";
+const USAGE: &str = "\
+usage: judge aa [--campaigns N] [--measured FILE] | judge power | judge climb | judge replay
+   or: judge pairing [--lab DIR] [--write FILE]
+   or: judge cheats | judge aa --real | judge real, each with [--seed N] [--minutes M] [--workers W]";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match args[..] {
+        ["aa", "--real", ref rest @ ..] => aa_real::run(rest),
         ["aa", ref rest @ ..] => aa::run(rest),
         ["pairing", ref rest @ ..] => pairing::run(rest),
+        ["cheats"] => cheats(),
+        ["real", ref rest @ ..] => real::run(rest),
         ["replay"] => {
             replay::run();
             Ok(true)
@@ -45,20 +55,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs `work` for 0, ..., `n - 1` on all cores; results come in order, whatever the number of cores.
-fn in_parallel<T: Send>(n: u64, work: impl Fn(u64) -> T + Sync) -> Vec<T> {
-    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
-    let mut parts: Vec<(u64, T)> = std::thread::scope(|scope| {
-        let work = &work;
-        let threads: Vec<_> = (0..cores)
-            .map(|core| {
-                scope.spawn(move || {
-                    (core..n).step_by(cores as usize).map(|i| (i, work(i))).collect::<Vec<_>>()
-                })
-            })
-            .collect();
-        threads.into_iter().flat_map(|thread| thread.join().expect("no work panics")).collect()
-    });
-    parts.sort_by_key(|(i, _)| *i);
-    parts.into_iter().map(|(_, part)| part).collect()
+/// Plants the cheats in a folder that is gone afterwards.
+fn cheats() -> Result<bool, String> {
+    let folder = tempfile::tempdir().map_err(|why| why.to_string())?;
+    Ok(cheats::run(&cheats::Bench::new(&trained::binary()?, folder.path())))
 }

@@ -1,7 +1,8 @@
 //! `judge power`: planted effects of known size. How often are they kept, after how many pairs, and how much
 //! true improvement does a run buy, beside the rules that other loops keep by?
 
-use crate::{exact, in_parallel};
+use crate::exact;
+use crate::parallel::in_parallel;
 use pawl_research::options::judge_settings;
 use pawl_research::random::Random;
 use pawl_research::simulate::rivals::{self, Rival};

@@ -5,7 +5,7 @@
 //! things: would the pair that was run, and would more pairs of a change whose true effect is what the log says,
 //! be a keep here, at the level that its place in a campaign of 126 tests leaves?
 
-use crate::in_parallel;
+use crate::parallel::in_parallel;
 use pawl_record::JudgeSettings;
 use pawl_research::evidence::{Known, NoiseScale, Scores};
 use pawl_research::judge::{Ruling, rule};

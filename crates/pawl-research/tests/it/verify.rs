@@ -1,8 +1,10 @@
 //! A campaign whose runs left files, forged in one place at a time.
 
-use crate::fake::{Choice, Fake, asked, ladder, new_lab};
+use crate::fake::{Choice, Fake, Knob, asked, ladder, new_lab};
 use pawl_ledger::Ledger;
-use pawl_record::{Budget, CampaignBudget, RunManifest, RunResult, RunStatus, SCHEMA, Settings};
+use pawl_record::{
+    Budget, CampaignBudget, LearningPoint, RunManifest, RunResult, RunStatus, SCHEMA, Settings,
+};
 use pawl_research::campaign;
 use pawl_research::options::CampaignOptions;
 use pawl_research::verify::verify;
@@ -18,16 +20,19 @@ pub(crate) struct Filed<'a> {
 
 impl World for Filed<'_> {
     fn check(&self, recipe: &Path, depth: u64, settings: &Settings) -> Result<Checked, String> {
-        self.fake.check(recipe, depth, settings)
+        let checked = self.fake.check(recipe, depth, settings)?;
+        // A tenth of the fake's steps: each is a line of a file.
+        Ok(Checked { flops_per_step: 10.0 * checked.flops_per_step, ..checked })
     }
 
     fn run(&self, trial: &Trial) -> Result<Score, TrialError> {
         let score = self.fake.run(trial)?;
+        self.remember();
         let checked = self.check(&trial.recipe, trial.depth, &trial.settings).unwrap();
         let steps = (trial.flops / checked.flops_per_step) as u64;
-        let manifest = RunManifest {
+        let mut manifest = RunManifest {
             schema: SCHEMA,
-            id: score.run.clone(),
+            id: String::new(),
             recipe: "fake".to_string(),
             recipe_hash: "0".to_string(),
             fingerprint: checked.fingerprint,
@@ -48,6 +53,9 @@ impl World for Filed<'_> {
             created_unix_s: 0,
             machine: "none".to_string(),
         };
+        manifest.id = manifest.content_id();
+        let score = Score { run: manifest.id.clone(), ..score };
+        let losses: Vec<f64> = (0..steps).map(|step| 5.0 - step as f64 / steps as f64).collect();
         let result = RunResult {
             schema: SCHEMA,
             id: score.run.clone(),
@@ -58,20 +66,27 @@ impl World for Filed<'_> {
             sealed_bpb: score.sealed_bpb,
             steps,
             tokens: steps,
-            flops: score.flops,
+            flops: steps as f64 * checked.flops_per_step,
             train_seconds: score.train_seconds,
             total_seconds: score.total_seconds,
             tokens_per_sec: score.tokens_per_sec,
             mfu: 0.5,
             peak_memory_bytes: 1,
             checkpoint_hash: None,
-            curve: Vec::new(),
+            curve: curve(&losses),
         };
         let folder = self.options.lab.join("runs").join(&score.run);
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("run.json"), serde_json::to_string(&manifest).unwrap()).unwrap();
+        let mut events = format!("{}\n", json!({ "event": "started", "step": 0, "threads": 1, "unix_s": 0 }));
+        for (step, loss) in losses.iter().enumerate() {
+            let seconds =
+                (score.train_seconds * (step as f64 + 1.0) / steps as f64 * 1000.0).round() / 1000.0;
+            let line = json!({ "event": "step", "step": step, "loss": loss, "seconds": seconds });
+            events += &format!("{line}\n");
+        }
         let eval = json!({ "event": "eval", "step": steps, "val_bpb": score.val_bpb, "by_domain": {} });
-        std::fs::write(folder.join("events.jsonl"), format!("{eval}\n")).unwrap();
+        std::fs::write(folder.join("events.jsonl"), format!("{events}{eval}\n")).unwrap();
         std::fs::write(folder.join("result.json"), serde_json::to_string(&result).unwrap()).unwrap();
         Ok(score)
     }
@@ -87,6 +102,36 @@ impl World for Filed<'_> {
     fn interrupted(&self) -> bool {
         false
     }
+}
+
+/// The points of a learning curve that training keeps: fifty, at even distances.
+fn curve(losses: &[f64]) -> Vec<LearningPoint> {
+    let n = losses.len();
+    let ends: Vec<usize> = (1..=n).filter(|step| step * 50 / n > (step - 1) * 50 / n).collect();
+    let starts = std::iter::once(0).chain(ends.iter().copied());
+    let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+    let points = starts.zip(&ends);
+    points.map(|(from, to)| LearningPoint { step: *to as u64, loss: mean(&losses[from..*to]) }).collect()
+}
+
+impl Filed<'_> {
+    /// Leaves what compiling takes beside the runs: names, and how many options there are.
+    fn remember(&self) {
+        let choices = self.fake.choices.iter().map(|it| json!([it.name, it.gains, it.silent]));
+        let knobs = self.fake.knobs.iter().map(|it| json!([it.name, it.start]));
+        let all = json!([choices.collect::<Vec<_>>(), knobs.collect::<Vec<_>>()]);
+        std::fs::write(self.options.lab.join("fake.json"), all.to_string()).unwrap();
+    }
+}
+
+/// The compiler of the world that filled a lab.
+fn remembered(lab: &Path) -> Fake {
+    let text = std::fs::read(lab.join("fake.json")).unwrap();
+    let (choices, knobs): (Vec<(String, Vec<f64>, bool)>, Vec<(String, f64)>) =
+        serde_json::from_slice(&text).unwrap();
+    let choices = choices.into_iter().map(|(name, gains, silent)| Choice { name, gains, silent });
+    let knobs = knobs.into_iter().map(|(name, start)| Knob { name, start, optimum: start, curvature: 0.0 });
+    Fake::new(0, choices.collect(), knobs.collect())
 }
 
 /// A lab with a campaign that kept something and measured it.
@@ -122,7 +167,10 @@ fn lab_where(num_rungs: u64, fading: Vec<&'static str>) -> tempfile::TempDir {
 
 pub(crate) fn found(lab: &Path) -> Vec<String> {
     let ledger = Ledger::open(lab).unwrap();
-    let verified = verify(lab, &ledger).unwrap();
+    let (options, fake) = (asked(lab, 3, CampaignBudget::Trials(60)), remembered(lab));
+    let world = Filed { fake, options: &options };
+    let compile = |path: &Path, depth: u64, settings: &Settings| world.check(path, depth, settings);
+    let verified = verify(lab, &ledger, &compile).unwrap();
     assert!(verified.verdicts > 0 && verified.runs > 20, "{verified:?}");
     verified.differences.into_iter().map(|it| format!("{}: {}", it.place, it.what)).collect()
 }
@@ -184,8 +232,17 @@ fn a_metric_forged_in_events_too_no_longer_fits_its_verdict() {
     check_forgery("verdict N", "score of run", |lab, _, pairs| {
         let run = &pairs[0]["challenger_run"];
         edit(&run_file(lab, run, "result.json"), |it| it["val_bpb"] = json!(2.0));
-        edit(&run_file(lab, run, "events.jsonl"), |it| it["val_bpb"] = json!(2.0));
+        edit_last_score(&run_file(lab, run, "events.jsonl"));
     });
+}
+
+/// The last line of a log with another score.
+fn edit_last_score(path: &Path) {
+    let text = std::fs::read_to_string(path).unwrap();
+    let (before, eval) = text.trim_end().rsplit_once('\n').unwrap();
+    let mut eval: Value = serde_json::from_str(eval).unwrap();
+    eval["val_bpb"] = json!(2.0);
+    std::fs::write(path, format!("{before}\n{eval}\n")).unwrap();
 }
 
 #[test]
@@ -365,7 +422,7 @@ fn a_forged_run_of_a_climb_is_named() {
     check_climb_forgery("verdict N, rung 2", "score of run", |lab, _, pairs| {
         let run = &pairs[0]["challenger_run"];
         edit(&run_file(lab, run, "result.json"), |it| it["val_bpb"] = json!(2.0));
-        edit(&run_file(lab, run, "events.jsonl"), |it| it["val_bpb"] = json!(2.0));
+        edit_last_score(&run_file(lab, run, "events.jsonl"));
     });
     check_climb_forgery("verdict N, rung 2", "another depth", |lab, _, pairs| {
         edit(&run_file(lab, &pairs[0]["champion_run"], "run.json"), |it| it["depth"] = json!(4));
@@ -407,6 +464,72 @@ fn half_the_budget_of_one_rung_is_read_from_its_runs() {
     check_forgery("final measurement", "another budget", |lab, _, _| {
         edit(&lab.join("campaign/final.json"), |it| {
             it["worth"]["points"][0]["runs"][0] = it["start_runs"][0].clone()
+        });
+    });
+}
+
+#[test]
+fn files_of_a_run_that_do_not_fit_each_other_are_named() {
+    let file = |lab: &Path, pairs: &[Value], name: &str| run_file(lab, &pairs[0]["challenger_run"], name);
+    check_forgery("run ", "its id does not follow", |lab, _, pairs| {
+        edit(&file(lab, pairs, "run.json"), |it| it["seal"] = json!(true));
+    });
+    check_forgery("run ", "follow from its budget", |lab, _, pairs| {
+        edit(&file(lab, pairs, "run.json"), |it| it["num_steps"] = json!(1000));
+    });
+    check_forgery("run ", "are said", |lab, _, pairs| {
+        edit(&file(lab, pairs, "run.json"), |it| it["flops_per_step"] = json!(1e9));
+    });
+    check_forgery("run ", "learning curve", |lab, _, pairs| {
+        edit(&file(lab, pairs, "result.json"), |it| it["curve"][0]["loss"] = json!(1.0));
+    });
+    check_forgery("run ", "its steps took", |lab, _, pairs| {
+        edit(&file(lab, pairs, "result.json"), |it| it["train_seconds"] = json!(1.0));
+    });
+    check_forgery("run ", "which is none", |lab, _, pairs| {
+        edit(&file(lab, pairs, "result.json"), |it| it["val_bpb"] = Value::Null);
+    });
+}
+
+#[test]
+fn records_that_do_not_fit_each_other_are_named() {
+    let campaign = |lab: &Path, name: &str| lab.join("campaign").join(name);
+    check_forgery("campaign", "its id does not follow", |lab, _, _| {
+        edit(&campaign(lab, "campaign.json"), |it| it["judge"]["alpha"] = json!(0.4));
+    });
+    check_forgery("campaign", "another text", |lab, _, _| {
+        std::fs::write(campaign(lab, "recipes/fake.star"), "other").unwrap();
+    });
+    check_forgery("noise", "initial seed 1 is not", |lab, _, _| {
+        edit(&campaign(lab, "noise.json"), |it| it["pairs"][0]["init_seed"] = json!(1));
+    });
+    check_forgery("noise", "7 A/A pairs, 8 were asked", |lab, _, _| {
+        edit(&campaign(lab, "noise.json"), |it| drop(it["pairs"].as_array_mut().unwrap().remove(0)));
+    });
+    check_forgery("verdict 1", "it is missing", |lab, _, _| {
+        std::fs::remove_file(campaign(lab, "verdicts/0001.json")).unwrap();
+    });
+    check_forgery("proposal 1", "it is missing", |lab, _, _| {
+        std::fs::remove_file(campaign(lab, "proposals/0001.json")).unwrap();
+    });
+    check_forgery("champion 1", "not those that were tried", |lab, _, _| {
+        edit(&campaign(lab, "champions/0001.json"), |it| it["settings"]["bad"] = json!("o1"));
+    });
+    check_forgery("final measurement", "is not fresh seed 1", |lab, _, _| {
+        edit(&campaign(lab, "final.json"), |it| it["seeds"][0] = json!(1));
+    });
+    check_forgery("final measurement", "learnt by heart", |lab, _, _| {
+        edit(&campaign(lab, "final.json"), |it| {
+            (it["search"]["mean"], it["search"]["half_width"]) = (json!(0.2), json!(0.01));
+            (it["sealed"]["mean"], it["sealed"]["half_width"]) = (json!(0.01), json!(0.01));
+        });
+    });
+    check_forgery("end", "99 kept are counted", |lab, _, _| {
+        edit(&campaign(lab, "end.json"), |it| it["kept"] = json!(99));
+    });
+    check_forgery("proposal N", "another program than the one its verdict is on", |lab, number, _| {
+        edit(&campaign(lab, &format!("proposals/{number:04}.json")), |it| {
+            it["settings"]["bad"] = json!("o1")
         });
     });
 }

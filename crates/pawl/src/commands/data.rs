@@ -5,15 +5,16 @@ use crate::errors::Failure;
 use crate::lab::{data_folder, from_data};
 use crate::output::{Align, Answer, Block, Table, bytes, count};
 use crate::progress::DataProgress;
-use pawl_data::{AddOptions, Dataset};
+use pawl_data::{AddOptions, Dataset, Finding};
 use pawl_record::{DataManifest, DataSource, DomainRecord, Split, SplitRule, TextSize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 pub(crate) fn run(data: Data) -> Result<Answer, Failure> {
     match data {
         Data::Add(args) => add(&args),
         Data::List(args) => list(&args),
         Data::Show(args) => show(&args),
+        Data::Check(args) => check(&args),
     }
 }
 
@@ -24,7 +25,34 @@ fn add(args: &DataAdd) -> Result<Answer, Failure> {
     let dataset = pawl_data::add(&folder, &args.paths, options, &|at| progress.show(at));
     let dataset = dataset.map_err(from_data)?;
     drop(progress);
-    Ok(describe(dataset.manifest()))
+    let overlap = pawl_data::overlap(&folder).map_err(from_data)?;
+    let mut answer = describe(dataset.manifest());
+    answer.text += &match overlap.len() {
+        0 => "overlap: no held-out document stands in the training text\n".to_string(),
+        n => format!(
+            "overlap: {n} held-out documents stand in the training text: pawl data check {}\n",
+            args.name
+        ),
+    };
+    answer.json.insert("overlap".to_string(), findings(&overlap));
+    Ok(answer)
+}
+
+fn check(args: &DataShow) -> Result<Answer, Failure> {
+    let folder = data_folder(&args.place.lab, &args.name);
+    let progress = DataProgress::new(args.place.json);
+    let found = pawl_data::check(&folder, &|at| progress.show(at)).map_err(from_data)?;
+    drop(progress);
+    let mut text: String = found.iter().map(|it| format!("{}: {}\n", it.place, it.what)).collect();
+    text += &match found.len() {
+        0 => format!("checked: {}, nothing differs\n", args.name),
+        n => format!("checked: {}, {n} differences\n", args.name),
+    };
+    Ok(Answer::of(found.is_empty(), text, json!({ "data": args.name, "findings": findings(&found) })))
+}
+
+fn findings(found: &[Finding]) -> Value {
+    found.iter().map(|it| json!({ "place": it.place, "what": it.what })).collect()
 }
 
 fn show(args: &DataShow) -> Result<Answer, Failure> {

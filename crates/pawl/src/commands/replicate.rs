@@ -2,12 +2,12 @@
 //! own, a lab that shares nothing but the data, so that no earlier run is found in place of a new one.
 
 use crate::args::Replicate;
-use crate::commands::research::check;
 use crate::commands::retract::{from_keep, lines};
 use crate::errors::Failure;
 use crate::interrupt::interrupt;
 use crate::machine::cores;
 use crate::output::{Align, Answer, Block, Table, narrate};
+use crate::recipes::check;
 use pawl_record::{PairRecord, Reproduced};
 use pawl_research::child::ChildWorld;
 use pawl_research::replicate::{Replicated, plan};

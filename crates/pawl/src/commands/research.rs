@@ -1,7 +1,7 @@
 //! `pawl research`: a campaign, told as it goes. Who proposes and what is kept is decided elsewhere;
 //! this file brings the parts together and prints.
 
-use crate::args::{BUILTIN_DATA, Research};
+use crate::args::{BUILTIN_DATA, Research, setting};
 use crate::brief;
 use crate::campaign;
 use crate::commands::report;
@@ -9,21 +9,25 @@ use crate::errors::Failure;
 use crate::interrupt::interrupt;
 use crate::lab::from_ledger;
 use crate::live::{Live, Work};
-use crate::machine::{cores, describe, peak_flops};
+use crate::machine::{cores, describe, machine, peak_flops};
 use crate::output::{Answer, count, flops, narrate};
 use crate::prepare;
-use crate::recipes::{RecipeText, compile, from_recipe};
+use crate::recipes::{RecipeText, check, compile, from_recipe};
 use pawl_ledger::read_campaign;
-use pawl_recipe::{Overrides, Setting};
-use pawl_record::{CampaignBudget, Rung, Settings};
+use pawl_recipe::Overrides;
+use pawl_record::{CampaignBudget, Rung, SettingValue, Settings};
 use pawl_research::brief::Brief;
 use pawl_research::campaign::{CampaignError, CampaignEvent, MIN_STEPS, existing};
 use pawl_research::child::ChildWorld;
+use pawl_research::compiler::{ChildCompiler, LIMIT};
 use pawl_research::options::CampaignOptions;
-use pawl_research::world::{Checked, SettingKind, SettingSpec};
+use pawl_research::researcher::Researcher;
+use pawl_research::world::Checked;
 use pawl_research::{prompt, view};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -42,11 +46,24 @@ pub(crate) fn run(args: Research) -> Result<Answer, Failure> {
     let options = options(&args, &asked.brief, &asked.recipe)?;
     let executable =
         std::env::current_exe().map_err(|why| Failure::new("pawl cannot find itself").caused_by(&why))?;
+    let most_memory = machine().memory_bytes;
+    let compiler = ChildCompiler { executable: executable.clone(), most_memory, limit: LIMIT };
+    // The same question is asked several times a proposal.
+    let answers = Mutex::new(BTreeMap::new());
+    let compile_apart = |path: &Path, depth: u64, settings: &Settings| {
+        let question = format!("{} {depth} {settings:?}", path.display());
+        if let Some(known) = answers.lock().expect("no thread panics").get(&question) {
+            return Clone::clone(known);
+        }
+        let answer: Result<Checked, String> = compiler.check(path, depth, settings);
+        answers.lock().expect("no thread panics").insert(question, answer.clone());
+        answer
+    };
     let world = ChildWorld {
         executable,
         lab: lab.clone(),
         data: asked.brief.data.clone(),
-        check: &check,
+        check: &compile_apart,
         interrupted: &|| stop.load(Ordering::Relaxed),
         start,
     };
@@ -91,7 +108,10 @@ fn show_prompt(args: &Research) -> Result<Answer, Failure> {
 
 /// The campaign as it is asked of the library, its data made ready.
 fn options(args: &Research, brief: &Brief, recipe: &RecipeText) -> Result<CampaignOptions, Failure> {
-    let researcher = brief::researcher(brief)?;
+    let researcher = match &args.script {
+        Some(path) => Researcher::Script(script(path)?.into()),
+        None => brief::researcher(brief)?,
+    };
     let rungs = brief.ladder().map_err(Failure::misuse)?;
     for rung in rungs.all() {
         affordable(recipe, *rung)?;
@@ -120,6 +140,17 @@ fn options(args: &Research, brief: &Brief, recipe: &RecipeText) -> Result<Campai
     })
 }
 
+/// The lines of a script.
+fn script(path: &Path) -> Result<Vec<(String, SettingValue)>, Failure> {
+    let cannot = || Failure::misuse(format!("script {} cannot be read", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|why| cannot().caused_by(&why))?;
+    let mut lines = Vec::new();
+    for (at, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        lines.push(setting(line).map_err(|why| cannot().because(format!("line {}: {why}", at + 1)))?);
+    }
+    Ok(lines)
+}
+
 /// A trial of a handful of steps says nothing about a recipe; better said before the first one.
 fn affordable(recipe: &RecipeText, rung: Rung) -> Result<(), Failure> {
     let overrides = Overrides { depth: Some(rung.depth), ..Overrides::default() };
@@ -134,40 +165,6 @@ fn affordable(recipe: &RecipeText, rung: Rung) -> Result<(), Failure> {
             "give at least {MIN_STEPS} steps: --flops {:.0e} or more on the first rung, `flops` of [[rung]] above it",
             (1.0 + MIN_STEPS) * step
         )))
-}
-
-/// The compiler, as the campaign asks it.
-pub(crate) fn check(path: &Path, depth: u64, settings: &Settings) -> Result<Checked, String> {
-    let text = std::fs::read_to_string(path).map_err(|why| format!("{}: {why}", path.display()))?;
-    let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    let overrides = Overrides { depth: Some(depth), values: settings.clone() };
-    let summary = compile(&RecipeText { name, text }, &overrides).and_then(|recipe| recipe.summary());
-    let summary = summary.map_err(|error| match &error.hint {
-        Some(hint) => format!("{error}; {hint}"),
-        None => error.to_string(),
-    })?;
-    Ok(Checked {
-        fingerprint: summary.fingerprint,
-        flops_per_step: summary.flops_per_step,
-        num_params: summary.num_params as u64,
-        settings: summary.settings.iter().map(spec).collect(),
-    })
-}
-
-fn spec(setting: &Setting) -> SettingSpec {
-    let kind = match &setting.kind {
-        pawl_recipe::SettingKind::Dial => SettingKind::Dial,
-        pawl_recipe::SettingKind::Knob { low, high, log } => {
-            SettingKind::Knob { low: *low, high: *high, log: *log }
-        }
-        pawl_recipe::SettingKind::Choice { options } => SettingKind::Choice { options: options.clone() },
-    };
-    SettingSpec {
-        name: setting.name.clone(),
-        kind,
-        default: setting.default.clone(),
-        value: setting.value.clone(),
-    }
 }
 
 fn tell(live: &Live, event: &CampaignEvent<'_>) {

@@ -13,11 +13,11 @@ use crate::recipes::{RecipeText, compile, find, from_recipe};
 use pawl_ledger::RunRecord;
 use pawl_model::Model;
 use pawl_recipe::Overrides;
-use pawl_record::{Budget, RunManifest};
+use pawl_record::{Budget, RunManifest, RunResult};
 use pawl_train::{RunDir, RunRequest, TrainError, TrainOptions, TrainProgress, identify, pretrain};
 use serde_json::json;
 use std::cell::Cell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Training that a crash may cost.
@@ -57,6 +57,45 @@ pub(crate) fn load_model(
             Ok(pawl_train::load_frozen(lab, &id, num_threads).map_err(from_train)?)
         }
         Err(error) => Err(from_train(error)),
+    }
+}
+
+/// A finished run once more, from nothing, in a lab that is gone when its score is known.
+pub(crate) fn score_again(lab: &Path, manifest: &RunManifest) -> Result<RunResult, Failure> {
+    let text = ledger(lab)?.recipe_text(&manifest.id).map_err(from_ledger)?;
+    let scratch = Scratch::new(lab)?;
+    let asked = Asked { resumes: None, ..again(manifest.clone(), text) };
+    let run = train(&scratch.lab, asked, &How { threads: Some(1), score_only: true, quiet: true })?;
+    let id = &run.manifest.id;
+    if *id != manifest.id {
+        return Err(Failure::new(format!("run {} is now {id}: its program or its data differ", manifest.id)));
+    }
+    run.result.ok_or_else(|| Failure::new(format!("run {id} was trained again without a result")))
+}
+
+/// A lab beside a lab, with the same data and no runs.
+struct Scratch {
+    lab: PathBuf,
+}
+
+impl Scratch {
+    fn new(lab: &Path) -> Result<Scratch, Failure> {
+        let path = lab.join(format!(".again-{}", std::process::id()));
+        let cannot =
+            |why: std::io::Error| Failure::new(format!("{} cannot be made", path.display())).caused_by(&why);
+        std::fs::create_dir_all(&path).map_err(cannot)?;
+        let data = std::path::absolute(lab.join("data")).map_err(cannot)?;
+        if !path.join("data").exists() {
+            std::os::unix::fs::symlink(data, path.join("data")).map_err(cannot)?;
+        }
+        Ok(Scratch { lab: path })
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // The link goes, what it leads to stays. A folder that cannot be removed is found by its name.
+        let _ = std::fs::remove_dir_all(&self.lab);
     }
 }
 

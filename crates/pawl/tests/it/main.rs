@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod bench;
+mod cheats;
 mod check;
 mod data;
 mod keeps;

@@ -86,6 +86,25 @@ fn a_trial_without_a_checkpoint_is_trained_again_to_be_sampled() {
     let score = ask(lab.path(), &["eval", id, "--json"]);
     assert!(score.stderr.contains("training it again"), "{}", score.stderr);
     assert_eq!(score.json()["val_bpb"].as_f64(), Some(bpb(&trial)));
+    let result = |change: Option<f64>| -> Value {
+        let path = lab.path().join("lab/runs").join(id).join("result.json");
+        let mut result: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        if let Some(bpb) = change {
+            (result["val_bpb"], result["checkpoint_hash"]) = (bpb.into(), Value::Null);
+            std::fs::write(&path, result.to_string()).unwrap();
+            std::fs::remove_dir_all(path.with_file_name("last")).unwrap();
+        }
+        result
+    };
+    assert_eq!(
+        result(None)["train_seconds"],
+        trial["result"]["train_seconds"],
+        "what a verdict rests on stays"
+    );
+    result(Some(1.0));
+    let forged = pawl_in(lab.path(), &["sample", id, "--tokens", "2"]);
+    assert_eq!(forged.code, 1, "{}", forged.stdout);
+    assert!(forged.stderr.contains("its files say 1.000000"), "{}", forged.stderr);
 }
 
 #[test]
