@@ -163,8 +163,8 @@ fn crossing_rate(planted: Planted, later: bool, data: f64, level: f64, num_paths
         let start = Known::of_start(&aa);
         let known = if later { Known::of_champion(&start.scale, &[0, 1, 2].map(&mut run)) } else { start };
         let mut pairs: Vec<Scores> = Vec::new();
-        // As many pairs as a duel has at most, of as many A/A runs as here.
-        for look in 0..12 {
+        // Where the order of the data counts, no more pairs than there are A/A runs, as in a campaign.
+        for look in 0..if data > 0.0 { 12 } else { 30 } {
             let luck = known.fresh.get(look).copied().unwrap_or_else(|| run(look));
             // Some of the challenger's luck is the champion's, the less the noisier; its variance is a run's.
             let common = 1.0 - planted.noise_ratio.powi(2);
