@@ -22,6 +22,7 @@ usage: cargo xtask TASK
   judge TASK            what the judge's error rates and power are, measured
       aa [--campaigns N] [--measured FILE]   campaigns of nulls: false keeps beside the stated rate
       power                                  planted effects, beside the rules other loops keep by
+      climb                                  what a second rung takes back and lets through
       replay                                 the public log of the best-known loop through the judge
   interop [--install]   licences, advisories and sources of the dependencies (cargo-deny);
                         the SDKs of Anthropic and OpenAI against the server that our client is tested with

@@ -4,6 +4,8 @@
 //! or a recipe, prints, or reads a clock.
 
 mod add;
+mod chat;
+mod conversations;
 mod corpus;
 mod dataset;
 mod documents;
@@ -20,6 +22,8 @@ mod tokenizer;
 mod validation;
 
 pub use add::{AddOptions, add};
+pub use chat::{CHAT_TEMPLATE, ChatError, Rendered, ask, render};
+pub use conversations::{Conversations, Row, Rows, read_conversations};
 pub use corpus::carried_corpus;
 pub use dataset::{CARRIED, Dataset, ensure_builtin, list, tokenizer, tokens};
 pub use error::DataError;
@@ -27,5 +31,7 @@ pub use loader::{Loader, LoaderSettings, Packing};
 pub use pack::{Crop, Segment, best_fit};
 pub use progress::{OnProgress, Progress, Stage};
 pub use shards::TokenShards;
-pub use tokenizer::{Encoder, MIN_VOCAB_SIZE, SPECIALS, Tokenizer, Words, words};
+pub use tokenizer::{
+    Encoder, MIN_VOCAB_SIZE, Roles, SPECIALS, Splitter, TextStream, Tokenizer, Vocabulary, Words, words,
+};
 pub use validation::{Validation, ValidationSettings, sealed_validation, search_validation};

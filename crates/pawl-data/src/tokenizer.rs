@@ -1,17 +1,22 @@
-//! Byte-level BPE of our own: learnt from a data set, saved as the `tokenizer.json` that others read.
+//! Byte-level BPE: our own, learnt from a data set and saved as the `tokenizer.json` that others read, and
+//! that of a model from elsewhere (`foreign.rs`).
 //!
-//! Token ids: 0..256 are the bytes, then the merges in the order they were learnt, and the
+//! Our own token ids: 0..256 are the bytes, then the merges in the order they were learnt, and the
 //! [`SPECIALS`] are the last nine. When the text has no pair left that occurs twice, the ids between
 //! the last merge and the specials stay unused, so that V is always what was asked for. Text is
 //! always encoded without interpreting the names of specials in it: a document cannot forge a BOS.
 
 mod encode;
+mod foreign;
 mod json;
 pub(crate) mod split;
+mod stream;
 pub(crate) mod train;
 
 pub use encode::Encoder;
-pub use split::{Words, words};
+pub use foreign::{Roles, Vocabulary};
+pub use split::{Splitter, Words, words};
+pub use stream::TextStream;
 
 use crate::{DataError, OnProgress, Progress, Stage};
 use std::collections::HashMap;
@@ -39,10 +44,18 @@ const MAX_VOCAB_SIZE: usize = 1_000_000;
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     merges: Vec<Pair>,
+    /// The token that each merge makes.
+    merged: Vec<u32>,
+    /// The token of each byte.
+    byte_ids: Vec<u32>,
     ranks: HashMap<Pair, u32, FastHash>,
     /// The bytes of each token, for specials those of their name, for unused ids none.
     text: Vec<Box<[u8]>>,
     token_bytes: Vec<u32>,
+    /// Name and id of each token that text never gives.
+    specials: Vec<(Box<str>, u32)>,
+    roles: Roles,
+    splitter: Splitter,
     hash: String,
 }
 
@@ -77,8 +90,21 @@ impl Tokenizer {
         text.extend(SPECIALS.iter().map(|name| Box::from(name.as_bytes())));
         token_bytes.resize(vocab_size, 0);
         let ranks = merges.iter().enumerate().map(|(rank, &pair)| (pair, rank as u32)).collect();
-        let mut tokenizer = Self { merges, ranks, text, token_bytes, hash: String::new() };
-        tokenizer.hash = blake3::hash(json::to_json(&tokenizer).as_bytes()).to_hex().to_string();
+        let first = (vocab_size - SPECIALS.len()) as u32;
+        let specials = SPECIALS.iter().zip(first..).map(|(name, id)| (Box::from(*name), id)).collect();
+        let mut tokenizer = Self {
+            merged: (256..256 + merges.len() as u32).collect(),
+            byte_ids: (0..256).collect(),
+            merges,
+            ranks,
+            text,
+            token_bytes,
+            specials,
+            roles: Roles { bos: first, ends: vec![first], adds_bos: true, chat_template: None },
+            splitter: Splitter::Own,
+            hash: String::new(),
+        };
+        tokenizer.hash = blake3::hash(tokenizer.to_json().as_bytes()).to_hex().to_string();
         tokenizer
     }
 
@@ -88,14 +114,31 @@ impl Tokenizer {
         json::from_json(&text).map_err(|reason| DataError::Tokenizer { path: path.to_path_buf(), reason })
     }
 
+    /// Reads `tokenizer.json` of a folder in the form of Hugging Face, and what `tokenizer_config.json` beside
+    /// it says of the roles of special tokens.
+    pub fn load_folder(folder: &Path) -> Result<Self, DataError> {
+        foreign::load_folder(folder)
+    }
+
+    /// Writes what [`Tokenizer::load_folder`] reads.
+    pub fn save_folder(&self, folder: &Path) -> Result<(), DataError> {
+        self.save(&folder.join("tokenizer.json"))?;
+        Ok(pawl_record::write_json(&folder.join("tokenizer_config.json"), &foreign::config(self))?)
+    }
+
     /// Writes `tokenizer.json` in the form of the Hugging Face `tokenizers` library, atomically.
     pub fn save(&self, path: &Path) -> Result<(), DataError> {
-        Ok(pawl_record::write_atomic(path, json::to_json(self).as_bytes())?)
+        Ok(pawl_record::write_atomic(path, self.to_json().as_bytes())?)
     }
 
     /// The text of `tokenizer.json`.
     pub fn to_json(&self) -> String {
-        json::to_json(self)
+        match self.splitter {
+            Splitter::Own => json::to_json(self),
+            Splitter::Gpt2 | Splitter::SingleDigits | Splitter::Llama3 | Splitter::Qwen2 => {
+                foreign::to_json(self)
+            }
+        }
     }
 
     /// V, specials and unused ids included.
@@ -110,12 +153,32 @@ impl Tokenizer {
 
     /// The token that begins every document.
     pub fn bos(&self) -> u32 {
-        (self.vocab_size() - SPECIALS.len()) as u32
+        self.roles.bos
     }
 
-    /// The id of one of [`SPECIALS`].
+    /// What special tokens are for.
+    pub fn roles(&self) -> &Roles {
+        &self.roles
+    }
+
+    /// How text is cut into words.
+    pub fn splitter(&self) -> Splitter {
+        self.splitter
+    }
+
+    /// The id of a special token such as those of [`SPECIALS`].
     pub fn special(&self, name: &str) -> Option<u32> {
-        SPECIALS.iter().position(|special| *special == name).map(|idx| self.bos() + idx as u32)
+        self.specials.iter().find(|(special, _)| **special == *name).map(|(_, id)| *id)
+    }
+
+    /// Name and id of each special token.
+    pub fn specials(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.specials.iter().map(|(name, id)| (&**name, *id))
+    }
+
+    /// The two tokens that each merge joins, and the one it makes, in order.
+    pub fn merges(&self) -> impl Iterator<Item = (u32, u32, u32)> {
+        self.merges.iter().zip(&self.merged).map(|((left, right), merged)| (*left, *right, *merged))
     }
 
     /// UTF-8 bytes of each token, (V); 0 for specials and unused ids, which bits per byte excludes.
@@ -132,6 +195,15 @@ impl Tokenizer {
     pub fn encode(&self, text: &str) -> Vec<u32> {
         let mut tokens = Vec::new();
         Encoder::new(self).encode_into(text, &mut tokens);
+        tokens
+    }
+
+    /// Tokens of a text to be continued: BOS first where the model expects one, and where there is nothing else.
+    pub fn prompt(&self, text: &str) -> Vec<u32> {
+        let mut tokens = self.encode(text);
+        if self.roles.adds_bos || tokens.is_empty() {
+            tokens.insert(0, self.roles.bos);
+        }
         tokens
     }
 

@@ -50,6 +50,7 @@ pub fn leaf(kind: &InputKind, name: &str) -> (InputKindKey, String) {
         InputKind::Param => "param",
         InputKind::Tokens => "tokens",
         InputKind::Targets => "targets",
+        InputKind::Signal => "signal",
         InputKind::Rng => "rng",
         InputKind::Grad => "grad",
         InputKind::State => "state",

@@ -190,10 +190,10 @@ impl Analysis<'_> {
     fn input(&self, kind: &InputKind) -> Flow {
         let rank = self.out_shape(0).len();
         match kind {
-            InputKind::Tokens | InputKind::Targets => Flow {
+            InputKind::Tokens | InputKind::Targets | InputKind::Signal => Flow {
                 depends: true,
                 roles: vec![Role::Batch, Role::Time],
-                ahead: i64::from(*kind == InputKind::Targets),
+                ahead: i64::from(*kind != InputKind::Tokens),
                 ..Flow::constant(rank)
             },
             InputKind::Param | InputKind::Rng | InputKind::Grad | InputKind::State | InputKind::Scalar => {

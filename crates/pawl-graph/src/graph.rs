@@ -64,6 +64,9 @@ pub enum InputKind {
     Tokens,
     /// Next-token ids (B, T), -1 where there is none. Only a training loss may see them.
     Targets,
+    /// A number for each target (B, T) that the host of a lesson gives by name, such as a reward. Only a training
+    /// loss may see them.
+    Signal,
     /// Two integers that key dropout: run and step.
     Rng,
     /// Gradient of the parameter of the same name.

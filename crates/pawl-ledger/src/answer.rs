@@ -1,6 +1,9 @@
 //! What the ledger answers with: plain data that can be printed or serialised.
 
-use pawl_record::{Budget, Promotion, Proposal, RunManifest, RunResult, RunStatus, Verdict};
+use crate::Standing;
+use pawl_record::{
+    Budget, Promotion, Proposal, Pruning, Replication, RunManifest, RunResult, RunStatus, Verdict,
+};
 use serde::Serialize;
 
 /// Where a run stands, as its files tell.
@@ -172,6 +175,12 @@ pub struct Trial {
     pub proposal: Proposal,
     /// What was decided; `None` while it is being tried.
     pub verdict: Option<Verdict>,
+    /// Whether it still stands, where it made a champion or was withdrawn.
+    pub standing: Option<Standing>,
+    /// Its parts left out again and tried.
+    pub prunings: Vec<Pruning>,
+    /// Its replications.
+    pub replications: Vec<Replication>,
 }
 
 /// A champion and the run that stands for it.

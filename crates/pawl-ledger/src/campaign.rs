@@ -1,9 +1,9 @@
 //! Reading the documents of a campaign from `lab/campaign`. Writes nothing.
 
-use crate::{LedgerError, Problem};
+use crate::{LedgerError, Problem, Standing, line, standing};
 use pawl_record::{
-    CampaignEnd, CampaignManifest, FileError, FinalMeasurement, Noise, Promotion, Proposal, Verdict,
-    read_json,
+    CampaignEnd, CampaignManifest, FileError, FinalMeasurement, Noise, Promotion, Proposal, Pruning,
+    Replication, Retraction, Verdict, read_json,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -24,6 +24,12 @@ pub struct CampaignRecords {
     pub verdicts: Vec<Verdict>,
     /// By generation; 0 is the starting recipe.
     pub promotions: Vec<Promotion>,
+    /// Parts of champions left out and tried, in order.
+    pub prunings: Vec<Pruning>,
+    /// Keeps withdrawn, in order.
+    pub retractions: Vec<Retraction>,
+    /// Keeps run again, by proposal and number.
+    pub replications: Vec<Replication>,
     /// Champion against start on fresh seeds, once measured.
     #[serde(rename = "final")]
     pub final_measurement: Option<FinalMeasurement>,
@@ -37,6 +43,25 @@ impl CampaignRecords {
     /// The verdict on a proposal, when there is one.
     pub fn verdict(&self, proposal: u64) -> Option<&Verdict> {
         self.verdicts.iter().find(|verdict| verdict.proposal == proposal)
+    }
+
+    /// Whether the keep of a proposal was withdrawn.
+    pub fn is_retracted(&self, proposal: u64) -> bool {
+        self.retractions.iter().any(|retraction| retraction.proposal == proposal)
+    }
+
+    /// What has become of a proposal's keep since.
+    pub fn standing(&self, proposal: u64) -> Option<Standing> {
+        let CampaignRecords { promotions, proposals, prunings, retractions, .. } = self;
+        standing(promotions, proposals, prunings, retractions, proposal)
+    }
+
+    /// The final measurement, unless what it measured was withdrawn: its champion is one that the present one
+    /// stands on.
+    pub fn measured(&self) -> Option<&FinalMeasurement> {
+        let generation = self.promotions.last()?.generation;
+        let line = line(&self.promotions, generation);
+        self.final_measurement.as_ref().filter(|measured| line.contains(&measured.generation))
     }
 }
 
@@ -61,6 +86,9 @@ pub fn read_campaign(lab: &Path) -> Result<Option<CampaignRecords>, LedgerError>
         proposals: read_numbered(&folder.join("proposals"), |p: &Proposal| p.number, &mut problems)?,
         verdicts: read_numbered(&folder.join("verdicts"), |v: &Verdict| v.proposal, &mut problems)?,
         promotions: read_numbered(&folder.join("champions"), |p: &Promotion| p.generation, &mut problems)?,
+        prunings: read_numbered(&folder.join("prunings"), |p: &Pruning| p.number, &mut problems)?,
+        retractions: read_numbered(&folder.join("retractions"), |r: &Retraction| r.number, &mut problems)?,
+        replications: read_replications(&folder.join("replications"), &mut problems)?,
         final_measurement: read_optional(&folder.join("final.json"), &mut problems),
         end: read_optional(&folder.join("end.json"), &mut problems),
         problems: Vec::new(),
@@ -111,6 +139,24 @@ fn read_numbered<T: DeserializeOwned>(
     documents.sort_by_key(|(number, _)| *number);
     documents.dedup_by_key(|(number, _)| *number);
     Ok(documents.into_iter().map(|(_, document)| document).collect())
+}
+
+/// Documents `NNNN-K.json` by proposal and number of the replication.
+fn read_replications(folder: &Path, problems: &mut Vec<Problem>) -> Result<Vec<Replication>, LedgerError> {
+    let mut documents: Vec<Replication> = Vec::new();
+    for name in sorted_names(folder)?.into_iter().filter(|name| name.ends_with(".json")) {
+        let path = folder.join(&name);
+        match read_json::<Replication>(&path) {
+            Ok(it) if name == format!("{:04}-{}.json", it.proposal, it.number) => documents.push(it),
+            Ok(it) => problems.push(Problem {
+                path,
+                message: format!("holds replication {} of {}, not its name's", it.number, it.proposal),
+            }),
+            Err(error) => problems.push(Problem::of(path, &error)),
+        }
+    }
+    documents.sort_by_key(|it| (it.proposal, it.number));
+    Ok(documents)
 }
 
 /// Names in a folder in byte order, so that the order of a directory never reaches the index; empty

@@ -3,7 +3,7 @@
 use crate::campaign::{is_missing, sorted_names};
 use crate::query::{run_folder, runs_folder};
 use crate::{CampaignRecords, LedgerError, Problem, Refresh, campaign_folder, read_campaign, schema};
-use pawl_record::{RunManifest, RunResult, read_json};
+use pawl_record::{Replication, RunManifest, RunResult, read_json};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -133,7 +133,26 @@ fn insert_campaign(transaction: &Transaction<'_>, records: &CampaignRecords) -> 
     let verdicts = numbered(transaction, "verdicts", "proposal", id, &records.verdicts, |v| v.proposal)?;
     let promotions =
         numbered(transaction, "promotions", "generation", id, &records.promotions, |p| p.generation)?;
-    Ok(manifests + proposals + verdicts + promotions)
+    let prunings = numbered(transaction, "prunings", "number", id, &records.prunings, |p| p.number)?;
+    let retractions = numbered(transaction, "retractions", "number", id, &records.retractions, |r| r.number)?;
+    let replications = insert_replications(transaction, id, &records.replications)?;
+    Ok(manifests + proposals + verdicts + promotions + prunings + retractions + replications)
+}
+
+fn insert_replications(
+    transaction: &Transaction<'_>,
+    campaign: &str,
+    records: &[Replication],
+) -> rusqlite::Result<u64> {
+    let sql = "INSERT INTO replications (campaign, proposal, number, document, checksum) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let mut insert = transaction.prepare(sql)?;
+    let mut added = 0;
+    for record in records {
+        let (document, checksum) = text_of(record);
+        let row = params![campaign, record.proposal as i64, record.number as i64, document, checksum];
+        added += insert.execute(row)? as u64;
+    }
+    Ok(added)
 }
 
 fn numbered<T: Serialize>(

@@ -5,7 +5,7 @@
 //! change or delete a fact, to judge, to train, and to print.
 //!
 //! Facts are immutable files: run manifests, results, campaign manifests, proposals, verdicts,
-//! promotions. Documents that are rewritten while a campaign lives (its end, its final measurement) are
+//! promotions, prunings, retractions, replications. Documents that are rewritten while a campaign lives (its end, its final measurement) are
 //! read from their files by [`read_campaign`] and are not in the index.
 
 mod answer;
@@ -13,6 +13,7 @@ mod campaign;
 mod diff;
 mod error;
 mod facts;
+mod lineage;
 mod query;
 mod schema;
 mod store;
@@ -24,5 +25,6 @@ pub use diff::{
     diff_text,
 };
 pub use error::{LedgerError, Notice, Problem};
+pub use lineage::{Part, Standing, line, made_by, parts, standing};
 pub use query::run_folder;
 pub use store::{Ledger, Refresh};

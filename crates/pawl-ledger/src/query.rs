@@ -2,8 +2,11 @@
 
 use crate::answer::{Champion, Counts, RunFilter, RunRecord, RunState, RunSummary, Shown, Trial};
 use crate::store::sqlite_error;
-use crate::{Ledger, LedgerError, RunDiff, diff_runs};
-use pawl_record::{CampaignManifest, Decision, Event, Promotion, Proposal, Verdict, from_json};
+use crate::{Ledger, LedgerError, RunDiff, diff_runs, standing};
+use pawl_record::{
+    CampaignManifest, Decision, Event, Promotion, Proposal, Pruning, Replication, Retraction, Verdict,
+    from_json,
+};
 use rusqlite::{Params, Row};
 use serde::de::DeserializeOwned;
 use std::fs;
@@ -118,13 +121,36 @@ impl Ledger {
         let proposal = proposals.into_iter().find(|proposal| proposal.number == number);
         let proposal = proposal.ok_or(LedgerError::NoSuchProposal { number, total })?;
         let verdict = self.verdicts()?.into_iter().find(|verdict| verdict.proposal == number);
-        Ok(Trial { proposal, verdict })
+        let (promotions, proposals) = (self.promotions()?, self.proposals()?);
+        let prunings = self.prunings()?;
+        let standing = standing(&promotions, &proposals, &prunings, &self.retractions()?, number);
+        let prunings = prunings.into_iter().filter(|it| it.proposal == number).collect();
+        let replications = self.replications()?.into_iter().filter(|it| it.proposal == number).collect();
+        Ok(Trial { proposal, verdict, standing, prunings, replications })
     }
 
     /// Champions of the newest campaign by generation; the first is the starting recipe.
     pub fn promotions(&self) -> Result<Vec<Promotion>, LedgerError> {
         let sql = "SELECT document FROM promotions WHERE campaign = ?1 ORDER BY generation";
         self.documents("promotion", sql, [self.campaign()?.id])
+    }
+
+    /// Parts of champions that were left out and tried, in order.
+    pub fn prunings(&self) -> Result<Vec<Pruning>, LedgerError> {
+        let sql = "SELECT document FROM prunings WHERE campaign = ?1 ORDER BY number";
+        self.documents("pruning", sql, [self.campaign()?.id])
+    }
+
+    /// Keeps withdrawn, in order.
+    pub fn retractions(&self) -> Result<Vec<Retraction>, LedgerError> {
+        let sql = "SELECT document FROM retractions WHERE campaign = ?1 ORDER BY number";
+        self.documents("retraction", sql, [self.campaign()?.id])
+    }
+
+    /// Keeps run again, by proposal and number.
+    pub fn replications(&self) -> Result<Vec<Replication>, LedgerError> {
+        let sql = "SELECT document FROM replications WHERE campaign = ?1 ORDER BY proposal, number";
+        self.documents("replication", sql, [self.campaign()?.id])
     }
 
     /// The champion of the newest campaign.

@@ -6,13 +6,20 @@
 use rusqlite::{Connection, Result};
 
 /// Table and key columns of each kind of fact.
-const TABLES: [(&str, &str, &str); 6] = [
+const TABLES: [(&str, &str, &str); 9] = [
     ("runs", "id", "id TEXT NOT NULL, created_unix_s INTEGER NOT NULL, fingerprint TEXT NOT NULL"),
     ("results", "run", "run TEXT NOT NULL"),
     ("campaigns", "id", "id TEXT NOT NULL, created_unix_s INTEGER NOT NULL"),
     ("proposals", "campaign, number", "campaign TEXT NOT NULL, number INTEGER NOT NULL"),
     ("verdicts", "campaign, proposal", "campaign TEXT NOT NULL, proposal INTEGER NOT NULL"),
     ("promotions", "campaign, generation", "campaign TEXT NOT NULL, generation INTEGER NOT NULL"),
+    ("prunings", "campaign, number", "campaign TEXT NOT NULL, number INTEGER NOT NULL"),
+    ("retractions", "campaign, number", "campaign TEXT NOT NULL, number INTEGER NOT NULL"),
+    (
+        "replications",
+        "campaign, proposal, number",
+        "campaign TEXT NOT NULL, proposal INTEGER NOT NULL, number INTEGER NOT NULL",
+    ),
 ];
 
 /// The statements that make an empty database a ledger, in order.

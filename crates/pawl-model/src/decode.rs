@@ -156,12 +156,39 @@ impl Decoder {
         if tokens.len() > self.max_tokens {
             return Err(DecodeError::TooMany { num: tokens.len(), max: self.max_tokens });
         }
-        self.check_room(tokens.iter().map(|(row, _)| *row))?;
         self.lanes.clear();
         let lane = |(row, token): &(usize, u32)| Lane { row: *row, token: *token as i32, wanted: true };
         self.lanes.extend(tokens.iter().map(lane));
+        self.run_lanes()
+    }
+
+    /// The same for (sequence, token, whether logits are wanted): the k-th row is of the k-th wanted token.
+    pub fn step_wanted(&mut self, tokens: &[(usize, u32, bool)]) -> Result<Logits<'_>, DecodeError> {
+        if tokens.len() > self.max_tokens {
+            return Err(DecodeError::TooMany { num: tokens.len(), max: self.max_tokens });
+        }
+        self.lanes.clear();
+        let lane = |(row, token, wanted): &(usize, u32, bool)| Lane {
+            row: *row,
+            token: *token as i32,
+            wanted: *wanted,
+        };
+        self.lanes.extend(tokens.iter().map(lane));
+        self.run_lanes()
+    }
+
+    fn run_lanes(&mut self) -> Result<Logits<'_>, DecodeError> {
+        let lanes = std::mem::take(&mut self.lanes);
+        let room = self.check_room(lanes.iter().map(|lane| lane.row));
+        self.lanes = lanes;
+        room?;
         self.decoding.run(&self.engine, &self.lanes);
         Ok(Logits(&self.decoding))
+    }
+
+    /// Tokens that one step may take.
+    pub fn max_tokens(&self) -> usize {
+        self.max_tokens
     }
 
     /// Takes a prompt in `row` and gives the logits (V) after its last token alone.

@@ -1,5 +1,7 @@
 //! The buffers of a model and the programs that run on them.
 
+mod frozen;
+
 use crate::init::draw;
 use pawl_engine::{Buffer, Engine, Output, Parts, Precision, Program, Rounds};
 use pawl_graph::{Graph, InputKind};
@@ -44,6 +46,7 @@ fn rank(kind: &InputKind) -> u8 {
         InputKind::Tokens => 4,
         InputKind::Targets => 5,
         InputKind::Rng => 6,
+        InputKind::Signal => 7,
     }
 }
 
@@ -53,8 +56,9 @@ pub struct Model {
     engine: Engine,
     buffers: Vec<Buffer>,
     layout: Layout,
-    gradients: Rounds,
-    update: Parts,
+    /// Absent, as `update`, in a frozen model.
+    gradients: Option<Rounds>,
+    update: Option<Parts>,
     tokens: usize,
     targets: usize,
     rng: Option<usize>,
@@ -81,7 +85,7 @@ impl Model {
         init_seed: u64,
         precision: Precision,
     ) -> Result<Model, ModelError> {
-        let (micro_batch, seq_len) = (recipe.micro_batch(), recipe.seq_len());
+        let (micro_batch, seq_len) = (recipe.micro_batch(), recipe.row_len());
         let micro_tokens = micro_batch * seq_len;
         let num_micro = recipe.tokens_per_step() / micro_tokens;
         if num_micro == 0 || num_micro * micro_tokens != recipe.tokens_per_step() {
@@ -102,7 +106,14 @@ impl Model {
         let tokens = find(InputKind::Tokens).expect("a training graph reads tokens");
         let targets = find(InputKind::Targets).expect("a training graph reads targets");
         let rng = find(InputKind::Rng);
-        let moving: Vec<usize> = [Some(tokens), Some(targets), rng].into_iter().flatten().collect();
+        let signals: Vec<usize> = layout
+            .place
+            .iter()
+            .filter(|((k, _), _)| *k == rank(&InputKind::Signal))
+            .map(|(_, b)| *b)
+            .collect();
+        let moving: Vec<usize> =
+            [Some(tokens), Some(targets), rng].into_iter().flatten().chain(signals).collect();
         for buffer in &moving {
             buffers[*buffer] = Buffer::zeros(num_micro * buffers[*buffer].len());
         }
@@ -141,8 +152,8 @@ impl Model {
             recipe,
             buffers,
             layout,
-            gradients,
-            update,
+            gradients: Some(gradients),
+            update: Some(update),
         })
     }
 
@@ -166,6 +177,12 @@ impl Model {
         self.flops_per_step
     }
 
+    /// FLOPs of the logits of one token in a row of `row_len`.
+    pub fn forward_flops_per_token(&self, row_len: usize) -> Result<f64, ModelError> {
+        let graph = self.recipe.logits_graph(1, row_len)?;
+        Ok(graph.graph.cost(&[graph.logits]).flops / row_len as f64)
+    }
+
     /// Micro-batches of one update.
     pub fn num_micro(&self) -> usize {
         self.num_micro
@@ -174,7 +191,8 @@ impl Model {
     /// Bytes of parameters, gradients, state and the arenas of the training step.
     pub fn memory_bytes(&self) -> usize {
         let buffers: usize = self.buffers.iter().map(|b| b.len() * 4).sum();
-        buffers + self.gradients.memory_bytes() + self.update.memory_bytes()
+        let gradients = self.gradients.as_ref().map_or(0, Rounds::memory_bytes);
+        buffers + gradients + self.update.as_ref().map_or(0, Parts::memory_bytes)
     }
 
     /// One update: `fill(micro_idx, inputs, targets)` gives each micro-batch (B, T), `scalars` the value of each
@@ -202,13 +220,14 @@ impl Model {
                 words.copy_from_slice(&[word(0), word(4)]);
             }
         }
-        self.gradients.run(&self.engine, &mut self.buffers);
+        const FROZEN: &str = "a frozen model takes no step";
+        self.gradients.as_mut().expect(FROZEN).run(&self.engine, &mut self.buffers);
         assert_eq!(scalars.len(), self.scalars.len(), "one number for each schedule");
         for (buffer, scalar) in self.scalars.iter().zip(scalars) {
             self.buffers[*buffer].floats_mut()[0] = *scalar;
         }
         self.enter(UPDATE_SECTION);
-        self.update.run(&self.engine, &mut self.buffers);
+        self.update.as_mut().expect(FROZEN).run(&self.engine, &mut self.buffers);
         self.enter(0);
         Ok(self.buffers[self.loss].floats()[0])
     }
@@ -245,6 +264,13 @@ impl Model {
     pub fn param(&self, name: &str) -> Option<&[f32]> {
         let buffer = *self.layout.place.get(&(rank(&InputKind::Param), name.to_string()))?;
         Some(self.buffers[buffer].floats())
+    }
+
+    /// A signal of the lesson for every row of an update (num_micro * B, T), to write; `None` if the lesson has none
+    /// of that name.
+    pub fn signal_mut(&mut self, name: &str) -> Option<&mut [f32]> {
+        let buffer = *self.layout.place.get(&(rank(&InputKind::Signal), name.to_string()))?;
+        Some(self.buffers[buffer].floats_mut())
     }
 
     /// The gradient of one parameter after the last step.

@@ -19,8 +19,19 @@ pub struct SamplerSettings {
     pub temperature: f32,
     /// Only the k most likely tokens take part; 0 means all.
     pub top_k: usize,
+    /// Of those, only the likeliest that together have this probability; 1 means all.
+    pub top_p: f32,
+    /// Only tokens with at least this share of the likeliest one's probability; 0 means all.
+    pub min_p: f32,
     /// Keys the draws.
     pub seed: u64,
+}
+
+impl Default for SamplerSettings {
+    /// The model's own distribution.
+    fn default() -> SamplerSettings {
+        SamplerSettings { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed: 0 }
+    }
 }
 
 /// Draws tokens from a model, whose parameters stay as they are while it does.
@@ -108,15 +119,41 @@ fn choose(logits: &[f32], settings: SamplerSettings, draw: u64) -> usize {
     if settings.temperature <= 0.0 {
         return largest(logits);
     }
-    if settings.top_k == 0 || settings.top_k >= logits.len() {
+    let all_by_rank = settings.top_k == 0 || settings.top_k >= logits.len();
+    if all_by_rank && settings.top_p >= 1.0 && settings.min_p <= 0.0 {
         return weighted(logits, settings, draw);
     }
-    let mut kept: Vec<usize> = (0..logits.len()).collect();
-    kept.select_nth_unstable_by(settings.top_k - 1, |a, b| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b)));
-    kept.truncate(settings.top_k);
-    kept.sort_unstable();
+    let kept = kept(logits, settings);
     let those: Vec<f32> = kept.iter().map(|i| logits[*i]).collect();
     kept[weighted(&those, settings, draw)]
+}
+
+/// The places that take part, in order: of the softmax over the temperature.
+fn kept(logits: &[f32], settings: SamplerSettings) -> Vec<usize> {
+    let by_rank = |a: &usize, b: &usize| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b));
+    let peak = fold(logits, f32::NEG_INFINITY, f32::max);
+    // A share of a probability is a distance between logits.
+    let floor = peak + settings.temperature * settings.min_p.ln();
+    let mut kept: Vec<usize> = (0..logits.len()).filter(|i| !(logits[*i] < floor)).collect();
+    if settings.top_k > 0 && settings.top_k < kept.len() {
+        kept.select_nth_unstable_by(settings.top_k - 1, by_rank);
+        kept.truncate(settings.top_k);
+    }
+    if settings.top_p < 1.0 {
+        kept.sort_unstable_by(by_rank);
+        let weight = |i: &usize| f64::from((logits[*i] - peak) / settings.temperature).exp();
+        let mut left = f64::from(settings.top_p) * kept.iter().map(weight).sum::<f64>();
+        // The token that reaches the share is the last to take part; there is always one.
+        let num = kept.iter().take_while(|i| {
+            let goes_on = left > 0.0;
+            left -= weight(i);
+            goes_on
+        });
+        let num = num.count().max(1);
+        kept.truncate(num);
+    }
+    kept.sort_unstable();
+    kept
 }
 
 /// The place of the largest, the first of equals.
@@ -179,7 +216,7 @@ mod tests {
                 for (place, weight) in places.into_iter().zip([1.0_f32, 2.0, 5.0]) {
                     logits[place] = temperature * weight.ln();
                 }
-                let settings = SamplerSettings { temperature, top_k: 0, seed: 3 };
+                let settings = SamplerSettings { temperature, seed: 3, ..SamplerSettings::default() };
                 let mut counts = vec![0usize; logits.len()];
                 (0..80_000).for_each(|draw| counts[choose(&logits, settings, draw)] += 1);
                 let counts = places.map(|place| counts[place]);
@@ -194,9 +231,24 @@ mod tests {
     #[test]
     fn top_k_and_temperature_zero_cut_the_tail() {
         let logits = [1.0, 3.0, 2.0, 3.0];
-        let greedy = SamplerSettings { temperature: 0.0, top_k: 0, seed: 0 };
+        let greedy = SamplerSettings { temperature: 0.0, ..SamplerSettings::default() };
         assert_eq!(choose(&logits, greedy, 0), 1);
-        let two = SamplerSettings { temperature: 1.0, top_k: 2, seed: 0 };
+        let two = SamplerSettings { top_k: 2, ..SamplerSettings::default() };
         assert!((0..1000).all(|draw| [1, 3].contains(&choose(&logits, two, draw))));
+    }
+
+    #[test]
+    fn top_p_and_min_p_cut_by_probability() {
+        let logits = [0.1_f32, 0.5, 0.3, 0.1].map(f32::ln);
+        let with = |top_p, min_p, temperature| {
+            kept(&logits, SamplerSettings { top_p, min_p, temperature, ..SamplerSettings::default() })
+        };
+        assert_eq!(with(0.5, 0.0, 1.0), [1]);
+        assert_eq!(with(0.51, 0.0, 1.0), [1, 2]);
+        assert_eq!(with(0.81, 0.0, 1.0), [0, 1, 2], "of equals the first");
+        assert_eq!(with(0.0, 0.0, 1.0), [1], "one token always takes part");
+        assert_eq!(with(1.0, 0.55, 1.0), [1, 2]);
+        assert_eq!(with(1.0, 0.65, 1.0), [1]);
+        assert_eq!(with(1.0, 0.65, 2.0), [1, 2], "at twice the temperature shares are roots");
     }
 }

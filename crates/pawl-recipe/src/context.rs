@@ -16,6 +16,8 @@ use std::collections::{BTreeMap, HashMap};
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Declaration {
     pub(crate) seq_len: usize,
+    /// Tokens of a training row: `seq_len`, or fewer in a lesson.
+    pub(crate) row_len: usize,
     pub(crate) tokens_per_step: usize,
     pub(crate) vocab_size: usize,
     pub(crate) micro_batch: Option<usize>,

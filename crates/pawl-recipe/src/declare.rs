@@ -141,6 +141,7 @@ pub(crate) fn declaration(builder: &mut GlobalsBuilder) {
         elements(&[micro_batch.unwrap_or(1), seq_len, vocab_size])?;
         *ctx.declaration.borrow_mut() = Some(Declaration {
             seq_len,
+            row_len: seq_len,
             tokens_per_step,
             vocab_size,
             micro_batch,

@@ -3,6 +3,7 @@
 use crate::builtins::globals;
 use crate::context::{Context, Declaration};
 use crate::error::{RecipeError, convert};
+use crate::lesson::{Lesson, Objective};
 use crate::limits::{MAX_FRAMES, MAX_HEAP, MAX_TICKS};
 use crate::source::prepare;
 use starlark::PrintHandler;
@@ -58,21 +59,36 @@ pub(crate) struct Loaded {
     pub(crate) declaration: Declaration,
     /// (model, optimizer, loss or None, lr_multiplier or None)
     pub(crate) functions: OwnedFrozenValue,
+    /// Of a lesson.
+    pub(crate) objective: Option<Objective>,
     /// Text of the recipe and of every file it loads, by name.
     pub(crate) texts: BTreeMap<String, String>,
 }
 
 /// Evaluates the recipe and what it loads.
-pub(crate) fn load(source: &Source, ctx: &Context, loader: &Loader<'_>) -> Result<Loaded, RecipeError> {
+pub(crate) fn load(
+    source: &Source,
+    ctx: &Context,
+    loader: &Loader<'_>,
+    lesson: Option<&Lesson>,
+) -> Result<Loaded, RecipeError> {
     let mut modules = Modules { ctx, loader, done: HashMap::new(), texts: BTreeMap::new(), open: Vec::new() };
     let module = modules.evaluate(&source.name, &source.text)?;
+    let objective = match lesson {
+        Some(lesson) => {
+            let Source { name, text } = &lesson.source;
+            let num_recipe_settings = ctx.settings.borrow().declared.len();
+            Some(Objective::of(lesson, &modules.evaluate(name, text)?, num_recipe_settings)?)
+        }
+        None => None,
+    };
     let texts = modules.texts;
     let declared = ctx.declaration.borrow().clone().zip(module.owned_extra_value());
     let Some((declaration, functions)) = declared else {
         return Err(RecipeError::new(&source.name, "recipe(...) is never called")
             .hint("end the file with recipe(model = model, optimizer = optimizer, seq_len = ..., tokens_per_step = ..., vocab_size = ...)"));
     };
-    Ok(Loaded { declaration, functions, texts })
+    Ok(Loaded { declaration, functions, objective, texts })
 }
 
 struct Modules<'a> {

@@ -177,8 +177,8 @@ fn add_param(t: &mut Trace, name: &str, shape: Vec<usize>, init: Init) -> Refuse
     Ok(value)
 }
 
-/// Mean over targets >= 0 of the cross-entropy of `logits` (.., V).
-pub(crate) fn mean_cross_entropy(t: &mut Trace, logits: ValueId, targets: ValueId) -> Refused<ValueId> {
+/// Cross-entropy of each target by `logits` (R, V) and the targets, both as rows: 0 where the target is -1.
+fn row_losses(t: &mut Trace, logits: ValueId, targets: ValueId) -> Refused<(ValueId, ValueId)> {
     let shape = t.graph.shape(logits).to_vec();
     let Some((vocab, lead)) = shape.split_last() else {
         return refuse("cross_entropy: logits need a last axis of V, got a scalar");
@@ -195,6 +195,12 @@ pub(crate) fn mean_cross_entropy(t: &mut Trace, logits: ValueId, targets: ValueI
     let flat_logits = shaping::reshape(t, logits, vec![rows, *vocab])?;
     let flat_targets = shaping::reshape(t, targets, vec![rows])?;
     let losses = t.add(Op::CrossEntropy, &[flat_logits, flat_targets])?;
+    Ok((losses, flat_targets))
+}
+
+/// Mean over targets >= 0 of the cross-entropy of `logits` (.., V).
+pub(crate) fn mean_cross_entropy(t: &mut Trace, logits: ValueId, targets: ValueId) -> Refused<ValueId> {
+    let (losses, flat_targets) = row_losses(t, logits, targets)?;
     // Targets of -1 have loss 0; the mean counts the others, at least one.
     let as_float = shaping::to_float(t, flat_targets)?;
     let zero = t.constant(0.0)?;
@@ -508,6 +514,18 @@ pub(crate) fn functions(builder: &mut GlobalsBuilder) {
         let (logits, targets) = (tensor(logits, "cross_entropy")?, tensor(targets, "cross_entropy")?);
         with_trace(eval, "cross_entropy", |t| {
             mean_cross_entropy(t, in_trace(t, logits)?, in_trace(t, targets)?)
+        })
+    }
+
+    fn token_losses<'v>(
+        #[starlark(require = pos)] logits: Value<'v>,
+        #[starlark(require = pos)] targets: Value<'v>,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<Tensor> {
+        let (logits, targets) = (tensor(logits, "token_losses")?, tensor(targets, "token_losses")?);
+        with_trace(eval, "token_losses", |t| {
+            let (losses, _) = row_losses(t, in_trace(t, logits)?, in_trace(t, targets)?)?;
+            shaping::reshape(t, losses, targets.shape.clone())
         })
     }
 

@@ -179,6 +179,7 @@ fn state_methods(builder: &mut MethodsBuilder) {
 pub(crate) struct Moment {
     pub(crate) step: u64,
     pub(crate) num_steps: u64,
+    pub(crate) age: u64,
 }
 
 starlark_simple_value!(Moment);
@@ -202,6 +203,12 @@ fn moment_methods(builder: &mut MethodsBuilder) {
     #[starlark(attribute)]
     fn step(this: &Moment) -> starlark::Result<i64> {
         Ok(this.step as i64)
+    }
+
+    /// Updates that the optimizer's state has seen: `step`, unless the state came from another run.
+    #[starlark(attribute)]
+    fn age(this: &Moment) -> starlark::Result<i64> {
+        Ok(this.age as i64)
     }
 
     #[starlark(attribute)]

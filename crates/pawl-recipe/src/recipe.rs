@@ -4,6 +4,7 @@ use crate::context::{Context, Declaration, show};
 use crate::declare::Packing;
 use crate::error::{RecipeError, Refusal, convert, refuse};
 use crate::graphs::{LogitsGraph, LossGraph, ParamDecl, TrainGraph, UpdateGraph};
+use crate::lesson::{Lesson, Objective};
 use crate::load::{Loaded, Loader, Source, evaluator, load};
 use crate::optimizer::{Moment, schedule_slot};
 use crate::settings::Setting;
@@ -30,6 +31,7 @@ pub struct Recipe {
     ctx: Context,
     declaration: Declaration,
     functions: OwnedFrozenValue,
+    objective: Option<Objective>,
     train: TrainGraph,
     logits: LogitsGraph,
     update: UpdateGraph,
@@ -39,9 +41,27 @@ pub struct Recipe {
 impl Recipe {
     /// Evaluates the text under the limits of this crate and traces model, loss and optimizer once.
     pub fn load(source: &Source, overrides: &Overrides, loader: &Loader<'_>) -> Result<Recipe, RecipeError> {
+        Recipe::load_lesson(source, overrides, loader, None)
+    }
+
+    /// The same model and optimizer with the loss, the learning-rate multiplier and the batch of a lesson.
+    pub fn load_lesson(
+        source: &Source,
+        overrides: &Overrides,
+        loader: &Loader<'_>,
+        lesson: Option<&Lesson>,
+    ) -> Result<Recipe, RecipeError> {
         let ctx = Context::new(&source.name, overrides.depth, overrides.values.clone());
-        let Loaded { declaration, functions, texts } = load(source, &ctx, loader)?;
-        let tracer = Tracer { ctx: &ctx, declaration: &declaration, functions: &functions };
+        let Loaded { mut declaration, functions, objective, texts } = load(source, &ctx, loader, lesson)?;
+        if let Some(lesson) = lesson {
+            lesson.shape(&mut declaration).map_err(|refusal| RecipeError::refused(&source.name, refusal))?;
+        }
+        let tracer = Tracer {
+            ctx: &ctx,
+            declaration: &declaration,
+            functions: &functions,
+            objective: objective.as_ref(),
+        };
         let train = tracer.train(micro_batch(&declaration))?;
         let (update, schedules) = tracer.update(&train.params)?;
         // Two sequences, so that one which sees the other is found.
@@ -57,6 +77,7 @@ impl Recipe {
             ctx,
             declaration,
             functions,
+            objective,
             train,
             logits,
             update,
@@ -84,9 +105,21 @@ impl Recipe {
         self.ctx.settings.borrow().declared.clone()
     }
 
+    /// Those of them that the objective of a lesson declares.
+    pub fn lesson_settings(&self) -> Vec<Setting> {
+        let settings = self.settings();
+        let first = self.objective.as_ref().map_or(settings.len(), |objective| objective.num_recipe_settings);
+        settings[first..].to_vec()
+    }
+
     /// T.
     pub fn seq_len(&self) -> usize {
         self.declaration.seq_len
+    }
+
+    /// Tokens of a training row: T, or fewer in a lesson.
+    pub fn row_len(&self) -> usize {
+        self.declaration.row_len
     }
 
     /// Tokens of one optimizer update.
@@ -130,7 +163,12 @@ impl Recipe {
     }
 
     fn tracer(&self) -> Tracer<'_> {
-        Tracer { ctx: &self.ctx, declaration: &self.declaration, functions: &self.functions }
+        Tracer {
+            ctx: &self.ctx,
+            declaration: &self.declaration,
+            functions: &self.functions,
+            objective: self.objective.as_ref(),
+        }
     }
 
     /// Forward pass and loss of `micro_batch` sequences.
@@ -159,7 +197,13 @@ impl Recipe {
     /// Value of each schedule at each step: `table[schedule][step]`, in the order of
     /// [`UpdateGraph::schedules`], computed in float64 and rounded once.
     pub fn schedule_table(&self, num_steps: u64) -> Result<Vec<Vec<f32>>, RecipeError> {
-        (0..self.update.schedules.len()).map(|n| self.schedule_row(n, num_steps, 0..num_steps)).collect()
+        self.schedule_table_from(num_steps, 0)
+    }
+
+    /// The same for a run that begins with optimizer state of `age` updates.
+    pub fn schedule_table_from(&self, num_steps: u64, age: u64) -> Result<Vec<Vec<f32>>, RecipeError> {
+        let rows = 0..self.update.schedules.len();
+        rows.map(|n| self.schedule_row(n, num_steps, age, 0..num_steps)).collect()
     }
 
     /// Values of the n-th schedule at some steps of a run.
@@ -167,6 +211,7 @@ impl Recipe {
         &self,
         n: usize,
         num_steps: u64,
+        age: u64,
         steps: impl Iterator<Item = u64>,
     ) -> Result<Vec<f32>, RecipeError> {
         let function = self
@@ -181,7 +226,7 @@ impl Recipe {
                 let function = module.heap().access_owned_frozen_value(&function);
                 let mut eval = evaluator(&module, &self.ctx, STEPS_PER_HEAP as u64 * TICKS_PER_MOMENT);
                 for step in steps.by_ref().take(STEPS_PER_HEAP) {
-                    let moment = module.heap().alloc(Moment { step, num_steps });
+                    let moment = module.heap().alloc(Moment { step, num_steps, age: age + step });
                     let value = eval
                         .eval_function(function, &[moment], &[])
                         .map_err(|error| convert(&error, &self.ctx))?;
@@ -224,8 +269,8 @@ fn check_causal(file: &str, logits: &LogitsGraph) -> Result<(), RecipeError> {
 const TOKENS_AT_ONCE: usize = 512;
 
 fn micro_batch(declaration: &Declaration) -> usize {
-    let sequences = declaration.tokens_per_step / declaration.seq_len;
-    let most = (TOKENS_AT_ONCE / declaration.seq_len).clamp(1, sequences);
+    let sequences = declaration.tokens_per_step / declaration.row_len;
+    let most = (TOKENS_AT_ONCE / declaration.row_len).clamp(1, sequences);
     declaration
         .micro_batch
         .unwrap_or_else(|| (1..=most).rev().find(|b| sequences.is_multiple_of(*b)).unwrap_or(1))

@@ -4,8 +4,11 @@
 const FILES: &[(&str, &str)] = &[
     ("tiny.star", include_str!("../../../recipes/tiny.star")),
     ("nano.star", include_str!("../../../recipes/nano.star")),
+    ("llama.star", include_str!("../../../recipes/llama.star")),
     ("std/attention.star", include_str!("../std/attention.star")),
     ("std/layers.star", include_str!("../std/layers.star")),
+    ("std/lessons/sft.star", include_str!("../std/lessons/sft.star")),
+    ("std/lessons/rl.star", include_str!("../std/lessons/rl.star")),
     ("std/moe.star", include_str!("../std/moe.star")),
     ("std/objectives.star", include_str!("../std/objectives.star")),
     ("std/optim.star", include_str!("../std/optim.star")),

@@ -67,7 +67,7 @@ impl Recipe {
         let leaves: Vec<ValueId> = train.params.iter().map(|param| param.value).collect();
         let mut outputs = graph.gradients(train.loss, &leaves);
         outputs.push(train.loss);
-        let tokens = (self.micro_batch() * self.seq_len()) as f64;
+        let tokens = (self.micro_batch() * self.row_len()) as f64;
         let flops_per_token = graph.cost(&outputs).flops / tokens;
         let update = self.update_graph();
         let update_flops = update.graph.cost(&update_outputs(update)).flops;
@@ -117,7 +117,7 @@ impl Recipe {
             hash_init(&mut hasher, &param.init);
         }
         let batch = (
-            self.seq_len(),
+            self.row_len(),
             self.tokens_per_step(),
             self.vocab_size(),
             self.mixture(),
@@ -132,8 +132,8 @@ impl Recipe {
         let update = self.update_graph();
         let mut graph = update.graph.clone();
         for (n, schedule) in update.schedules.iter().enumerate() {
-            let mut row = self.schedule_row(n, SHORT_RUN, 0..SHORT_RUN)?;
-            row.extend(self.schedule_row(n, LONG_RUN, (0..LONG_RUN).step_by(LONG_RUN as usize / 64))?);
+            let mut row = self.schedule_row(n, SHORT_RUN, 0, 0..SHORT_RUN)?;
+            row.extend(self.schedule_row(n, LONG_RUN, 0, (0..LONG_RUN).step_by(LONG_RUN as usize / 64))?);
             let bytes: Vec<u8> = row.iter().flat_map(|value| value.to_bits().to_le_bytes()).collect();
             let input = graph
                 .inputs

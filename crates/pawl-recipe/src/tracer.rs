@@ -3,6 +3,7 @@
 use crate::context::{AskedParam, Context, Declaration, Purpose, Trace, show};
 use crate::error::{RecipeError, Refusal, convert, raise, raise_with, refuse, refuse_with};
 use crate::graphs::{LogitsGraph, LossGraph, ParamDecl, ScheduleDecl, StateDecl, TrainGraph, UpdateGraph};
+use crate::lesson::Objective;
 use crate::limits::MAX_TICKS;
 use crate::load::evaluator;
 use crate::ops::mean_cross_entropy;
@@ -20,6 +21,8 @@ pub(crate) struct Tracer<'a> {
     pub(crate) ctx: &'a Context,
     pub(crate) declaration: &'a Declaration,
     pub(crate) functions: &'a OwnedFrozenValue,
+    /// Of a lesson: it stands for the recipe's own loss and lr_multiplier.
+    pub(crate) objective: Option<&'a Objective>,
 }
 
 /// Places of the functions in the tuple that `recipe(...)` leaves.
@@ -33,8 +36,13 @@ enum Function {
 
 impl Tracer<'_> {
     pub(crate) fn train(&self, micro_batch: usize) -> Result<TrainGraph, RecipeError> {
-        let ((tokens, targets, loss), trace, _) = self.trace(Purpose::Train, |eval| {
-            let shape = [micro_batch, self.declaration.seq_len];
+        let purpose =
+            if self.objective.is_none_or(|o| o.dropout) { Purpose::Train } else { Purpose::Evaluate };
+        let ((tokens, targets, loss), trace, _) = self.trace(purpose, |eval| {
+            let shape = [micro_batch, self.declaration.row_len];
+            if let Some(objective) = self.objective {
+                return self.taught(eval, objective, &shape);
+            }
             let tokens = self.input(eval, "tokens", InputKind::Tokens, &shape);
             let targets = self.input(eval, "targets", InputKind::Targets, &shape);
             let loss = if self.declaration.has_loss {
@@ -58,6 +66,29 @@ impl Tracer<'_> {
             params: declarations(trace.params),
             graph: trace.graph,
         })
+    }
+
+    /// The loss of a lesson: the model has run before targets and signals come into being.
+    fn taught<'v>(
+        &self,
+        eval: &mut Evaluator<'v, '_, '_>,
+        objective: &Objective,
+        shape: &[usize; 2],
+    ) -> starlark::Result<(ValueId, ValueId, ValueId)> {
+        let tokens = self.input(eval, "tokens", InputKind::Tokens, shape);
+        let logits = self.run_model(eval, &tokens, shape)?;
+        let heap = eval.heap();
+        let logits = Tensor::of(&self.open(), logits);
+        let targets = self.input(eval, "targets", InputKind::Targets, shape);
+        let arguments = [heap.alloc(logits), heap.alloc(targets.clone())];
+        let mut named = Vec::new();
+        for signal in &objective.signals {
+            named.push((signal.as_str(), heap.alloc(self.input(eval, signal, InputKind::Signal, shape))));
+        }
+        let function = heap.access_owned_frozen_value(&objective.loss);
+        let result = eval.eval_function(function, &arguments, &named)?;
+        let loss = self.scalar_loss(eval, result)?;
+        Ok((ValueId(tokens.id), ValueId(targets.id), loss))
     }
 
     pub(crate) fn logits(&self, batch: usize, seq_len: usize) -> Result<LogitsGraph, RecipeError> {
@@ -89,7 +120,11 @@ impl Tracer<'_> {
 
     pub(crate) fn update(&self, params: &[ParamDecl]) -> Result<(UpdateGraph, FrozenModule), RecipeError> {
         let ((updates, states), trace, module) = self.trace(Purpose::Update, |eval| {
-            let lr_multiplier = if self.declaration.has_lr_multiplier {
+            let taught = self.objective.and_then(|objective| objective.lr_multiplier.as_ref());
+            let lr_multiplier = if let Some(function) = taught {
+                let function = eval.heap().access_owned_frozen_value(function);
+                add_schedule(function, Some("lr_multiplier"), eval)?
+            } else if self.declaration.has_lr_multiplier {
                 add_schedule(self.function(eval, Function::LrMultiplier), Some("lr_multiplier"), eval)?
             } else {
                 let mut trace = self.open();
@@ -155,7 +190,9 @@ impl Tracer<'_> {
     fn input(&self, eval: &Evaluator<'_, '_, '_>, name: &str, kind: InputKind, shape: &[usize]) -> Tensor {
         let dtype = match kind {
             InputKind::Tokens | InputKind::Targets | InputKind::Rng => DType::I32,
-            InputKind::Param | InputKind::Grad | InputKind::State | InputKind::Scalar => DType::F32,
+            InputKind::Param | InputKind::Grad | InputKind::State | InputKind::Scalar | InputKind::Signal => {
+                DType::F32
+            }
         };
         let _ = eval;
         let mut trace = self.open();

@@ -3,27 +3,42 @@
 //! Nothing here computes: no statistics, no training, no printing. A type that is never
 //! serialised does not belong here.
 
+mod chat;
 mod data;
+mod effect;
+mod eval;
 mod file;
+mod ladder;
+mod lesson;
 mod research;
 mod run;
 mod setting;
+mod upkeep;
 
+pub use chat::{Conversation, Message, Role};
 pub use data::{
     CorpusCrate, CorpusManifest, CorpusRefusal, DataManifest, DataSource, DomainRecord, SkippedFile,
     SourceFile, Split, SplitRule, TextSize, TokenFile, TokenManifest,
 };
+pub use effect::{Effect, EffectContext, EffectFile, EffectSource};
+pub use eval::{Share, TaskScore};
 pub use file::{FileError, append_line, from_json, read_json, write_atomic, write_json};
+pub use ladder::{Climb, Factor, Ladder, LawPoint, Rung, RungMeasured, RungWorth, Worth};
+pub use lesson::{
+    Control, EnvScore, LessonEvent, LessonManifest, LessonResult, LessonTask, PassRate, RlTask,
+    RolloutRecord, RolloutSummary,
+};
 pub use research::{
     Author, CampaignBudget, CampaignEnd, CampaignManifest, Category, Change, Decision, EndReason, EqualTime,
     Evidence, FinalMeasurement, JudgeSettings, KeptEffect, Measured, Noise, NoisePair, PairRecord,
-    Prediction, Promotion, Proposal, RecipeRef, Rung, Verdict,
+    Prediction, Promotion, Proposal, RecipeRef, Verdict,
 };
 pub use run::{
     Budget, CheckpointManifest, DataRef, Event, LearningPoint, Precision, RunManifest, RunResult, RunStatus,
     TensorHash,
 };
 pub use setting::{SettingValue, Settings};
+pub use upkeep::{Origin, PartRuling, Pruning, Replication, Reproduced, Retraction};
 
 /// Version of every document pawl writes; raised when a reader of the old form would be misled.
 pub const SCHEMA: u32 = 1;

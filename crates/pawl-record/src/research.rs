@@ -17,7 +17,7 @@
 //! Everywhere a *gain* or *difference* is the champion's bits per byte minus the challenger's, so that
 //! positive is better.
 
-use crate::{DataRef, Precision, SettingValue, Settings};
+use crate::{Climb, DataRef, Ladder, Origin, RungMeasured, SettingValue, Settings, Worth};
 use serde::{Deserialize, Serialize};
 
 /// A recipe text kept with the campaign.
@@ -29,18 +29,6 @@ pub struct RecipeRef {
     pub hash: String,
     /// Path below `lab/campaign/`, `recipes/NAME.star`.
     pub file: String,
-}
-
-/// The scale at which trials are run.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Rung {
-    /// The scale dial.
-    pub depth: u64,
-    /// Budget of one trial, floating-point operations.
-    pub flops: f64,
-    /// Number format of the products of a trial.
-    #[serde(default)]
-    pub precision: Precision,
 }
 
 /// How the judge decides. Effects in units of the noise are in A/A pair standard deviations.
@@ -62,6 +50,12 @@ pub struct JudgeSettings {
     pub target_power: f64,
     /// Size of effect, in pair standard deviations, the e-process is tuned for.
     pub mixture_sds: f64,
+    /// Level of the test by which a keep must hold on each rung above the first.
+    pub climb_level: f64,
+    /// Pairs before a keep can hold there.
+    pub climb_min_pairs: u64,
+    /// Pairs after which it has not held there.
+    pub climb_max_pairs: u64,
 }
 
 /// When a campaign stops proposing.
@@ -85,8 +79,8 @@ pub struct CampaignManifest {
     pub recipe: RecipeRef,
     /// Settings the campaign starts from, beside the recipe's own defaults.
     pub settings: Settings,
-    /// Scale and budget of a trial.
-    pub rung: Rung,
+    /// Scale and budget of trials.
+    pub rungs: Ladder,
     /// What the models are trained on.
     pub data: DataRef,
     /// Keys every seed of the campaign.
@@ -390,7 +384,8 @@ pub struct Verdict {
     pub generation: u64,
     /// What was decided.
     pub decision: Decision,
-    /// Whether it became champion. A keep that loses at equal seconds does not.
+    /// Whether it became champion. A keep that loses at equal seconds, or does not hold on a rung above the
+    /// first, does not.
     pub promoted: bool,
     /// Fingerprint of the challenger, when it compiled.
     pub fingerprint: Option<String>,
@@ -404,6 +399,11 @@ pub struct Verdict {
     pub seconds_ratio: Option<f64>,
     /// The equal-seconds control, when the challenger was slower.
     pub equal_time: Option<EqualTime>,
+    /// A keep on the rungs above the first, in order, up to the first on which it did not hold.
+    pub climbs: Vec<Climb>,
+    /// What it is worth in compute, once it held on a rung above the first; as measured when it won, which is
+    /// too much on average.
+    pub worth: Option<Worth>,
     /// FLOPs of the runs that were first needed here (champion runs are shared by all challengers).
     pub flops: f64,
     /// Training runs that were first needed here.
@@ -416,6 +416,18 @@ pub struct Verdict {
     pub created_unix_s: u64,
 }
 
+impl Verdict {
+    /// The rung on which a keep did not hold, if there is one.
+    pub fn stayed_below(&self) -> Option<&Climb> {
+        self.climbs.iter().find(|climb| !climb.held())
+    }
+
+    /// Every pair, those of the rungs above the first included.
+    pub fn all_pairs(&self) -> impl Iterator<Item = &PairRecord> {
+        self.pairs.iter().chain(self.climbs.iter().flat_map(|climb| &climb.pairs))
+    }
+}
+
 /// `champions/GGGG.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Promotion {
@@ -423,8 +435,11 @@ pub struct Promotion {
     pub schema: u32,
     /// 0 is the starting recipe.
     pub generation: u64,
-    /// The proposal that won; `None` for generation 0.
+    /// The proposal that won; `None` for generation 0 and where `origin` says how it came about.
     pub proposal: Option<u64>,
+    /// How it came about, where no proposal won.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
     /// Its recipe.
     pub recipe: RecipeRef,
     /// Settings that differ from the recipe's defaults.
@@ -494,6 +509,10 @@ pub struct FinalMeasurement {
     pub seconds_ratio: f64,
     /// Each kept change on its own, as far as time allowed.
     pub kept: Vec<KeptEffect>,
+    /// The champion against the starting recipe on the rungs above the first, as far as time allowed.
+    pub above: Vec<RungMeasured>,
+    /// What all kept changes together are worth in compute.
+    pub worth: Option<Worth>,
     /// FLOPs spent on this measurement.
     pub flops: f64,
     /// Seconds of campaign time at its end.

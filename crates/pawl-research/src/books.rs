@@ -3,10 +3,13 @@
 //! Reads, remembers and counts; writes nothing and decides nothing.
 
 use crate::campaign::CampaignError;
+use crate::library::Pooled;
 use crate::store::Store;
 use crate::world::{Score, Trial};
+use pawl_ledger::{Part, parts};
 use pawl_record::{
-    CampaignEnd, Decision, EndReason, Noise, PairRecord, Promotion, Proposal, SCHEMA, Verdict,
+    CampaignEnd, Decision, EndReason, Noise, PairRecord, PartRuling, Promotion, Proposal, Pruning,
+    Replication, Retraction, SCHEMA, Verdict,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,6 +22,14 @@ pub struct Books {
     pub proposals: Vec<Proposal>,
     /// By number of the proposal.
     pub verdicts: BTreeMap<u64, Verdict>,
+    /// By number less one.
+    pub prunings: Vec<Pruning>,
+    /// By number less one.
+    pub retractions: Vec<Retraction>,
+    /// By proposal and number.
+    pub replications: Vec<Replication>,
+    /// What other labs say of single changes.
+    pub elsewhere: Vec<Pooled>,
     /// Scores this process has seen, by what determines them.
     scores: BTreeMap<String, Score>,
     /// Runs that count against the budget, with what they cost.
@@ -63,7 +74,15 @@ impl Books {
                 verdicts.insert(proposal.number, verdict);
             }
         }
-        let mut books = Books { champions: store.champions()?, proposals, verdicts, ..Books::default() };
+        let mut books = Books {
+            champions: store.champions()?,
+            proposals,
+            verdicts,
+            prunings: store.prunings()?,
+            retractions: store.retractions()?,
+            replications: store.replications()?,
+            ..Books::default()
+        };
         if let Some(noise) = store.noise()? {
             books.claimed.extend(noise.pairs.iter().flat_map(|pair| pair.runs.clone()));
             let runs = 2 * noise.pairs.len() as u64;
@@ -71,9 +90,13 @@ impl Books {
         }
         books.claimed.extend(books.champions.iter().flat_map(|champion| champion.fresh_runs.clone()));
         for verdict in books.verdicts.values() {
-            books.claimed.extend(runs_of(&verdict.pairs));
+            books.claimed.extend(runs_of(verdict.all_pairs()));
             books.claimed.extend(verdict.equal_time.iter().flat_map(|control| control.champion_runs.clone()));
             books.read.add(Cost { runs: verdict.runs, flops: verdict.flops, seconds: verdict.run_seconds });
+        }
+        for pruning in &books.prunings {
+            books.claimed.extend(runs_of(&pruning.pairs));
+            books.read.add(Cost { runs: pruning.runs, flops: pruning.flops, seconds: pruning.run_seconds });
         }
         Ok(books)
     }
@@ -96,8 +119,29 @@ impl Books {
     /// A keep that should be champion and is not yet on file as one.
     pub fn unrecorded_promotion(&self) -> Option<u64> {
         let champion = self.champions.last()?;
-        let next = |verdict: &&Verdict| verdict.promoted && verdict.generation == champion.generation;
+        let next = |verdict: &&Verdict| {
+            verdict.promoted
+                && verdict.generation == champion.generation
+                && !self.is_retracted(verdict.proposal)
+        };
         self.verdicts.values().find(next).map(|verdict| verdict.proposal)
+    }
+
+    /// A part that was to leave the champion and has not yet.
+    pub fn unrecorded_pruning(&self) -> Option<&Pruning> {
+        let champion = self.champions.last()?;
+        let last = self.prunings.last()?;
+        (last.generation == champion.generation && last.ruling == PartRuling::Leaves).then_some(last)
+    }
+
+    /// Whether the keep of that proposal was withdrawn.
+    pub fn is_retracted(&self, proposal: u64) -> bool {
+        self.retractions.iter().any(|retraction| retraction.proposal == proposal)
+    }
+
+    /// What a champion owes to keeps.
+    pub fn parts(&self, generation: u64) -> Vec<Part> {
+        parts(&self.champions, &self.proposals, &self.prunings, generation)
     }
 
     /// The proposal that tried this program, if any: a skip is not a trial.
@@ -113,15 +157,18 @@ impl Books {
         self.verdicts.values().filter(|v| v.proposal < number && was_tested(v)).count() as u64
     }
 
-    /// Keeps so far, promoted or not.
-    pub fn num_kept(&self) -> u64 {
-        self.verdicts.values().filter(|v| v.decision == Decision::Keep).count() as u64
+    /// Keeps so far that became champion and were not withdrawn.
+    pub fn num_promoted(&self) -> u64 {
+        let stands = |verdict: &&Verdict| verdict.promoted && !self.is_retracted(verdict.proposal);
+        self.verdicts.values().filter(stands).count() as u64
     }
 
-    /// Whether a verdict has a pair of that champion on that seed.
+    /// Whether a record has a pair of that champion on that seed.
     pub fn has_pair(&self, generation: u64, seed: u64) -> bool {
-        let of_champion = self.verdicts.values().filter(|verdict| verdict.generation == generation);
-        of_champion.flat_map(|verdict| &verdict.pairs).any(|pair| pair.seed == seed)
+        let verdicts = self.verdicts.values().filter(|verdict| verdict.generation == generation);
+        let prunings = self.prunings.iter().filter(|pruning| pruning.generation == generation);
+        let pairs = verdicts.flat_map(|it| &it.pairs).chain(prunings.flat_map(|it| &it.pairs));
+        pairs.into_iter().any(|pair| pair.seed == seed)
     }
 
     /// The score of a trial this process has seen.
@@ -160,6 +207,7 @@ impl Books {
     pub fn last_elapsed_s(&self, noise: Option<&Noise>, store: &Store) -> Result<f64, CampaignError> {
         let end: Option<CampaignEnd> = store.end()?;
         let times = self.verdicts.values().map(|verdict| verdict.elapsed_s);
+        let times = times.chain(self.prunings.iter().map(|pruning| pruning.elapsed_s));
         let times = times.chain(noise.map(|noise| noise.elapsed_s)).chain(end.map(|end| end.elapsed_s));
         Ok(times.fold(0.0, f64::max))
     }
@@ -220,6 +268,6 @@ pub fn was_tested(verdict: &Verdict) -> bool {
 }
 
 /// Run ids of some pairs.
-pub fn runs_of(pairs: &[PairRecord]) -> Vec<String> {
-    pairs.iter().flat_map(|pair| [pair.champion_run.clone(), pair.challenger_run.clone()]).collect()
+pub fn runs_of<'a>(pairs: impl IntoIterator<Item = &'a PairRecord>) -> Vec<String> {
+    pairs.into_iter().flat_map(|pair| [pair.champion_run.clone(), pair.challenger_run.clone()]).collect()
 }

@@ -7,18 +7,21 @@
 
 use crate::books::{Books, runs_of};
 use crate::court;
-use crate::duel::Candidate;
+use crate::duel::{Candidate, wins_time};
 pub use crate::events::{CampaignError, CampaignEvent, CampaignReport};
 use crate::evidence::Scores;
 use crate::judge::{self, NoiseScale};
+use crate::library;
 use crate::options::{CampaignOptions, open_manifest};
 use crate::researcher::{Answer, Draft, Left, inherited};
+use crate::retract;
 use crate::store::{self, Store};
 use crate::view::Seen;
 use crate::world::{Checked, Score, Trial, World};
+use crate::worth;
 use pawl_record::{
-    CampaignBudget, CampaignManifest, Decision, EndReason, EqualTime, Evidence, Noise, NoisePair, Promotion,
-    Proposal, SCHEMA, Settings, Verdict,
+    CampaignBudget, CampaignManifest, Climb, Decision, EndReason, EqualTime, Evidence, Noise, NoisePair,
+    Origin, Promotion, Proposal, SCHEMA, Settings, Verdict,
 };
 use std::cell::RefCell;
 
@@ -84,13 +87,18 @@ impl<'a> Campaign<'a> {
         judge::check_settings(&options.judge).map_err(CampaignError::Options)?;
         let store = Store::new(&options.lab);
         let manifest = open_manifest(options, &store, world.unix_s())?;
-        let check = |settings: &Settings| {
+        let check = |depth: u64| {
             world
-                .check(&store.path(&manifest.recipe.file), manifest.rung.depth, settings)
-                .map_err(CampaignError::Recipe)
+                .check(&store.path(&manifest.recipe.file), depth, &manifest.settings)
+                .map_err(|message| CampaignError::Recipe(format!("at depth {depth}: {message}")))
         };
-        let start = check(&manifest.settings)?;
-        let books = Books::read(&store)?;
+        let start = check(manifest.rungs.first().depth)?;
+        for above in &manifest.rungs.all()[1..] {
+            check(above.depth)?;
+        }
+        let mut books = Books::read(&store)?;
+        retract::settle(&store, &mut books)?;
+        books.elsewhere = library::elsewhere(&options.lab)?;
         let champion = books.champions.last();
         tell(CampaignEvent::Started {
             manifest: &manifest,
@@ -101,7 +109,7 @@ impl<'a> Campaign<'a> {
         let compiled = match champion {
             None => start,
             Some(champion) => world
-                .check(&store.path(&champion.recipe.file), manifest.rung.depth, &champion.settings)
+                .check(&store.path(&champion.recipe.file), manifest.rungs.first().depth, &champion.settings)
                 .map_err(CampaignError::Recipe)?,
         };
         let noise = store.noise()?;
@@ -127,15 +135,22 @@ impl<'a> Campaign<'a> {
         if let Some(number) = self.books.unrecorded_promotion() {
             self.promote(number)?;
         }
+        self.finish_pruning()?;
         let reason = loop {
             let mut round = self.books.unfinished();
             if round.is_empty() {
                 if !self.can_afford_a_round() {
                     break EndReason::Budget;
                 }
-                round = match self.propose()? {
-                    Round::Proposals(round) => round,
-                    Round::None(reason) => break reason,
+                if self.prune()? {
+                    continue;
+                }
+                round = match self.upkeep()? {
+                    Some(own) => vec![own],
+                    None => match self.propose()? {
+                        Round::Proposals(round) => round,
+                        Round::None(reason) => break reason,
+                    },
                 };
             }
             let candidates = self.gate(round)?;
@@ -150,28 +165,42 @@ impl<'a> Campaign<'a> {
         self.clock_offset_s + self.world.seconds()
     }
 
-    /// Seconds one trial is expected to take.
+    /// Seconds one trial of the first rung is expected to take.
     pub(crate) fn trial_s(&self) -> f64 {
         self.noise.as_ref().map_or(0.0, |noise| noise.run_seconds)
     }
 
-    /// Seconds that trials take when run on all workers.
+    /// Seconds that trials of the first rung take when run on all workers.
     pub(crate) fn seconds_of(&self, num_trials: usize) -> f64 {
-        num_trials.div_ceil(self.options.workers) as f64 * self.trial_s()
+        self.seconds_on(0, num_trials)
+    }
+
+    /// Seconds that trials of a rung take when run on all workers.
+    pub(crate) fn seconds_on(&self, rung: usize, num_trials: usize) -> f64 {
+        let ratio = self.manifest.rungs.all()[rung].flops / self.manifest.rungs.first().flops;
+        num_trials.div_ceil(self.options.workers) as f64 * ratio * self.trial_s()
     }
 
     /// Seconds to keep back for measuring the champion, and every champion before it, on fresh seeds. One
     /// more generation than there is: the round that is being paid for may promote.
     fn reserve_s(&self) -> f64 {
         let generations = self.books.champions.len();
-        self.seconds_of((generations + 1) * self.options.final_seeds as usize)
+        let above = (1..self.manifest.rungs.all().len())
+            .map(|rung| self.seconds_on(rung, 2 * self.num_seeds_above() as usize));
+        self.seconds_of((generations + 1) * self.options.final_seeds as usize) + above.sum::<f64>()
     }
 
-    /// Whether `num_trials` more trials leave enough of the budget for the final measurement.
+    /// Whether `num_trials` more trials of the first rung leave enough of the budget for a keep to climb and for the
+    /// final measurement.
     pub(crate) fn can_afford(&self, num_trials: usize) -> bool {
+        self.can_spend(self.seconds_of(num_trials) + self.least_climb_s())
+    }
+
+    /// Whether so many seconds leave enough of the budget for the final measurement.
+    pub(crate) fn can_spend(&self, seconds: f64) -> bool {
         match self.options.budget {
             CampaignBudget::Minutes(minutes) => {
-                self.elapsed_s() + self.seconds_of(num_trials) + self.reserve_s() <= 60.0 * minutes
+                self.elapsed_s() + seconds + self.reserve_s() <= 60.0 * minutes
             }
             CampaignBudget::Trials(trials) => self.books.num_runs() < trials,
         }
@@ -252,7 +281,7 @@ impl<'a> Campaign<'a> {
                 self.store.keep_recipe(&format!("{}-{number}.star", self.manifest.recipe.name), text)?;
             // Of a text that does not compile nothing is inherited: the gate says why.
             let path = self.store.path(&kept.file);
-            let checked = self.world.check(&path, self.manifest.rung.depth, &Settings::new());
+            let checked = self.world.check(&path, self.manifest.rungs.first().depth, &Settings::new());
             settings = checked.map_or_else(|_| Settings::new(), |checked| inherited(&settings, &checked));
             recipe = Some(kept);
         }
@@ -273,14 +302,18 @@ impl<'a> Campaign<'a> {
             author: draft.author,
             created_unix_s: self.world.unix_s(),
         };
-        self.store.write(&format!("proposals/{number:04}.json"), &proposal)?;
+        self.file_proposal(proposal)
+    }
+
+    pub(crate) fn file_proposal(&mut self, proposal: Proposal) -> Result<Proposal, CampaignError> {
+        self.store.write(&format!("proposals/{:04}.json", proposal.number), &proposal)?;
         self.books.proposals.push(proposal.clone());
         (self.tell)(CampaignEvent::Proposed(&proposal));
         Ok(proposal)
     }
 
     /// Why a proposal is not worth a trial, if so.
-    fn refusal(
+    pub(crate) fn refusal(
         &self,
         proposal: &Proposal,
         round: &[Proposal],
@@ -289,10 +322,10 @@ impl<'a> Campaign<'a> {
             Ok(checked) => checked,
             Err(message) => return Ok(Some((message, None))),
         };
-        let steps = self.manifest.rung.flops / checked.flops_per_step;
+        let steps = self.manifest.rungs.first().flops / checked.flops_per_step;
         let reason = if checked.fingerprint == self.champion.fingerprint {
             Some(SAME_PROGRAM.to_string())
-        } else if let Some(number) = self.books.tried(&checked.fingerprint) {
+        } else if let Some(number) = self.tried_before(proposal, &checked.fingerprint) {
             Some(format!("the same program as #{number}"))
         } else if let Some(other) = round
             .iter()
@@ -307,13 +340,17 @@ impl<'a> Campaign<'a> {
         Ok(reason.map(|reason| (reason, Some(checked))))
     }
 
-    fn compile(&self, proposal: &Proposal) -> Result<Checked, String> {
+    pub(crate) fn compile(&self, proposal: &Proposal) -> Result<Checked, String> {
         let recipe =
             proposal.recipe.as_ref().unwrap_or(&self.books.champions[proposal.generation as usize].recipe);
-        self.world.check(&self.store.path(&recipe.file), self.manifest.rung.depth, &proposal.settings)
+        self.world.check(
+            &self.store.path(&recipe.file),
+            self.manifest.rungs.first().depth,
+            &proposal.settings,
+        )
     }
 
-    fn skip(
+    pub(crate) fn skip(
         &mut self,
         proposal: &Proposal,
         (reason, checked): (String, Option<Checked>),
@@ -338,7 +375,8 @@ impl<'a> Campaign<'a> {
                     let before = accepted.len() as u64;
                     let test_index = self.books.num_tested_before(proposal.number) + before + 1;
                     accepted.push(proposal.clone());
-                    let mut candidate = Candidate::untried(proposal, Some(checked));
+                    let first_pair = self.first_pair(&proposal);
+                    let mut candidate = Candidate::untried(proposal, Some(checked)).from_pair(first_pair);
                     candidate.test_index = test_index;
                     candidates.push(candidate);
                 }
@@ -355,10 +393,12 @@ impl<'a> Campaign<'a> {
         evidence: Option<Evidence>,
         equal_time: Option<EqualTime>,
     ) -> Result<Verdict, CampaignError> {
-        let promoted =
-            decision == Decision::Keep && equal_time.as_ref().is_none_or(|control| control.mean > 0.0);
+        let promoted = decision == Decision::Keep
+            && wins_time(equal_time.as_ref())
+            && candidate.climbs.iter().all(Climb::held);
         let number = candidate.proposal.number;
-        let mut runs = runs_of(&candidate.pairs);
+        let climbs = candidate.climbs.iter().flat_map(|climb| &climb.pairs);
+        let mut runs = runs_of(candidate.pairs.iter().chain(climbs));
         runs.extend(equal_time.iter().flat_map(|control| control.champion_runs.clone()));
         if promoted {
             let fresh = self.fresh_scores(&candidate.proposal)?;
@@ -374,9 +414,11 @@ impl<'a> Campaign<'a> {
             fingerprint: candidate.checked.as_ref().map(|checked| checked.fingerprint.clone()),
             num_params: candidate.checked.as_ref().map(|checked| checked.num_params),
             seconds_ratio: candidate.seconds_ratio(),
+            worth: worth::of_keep(&self.manifest, number, &candidate.pairs, &candidate.climbs),
             pairs: candidate.pairs,
             evidence,
             equal_time,
+            climbs: candidate.climbs,
             flops: newly.flops,
             runs: newly.runs,
             run_seconds: newly.seconds,
@@ -391,7 +433,7 @@ impl<'a> Campaign<'a> {
 
     /// A champion to be on the first of its own pair seeds: its challengers need those runs, and they show it
     /// without the luck it won by.
-    fn fresh_scores(&mut self, proposal: &Proposal) -> Result<Vec<Score>, CampaignError> {
+    pub(crate) fn fresh_scores(&mut self, proposal: &Proposal) -> Result<Vec<Score>, CampaignError> {
         let before = &self.books.champions[proposal.generation as usize];
         let recipe = proposal.recipe.clone().unwrap_or_else(|| before.recipe.clone());
         let generation = before.generation + 1;
@@ -413,27 +455,41 @@ impl<'a> Campaign<'a> {
     /// Makes the challenger of a kept proposal champion.
     pub(crate) fn promote(&mut self, number: u64) -> Result<(), CampaignError> {
         let proposal = self.books.proposals[number as usize - 1].clone();
-        let verdict = self.books.verdicts[&number].clone();
-        let compiled = self.compile(&proposal).map_err(CampaignError::Recipe)?;
+        let verdict = &self.books.verdicts[&number];
+        let (gain, elapsed_s) = (verdict.evidence, verdict.elapsed_s);
+        self.crown(&proposal, Some(number), None, gain, elapsed_s)
+    }
+
+    /// Makes what `proposal` describes champion.
+    pub(crate) fn crown(
+        &mut self,
+        proposal: &Proposal,
+        number: Option<u64>,
+        origin: Option<Origin>,
+        gain: Option<Evidence>,
+        elapsed_s: f64,
+    ) -> Result<(), CampaignError> {
+        let compiled = self.compile(proposal).map_err(CampaignError::Recipe)?;
         let before = self.books.champion();
         let generation = before.generation + 1;
         let recipe = proposal.recipe.clone().unwrap_or_else(|| before.recipe.clone());
-        let fresh = self.fresh_scores(&proposal)?;
+        let fresh = self.fresh_scores(proposal)?;
         let bpb: Vec<f64> = fresh.iter().filter_map(|score| score.val_bpb).collect();
         let promotion = Promotion {
             schema: SCHEMA,
             generation,
-            proposal: Some(number),
+            proposal: number,
+            origin,
             recipe,
-            settings: proposal.settings,
+            settings: proposal.settings.clone(),
             fingerprint: compiled.fingerprint.clone(),
             num_params: compiled.num_params,
             flops_per_step: compiled.flops_per_step,
-            gain: verdict.evidence,
+            gain,
             mean_bpb: bpb.iter().sum::<f64>() / bpb.len() as f64,
             run: fresh[0].run.clone(),
             fresh_runs: fresh.into_iter().map(|score| score.run).collect(),
-            elapsed_s: verdict.elapsed_s,
+            elapsed_s,
         };
         self.store.write(&format!("champions/{generation:04}.json"), &promotion)?;
         (self.tell)(CampaignEvent::Promotion(&promotion));

@@ -33,8 +33,8 @@ pub trait Court {
     fn settings(&self) -> JudgeSettings;
     /// What the A/A pairs say.
     fn noise(&self) -> NoiseScale;
-    /// Keeps so far.
-    fn num_kept(&self) -> u64;
+    /// Keeps that became champion so far.
+    fn num_promoted(&self) -> u64;
     /// Generation of the present champion.
     fn generation(&self) -> u64;
     /// Whether the budget allows one more pair.
@@ -47,7 +47,8 @@ pub trait Court {
     fn add_pairs(&mut self, candidates: &mut [Self::Candidate], wanted: &[usize]) -> Result<(), Self::Error>;
     /// Hears of the evidence after each look.
     fn look(&mut self, candidate: &Self::Candidate, evidence: &Evidence);
-    /// Files what was ruled. Whether there is a new champion shows in [`Court::generation`].
+    /// Files what was ruled; a keep must first hold on the rungs above ([`crate::climb`]). Whether there is a new
+    /// champion shows in [`Court::generation`].
     fn close(
         &mut self,
         candidate: Self::Candidate,
@@ -118,7 +119,7 @@ fn rule<C: Court>(court: &mut C, candidate: &C::Candidate) -> (Ruling, Option<Ev
         return (Ruling::Reject(failure), None);
     }
     let settings = court.settings();
-    let level = levels::level(settings.alpha, case.test_index, court.num_kept());
+    let level = levels::level(settings.alpha, case.test_index, court.num_promoted());
     let (ruling, evidence) = judge::rule(&settings, &court.noise(), &case.pairs, level, case.test_index);
     court.look(candidate, &evidence);
     (ruling, Some(evidence))

@@ -6,7 +6,9 @@ use crate::evidence::Scores;
 use crate::judge::{NoiseScale, Ruling};
 use crate::random::hash;
 use crate::world::{Checked, Score, Trial};
-use pawl_record::{Decision, EqualTime, Evidence, JudgeSettings, PairRecord, Proposal, RecipeRef, Settings};
+use pawl_record::{
+    Climb, Decision, EqualTime, Evidence, JudgeSettings, PairRecord, Proposal, RecipeRef, Settings,
+};
 use std::collections::BTreeSet;
 
 /// A proposal under trial.
@@ -17,15 +19,33 @@ pub(crate) struct Candidate {
     /// Place in the campaign's sequence of tests; 0 for one that takes none.
     pub(crate) test_index: u64,
     pub(crate) pairs: Vec<PairRecord>,
+    /// Index of its first pair seed.
+    first_pair: u64,
     /// Index of the next pair seed.
     next_pair: u64,
     /// Why its trial has no score, once that has happened.
     failure: Option<String>,
+    /// On the rungs above, once it was kept.
+    pub(crate) climbs: Vec<Climb>,
 }
 
 impl Candidate {
     pub(crate) fn untried(proposal: Proposal, checked: Option<Checked>) -> Candidate {
-        Candidate { proposal, checked, test_index: 0, pairs: Vec::new(), next_pair: 0, failure: None }
+        Candidate {
+            proposal,
+            checked,
+            test_index: 0,
+            pairs: Vec::new(),
+            first_pair: 0,
+            next_pair: 0,
+            failure: None,
+            climbs: Vec::new(),
+        }
+    }
+
+    /// With its pairs on the seeds from that one on.
+    pub(crate) fn from_pair(self, first_pair: u64) -> Candidate {
+        Candidate { first_pair, next_pair: first_pair, ..self }
     }
 
     /// Median over the pairs of the challenger's training seconds over the champion's.
@@ -61,8 +81,8 @@ impl Court for Campaign<'_> {
         self.scale()
     }
 
-    fn num_kept(&self) -> u64 {
-        self.books.num_kept()
+    fn num_promoted(&self) -> u64 {
+        self.books.num_promoted()
     }
 
     fn generation(&self) -> u64 {
@@ -106,44 +126,20 @@ impl Court for Campaign<'_> {
             let champion = self.champion_trial(generation, candidate.next_pair);
             let challenger = self.challenger_trial(&candidate.proposal, candidate.next_pair);
             candidate.next_pair += 1;
-            slots.push((who, champion, challenger));
+            slots.push((champion, challenger));
         }
-        let mut trials: Vec<Trial> = Vec::new();
-        for (_, champion, _) in &slots {
-            if !trials.contains(champion) {
-                trials.push(champion.clone());
-            }
-        }
-        trials.extend(slots.iter().map(|(_, _, challenger)| challenger.clone()));
-        let purpose = purpose(candidates, wanted);
-        let scores = self.scores(&purpose, &trials, true)?;
-        let score_of = |trial: &Trial| {
-            let idx = trials.iter().position(|other| other == trial).expect("every trial was run");
-            &scores[idx]
-        };
-        for (who, champion, challenger) in &slots {
-            let candidate = &mut candidates[*who];
-            let champion_score = score_of(champion).as_ref().map_err(|reason| CampaignError::Trial {
-                what: format!("champion {}", candidate.proposal.generation),
-                reason: reason.clone(),
-            })?;
-            match (champion_score.val_bpb, score_of(challenger)) {
-                (None, _) => {
-                    if candidate.next_pair as usize > self.manifest.judge.max_pairs as usize + MAX_VOID {
-                        return Err(CampaignError::Trial {
-                            what: format!("champion {}", candidate.proposal.generation),
-                            reason: "it diverges on too many seeds".to_string(),
-                        });
-                    }
-                }
-                (Some(_), Err(reason)) => candidate.failure = Some(reason.clone()),
-                (Some(champion_bpb), Ok(score)) => {
-                    if score.val_bpb.is_none() {
-                        let why = score.reason.clone().unwrap_or_else(|| "no score".to_string());
-                        candidate.failure = Some(format!("diverged: {why}"));
-                    }
-                    candidate.pairs.push(pair(champion.seed, champion_score, champion_bpb, score));
-                }
+        let tried = self.try_pairs(&purpose(candidates, wanted), &slots)?;
+        for (&who, tried) in wanted.iter().zip(tried) {
+            let candidate = &mut candidates[who];
+            let is_void = tried.pair.is_none() && tried.failure.is_none();
+            candidate.pairs.extend(tried.pair);
+            candidate.failure = tried.failure.or(candidate.failure.take());
+            let num_tried = (candidate.next_pair - candidate.first_pair) as usize;
+            if is_void && num_tried > self.manifest.judge.max_pairs as usize + MAX_VOID {
+                return Err(CampaignError::Trial {
+                    what: format!("champion {}", candidate.proposal.generation),
+                    reason: "it diverges on too many seeds".to_string(),
+                });
             }
         }
         Ok(())
@@ -157,7 +153,7 @@ impl Court for Campaign<'_> {
     /// Settles a candidate that needs no more pairs, and makes it champion if it is the next one.
     fn close(
         &mut self,
-        candidate: Candidate,
+        mut candidate: Candidate,
         ruling: Ruling,
         evidence: Option<Evidence>,
     ) -> Result<(), CampaignError> {
@@ -168,6 +164,9 @@ impl Court for Campaign<'_> {
             (Ruling::Undecided(reason), None) => (Decision::Undecided(reason), None),
             (Ruling::Continue, None) => unreachable!("an open duel is not closed"),
         };
+        if decision == Decision::Keep && wins_time(control.as_ref()) {
+            candidate.climbs = self.climb(&candidate)?;
+        }
         let number = candidate.proposal.number;
         if self.settle(candidate, decision, evidence, control)?.promoted {
             self.promote(number)?;
@@ -176,7 +175,58 @@ impl Court for Campaign<'_> {
     }
 }
 
+/// What a pair came to; neither where the champion diverged, which makes it void.
+pub(crate) struct Tried {
+    pub(crate) pair: Option<PairRecord>,
+    /// Why the challenger has no score.
+    pub(crate) failure: Option<String>,
+}
+
+/// Whether a keep wins, or need not win, at equal seconds.
+pub(crate) fn wins_time(control: Option<&EqualTime>) -> bool {
+    control.is_none_or(|control| control.mean > 0.0)
+}
+
 impl Campaign<'_> {
+    /// Runs both arms of some pairs, champion first, each trial once.
+    pub(crate) fn try_pairs(
+        &mut self,
+        purpose: &str,
+        slots: &[(Trial, Trial)],
+    ) -> Result<Vec<Tried>, CampaignError> {
+        let mut trials: Vec<Trial> = Vec::new();
+        for (champion, _) in slots {
+            if !trials.contains(champion) {
+                trials.push(champion.clone());
+            }
+        }
+        trials.extend(slots.iter().map(|(_, challenger)| challenger.clone()));
+        let scores = self.scores(purpose, &trials, true)?;
+        let score_of = |trial: &Trial| {
+            let idx = trials.iter().position(|other| other == trial).expect("every trial was run");
+            &scores[idx]
+        };
+        let mut tried = Vec::new();
+        for (champion, challenger) in slots {
+            let champion_score = score_of(champion).as_ref().map_err(|reason| CampaignError::Trial {
+                what: "the champion".to_string(),
+                reason: reason.clone(),
+            })?;
+            tried.push(match (champion_score.val_bpb, score_of(challenger)) {
+                (None, _) => Tried { pair: None, failure: None },
+                (Some(_), Err(reason)) => Tried { pair: None, failure: Some(reason.clone()) },
+                (Some(champion_bpb), Ok(score)) => Tried {
+                    failure: score.val_bpb.is_none().then(|| {
+                        let why = score.reason.clone().unwrap_or_else(|| "no score".to_string());
+                        format!("diverged: {why}")
+                    }),
+                    pair: Some(pair(champion.seed, champion_score, champion_bpb, score)),
+                },
+            });
+        }
+        Ok(tried)
+    }
+
     /// Whether a record on file has the champion's run on a pair seed: what this process remembers would make a
     /// resumed campaign take its looks at other pairs than an uninterrupted one.
     fn champion_is_known(&self, generation: u64, pair_idx: u64) -> bool {
@@ -253,7 +303,7 @@ pub(crate) fn scores_of(pair: &PairRecord) -> Option<Scores> {
     Some(Scores { champion: pair.champion_bpb, challenger: pair.challenger_bpb? })
 }
 
-fn pair(seed: u64, champion: &Score, champion_bpb: f64, challenger: &Score) -> PairRecord {
+pub(crate) fn pair(seed: u64, champion: &Score, champion_bpb: f64, challenger: &Score) -> PairRecord {
     PairRecord {
         seed,
         champion_run: champion.run.clone(),

@@ -2,10 +2,11 @@
 //!
 //! Nothing here is printed or decided; `pawl` does the one, the rest of this crate the other.
 
+use crate::library::LibraryError;
 use crate::world::Checked;
 use pawl_record::{
     CampaignEnd, CampaignManifest, Evidence, FileError, FinalMeasurement, Noise, PairRecord, Promotion,
-    Proposal, Verdict,
+    Proposal, Pruning, Verdict,
 };
 use std::io;
 use std::path::PathBuf;
@@ -63,6 +64,8 @@ pub enum CampaignEvent<'a> {
         /// The verdict.
         verdict: &'a Verdict,
     },
+    /// A part of the champion was left out and tried; the ruling is on file.
+    Pruned(&'a Pruning),
     /// There is a new champion.
     Promotion(&'a Promotion),
     /// The champion is measured.
@@ -77,6 +80,9 @@ pub enum CampaignError {
     /// A document of the campaign cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
+    /// What other labs exported cannot be read.
+    #[error(transparent)]
+    Library(#[from] LibraryError),
     /// A folder or the lock cannot be had.
     #[error("cannot use {path}")]
     Io {

@@ -124,6 +124,15 @@ pub fn check_settings(settings: &JudgeSettings) -> Result<(), String> {
         (settings.max_pairs >= settings.min_pairs, "the pair limit is at least the pairs a keep needs"),
         (settings.target_effect_sds > 0.0, "the target effect is positive"),
         (settings.target_power > 0.5 && settings.target_power < 1.0, "power lies between one half and one"),
+        (
+            settings.climb_level > 0.0 && settings.climb_level < 1.0,
+            "the level of a climb lies between 0 and 1",
+        ),
+        (settings.climb_min_pairs >= 2, "a keep holds after two pairs at least: one has no scatter"),
+        (
+            settings.climb_max_pairs >= settings.climb_min_pairs,
+            "the pair limit of a climb is at least the pairs it needs",
+        ),
     ];
     match rules.iter().find(|(holds, _)| !holds) {
         Some((_, rule)) => Err((*rule).to_string()),

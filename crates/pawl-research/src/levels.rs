@@ -2,12 +2,15 @@
 //! keeps over the whole campaign stays below `alpha`.
 //!
 //! **Rule.** e-LOND (Xu and Ramdas, "Online multiple testing with e-values", AISTATS 2024): the t-th test
-//! gets `alpha_t = alpha * gamma_t * (R + 1)`, `R` the keeps so far and `gamma` non-negative with sum at
+//! gets `alpha_t = alpha * gamma_t * (R + 1)`, `R` the promotions so far and `gamma` non-negative with sum at
 //! most 1, and keeps when its e-value reaches `1 / alpha_t`.
 //!
-//! **Why it is valid here.** With `E_t` the e-value of test t and `R_T` the keeps at any later time T, a
-//! false keep at t has `1{E_t >= 1/alpha_t} <= alpha_t E_t` and `R_T >= R + 1`, so it adds at most
-//! `alpha gamma_t E_t` to the false share `V_T / R_T`. Summing over true nulls, where `E[E_t] <= 1`, gives
+//! **Why it is valid here.** With `E_t` the e-value of test t and `R_T` the promotions at any later time T, a
+//! false promotion at t has `1{E_t >= 1/alpha_t} <= alpha_t E_t` and `R_T >= R + 1`, so it adds at most
+//! `alpha gamma_t E_t` to the false share `V_T / R_T`. A keep may still lose at equal seconds or on the next rung:
+//! that removes it from V and from R, whatever the reason, and the same line holds, because R counts promotions
+//! alone. Were keeps counted that were taken back, each would pay for level that no promotion stands for. (It holds
+//! for the larger set of all keeps too.) Summing over true nulls, where `E[E_t] <= 1`, gives
 //! FDR <= alpha, at every T, however the `E_t` depend on each other. That matters: all challengers of one
 //! champion share its runs, so their e-values move together. Three more conditions, each met by
 //! construction in `campaign.rs`:
@@ -35,10 +38,10 @@ fn gamma(t: u64) -> f64 {
     SCALE / (x * x.ln().powi(2))
 }
 
-/// Level of test number `test_index` (from 1) after `kept` keeps. A keep needs an e-value of `1 / level`.
-pub fn level(alpha: f64, test_index: u64, kept: u64) -> f64 {
+/// Level of test number `test_index` (from 1) after `promoted` promotions. A keep needs an e-value of `1 / level`.
+pub fn level(alpha: f64, test_index: u64, promoted: u64) -> f64 {
     assert!(test_index >= 1, "tests are numbered from 1");
-    alpha * gamma(test_index) * (kept + 1) as f64
+    alpha * gamma(test_index) * (promoted + 1) as f64
 }
 
 #[cfg(test)]
@@ -56,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn a_keep_earns_back_level() {
+    fn a_promotion_earns_back_level() {
         assert_eq!(level(0.05, 10, 1), 2.0 * level(0.05, 10, 0));
         assert!(level(0.05, 11, 0) < level(0.05, 10, 0));
     }

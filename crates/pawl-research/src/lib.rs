@@ -3,31 +3,41 @@
 //!
 //! Start at [`campaign::run`]. This crate never links the engine, never parses arguments and never prints.
 
+mod ascent;
+pub mod belief;
 pub mod books;
+pub mod brief;
+mod bundle;
 pub mod campaign;
 pub mod child;
+pub mod climb;
 pub mod court;
 mod duel;
-pub mod effects;
 pub mod events;
 pub mod evidence;
 pub mod judge;
 pub mod judgement;
 pub mod levels;
+pub mod library;
 mod measure;
 pub mod models;
 mod optimizer;
 pub mod options;
 pub mod plots;
 pub mod prompt;
+pub mod prune;
 pub mod random;
+pub mod replicate;
 pub mod report;
 pub mod researcher;
+pub mod retract;
 pub mod simulate;
 pub mod store;
 pub mod team;
 pub mod tools;
 pub mod tpe;
+mod upkeep;
 pub mod verify;
 pub mod view;
 pub mod world;
+pub mod worth;

@@ -3,10 +3,13 @@
 use crate::campaign::{Campaign, CampaignError, CampaignEvent};
 use crate::evidence::{NoiseScale, t_half_width};
 use crate::random::hash;
+use crate::store::Store;
 use crate::world::{Score, Trial, TrialError, run_side_by_side};
+use crate::worth;
+use pawl_ledger::line;
 use pawl_record::{
-    CampaignBudget, FinalMeasurement, KeptEffect, Measured, Noise, NoisePair, Promotion, RecipeRef, SCHEMA,
-    Settings,
+    CampaignBudget, CampaignManifest, FinalMeasurement, KeptEffect, LawPoint, Measured, Noise, NoisePair,
+    Promotion, RecipeRef, RungMeasured, SCHEMA, Settings,
 };
 
 /// A trial may take this many times as long as one of the starting recipe before it is given up...
@@ -16,19 +19,22 @@ const PATIENCE: f64 = 10.0;
 const LEAST_PATIENCE_S: f64 = 120.0;
 
 impl Campaign<'_> {
-    /// A trial on this campaign's rung.
+    /// A trial on the first rung.
     pub(crate) fn trial(&self, recipe: &RecipeRef, settings: &Settings, seed: u64) -> Trial {
+        self.trial_on(0, recipe, settings, seed)
+    }
+
+    /// A trial on a rung of the ladder.
+    pub(crate) fn trial_on(&self, rung: usize, recipe: &RecipeRef, settings: &Settings, seed: u64) -> Trial {
+        let limit_s =
+            self.noise.is_some().then(|| (PATIENCE * self.seconds_on(rung, 1)).max(LEAST_PATIENCE_S));
+        let on = self.manifest.rungs.all()[rung];
         Trial {
-            recipe: self.store.path(&recipe.file),
-            depth: self.manifest.rung.depth,
-            settings: settings.clone(),
-            flops: self.manifest.rung.flops,
-            precision: self.manifest.rung.precision,
-            seed,
-            init_seed: None,
-            seal: false,
-            keep: false,
-            limit_s: self.noise.as_ref().map(|noise| (PATIENCE * noise.run_seconds).max(LEAST_PATIENCE_S)),
+            depth: on.depth,
+            flops: on.flops,
+            precision: on.precision,
+            limit_s,
+            ..base_trial(&self.manifest, &self.store, recipe, settings, seed)
         }
     }
 
@@ -48,7 +54,10 @@ impl Campaign<'_> {
                 purpose,
                 num_trials: missing.len(),
                 workers: self.options.workers,
-                trial_s: self.noise.as_ref().map(|noise| noise.run_seconds),
+                trial_s: self
+                    .noise
+                    .as_ref()
+                    .map(|noise| noise.run_seconds * missing[0].flops / self.manifest.rungs.first().flops),
                 elapsed_s,
                 num_runs,
             });
@@ -107,6 +116,7 @@ impl Campaign<'_> {
             schema: SCHEMA,
             generation: 0,
             proposal: None,
+            origin: None,
             recipe: self.manifest.recipe.clone(),
             settings: self.manifest.settings.clone(),
             fingerprint: self.champion.fingerprint.clone(),
@@ -131,7 +141,9 @@ impl Campaign<'_> {
     pub(crate) fn measure_champion(&mut self) -> Result<(), CampaignError> {
         let generation = self.books.champion().generation;
         let known = self.store.final_measurement()?;
-        if generation == 0 || known.is_some_and(|known| known.generation == generation) {
+        // After a retraction the start may be champion again.
+        let is_start = self.books.champion().fingerprint == self.books.champions[0].fingerprint;
+        if is_start || known.is_some_and(|known| known.generation == generation) {
             return Ok(());
         }
         let seeds: Vec<u64> = (0..self.options.final_seeds)
@@ -149,17 +161,27 @@ impl Campaign<'_> {
         let mut ratios: Vec<f64> = both.iter().map(|(a, b)| b.train_seconds / a.train_seconds).collect();
         ratios.sort_by(f64::total_cmp);
         let kept = self.measure_kept(&seeds, start, champion)?;
-        let runs = |scores: &[Score]| scores.iter().map(|score| score.run.clone()).collect::<Vec<_>>();
+        let (above, above_flops) = self.measure_above(&seeds)?;
+        let mut points = vec![self.law_point(start, 1.0)];
+        points.extend(worth::start_above(&self.manifest.rungs, &above, self.books.verdicts.values()));
+        let mut flops = scores.iter().map(|score| score.flops).sum::<f64>() + above_flops;
+        if self.manifest.rungs.all().len() == 1 && self.has_time(seeds.len().div_ceil(2)) {
+            let (shorter, shorter_flops) = self.measure_shorter(&seeds)?;
+            points.insert(0, shorter);
+            flops += shorter_flops;
+        }
         let document = FinalMeasurement {
             schema: SCHEMA,
             generation,
             start_runs: runs(start),
             champion_runs: runs(champion),
-            search,
             sealed: measured(&both, |score| score.sealed_bpb),
             seconds_ratio: ratios[ratios.len() / 2],
             kept,
-            flops: scores.iter().map(|score| score.flops).sum(),
+            worth: worth::of_final(&self.manifest, generation, points, &search, &above),
+            search,
+            above,
+            flops,
             seeds,
             elapsed_s: self.elapsed_s(),
         };
@@ -178,7 +200,7 @@ impl Campaign<'_> {
         let last = self.books.champion().generation;
         let mut before = start.to_vec();
         let mut kept = Vec::new();
-        for generation in 1..=last {
+        for generation in line(&self.books.champions, last).into_iter().skip(1) {
             let after = if generation == last {
                 champion.to_vec()
             } else if self.has_time(seeds.len()) {
@@ -188,9 +210,11 @@ impl Campaign<'_> {
                 break;
             };
             let both: Vec<(&Score, &Score)> = before.iter().zip(&after).collect();
-            if let Some(search) = measured(&both, |score| score.val_bpb) {
+            // A champion without a part, or one restored, is no kept change.
+            let proposal = self.books.champions[generation as usize].proposal;
+            if let (Some(proposal), Some(search)) = (proposal, measured(&both, |score| score.val_bpb)) {
                 kept.push(KeptEffect {
-                    proposal: self.books.champions[generation as usize].proposal.expect("it was proposed"),
+                    proposal,
                     runs: after.iter().map(|score| score.run.clone()).collect(),
                     search,
                 });
@@ -200,11 +224,78 @@ impl Campaign<'_> {
         Ok(kept)
     }
 
-    fn has_time(&self, num_trials: usize) -> bool {
-        match self.options.budget {
-            CampaignBudget::Minutes(minutes) => {
-                self.elapsed_s() + self.seconds_of(num_trials) <= 60.0 * minutes
+    /// Start and champion on the first of the fresh seeds on the rungs above, as far as time allows, and the FLOPs
+    /// of it.
+    fn measure_above(&mut self, seeds: &[u64]) -> Result<(Vec<RungMeasured>, f64), CampaignError> {
+        let seeds = &seeds[..self.num_seeds_above() as usize];
+        let (mut above, mut flops) = (Vec::new(), 0.0);
+        for rung in 1..self.manifest.rungs.all().len() {
+            if seeds.is_empty() || !self.has_seconds(self.seconds_on(rung, 2 * seeds.len())) {
+                break;
             }
+            let generation = self.books.champion().generation;
+            let trials: Vec<Trial> = [0, generation]
+                .into_iter()
+                .flat_map(|generation| seeds.iter().map(move |&seed| (generation, seed)))
+                .map(|(generation, seed)| {
+                    let champion = &self.books.champions[generation as usize];
+                    self.trial_on(rung, &champion.recipe, &champion.settings, seed)
+                })
+                .collect();
+            let purpose = format!("final measurement at depth {}", trials[0].depth);
+            let scores = self.measured(&purpose, &trials)?;
+            flops += scores.iter().map(|score| score.flops).sum::<f64>();
+            let (start, champion) = scores.split_at(seeds.len());
+            let by_seed = seeds.iter().zip(start.iter().zip(champion));
+            // A seed on which an arm diverged says nothing of the difference.
+            let (seeds, both): (Vec<u64>, Vec<(&Score, &Score)>) =
+                by_seed.filter(|(_, (a, b))| a.val_bpb.is_some() && b.val_bpb.is_some()).unzip();
+            if let Some(search) = measured(&both, |score| score.val_bpb) {
+                let (start_runs, champion_runs) =
+                    both.iter().map(|(a, b)| (a.run.clone(), b.run.clone())).unzip();
+                above.push(RungMeasured { rung: rung as u64, seeds, start_runs, champion_runs, search });
+            }
+        }
+        Ok((above, flops))
+    }
+
+    /// The starting recipe with a share of the first rung's budget, and the FLOPs of it.
+    fn measure_shorter(&mut self, seeds: &[u64]) -> Result<(LawPoint, f64), CampaignError> {
+        let mut trials = self.arm(0, seeds, false);
+        for trial in &mut trials {
+            trial.flops *= worth::SHORTER;
+        }
+        let scores = self.measured("the start with half the budget", &trials)?;
+        Ok((self.law_point(&scores, worth::SHORTER), scores.iter().map(|score| score.flops).sum()))
+    }
+
+    /// Scores of the starting recipe on the first rung, with a share of its budget.
+    fn law_point(&self, scores: &[Score], share: f64) -> LawPoint {
+        let on = self.manifest.rungs.first();
+        let scored = scores.iter().filter_map(|score| Some((score.run.clone(), score.val_bpb?)));
+        let (runs, bpb) = scored.unzip();
+        LawPoint { depth: on.depth, flops: on.flops * share, runs, bpb }
+    }
+
+    /// Fresh seeds of the final measurement on each rung above the first: as many as there, but none that would take
+    /// more than a tenth of the campaign's minutes, and none at all rather than one, which has no scatter.
+    pub(crate) fn num_seeds_above(&self) -> u64 {
+        let wanted = self.options.final_seeds;
+        let CampaignBudget::Minutes(minutes) = self.options.budget else { return wanted };
+        let a_seed_s: f64 = (1..self.manifest.rungs.all().len()).map(|rung| self.seconds_on(rung, 2)).sum();
+        match (SHARE_ABOVE * 60.0 * minutes / a_seed_s).floor() {
+            affordable if affordable < 2.0 => 0,
+            affordable => wanted.min(affordable as u64),
+        }
+    }
+
+    fn has_time(&self, num_trials: usize) -> bool {
+        self.has_seconds(self.seconds_of(num_trials))
+    }
+
+    fn has_seconds(&self, seconds: f64) -> bool {
+        match self.options.budget {
+            CampaignBudget::Minutes(minutes) => self.elapsed_s() + seconds <= 60.0 * minutes,
             CampaignBudget::Trials(_) => true,
         }
     }
@@ -222,6 +313,36 @@ impl Campaign<'_> {
             .into_iter()
             .map(|score| score.map_err(|reason| CampaignError::Trial { what: purpose.to_string(), reason }))
             .collect()
+    }
+}
+
+fn runs(scores: &[Score]) -> Vec<String> {
+    scores.iter().map(|score| score.run.clone()).collect()
+}
+
+/// Share of a campaign's minutes that the final measurement may take on the rungs above the first.
+const SHARE_ABOVE: f64 = 0.1;
+
+/// A trial on the first rung of a campaign, for as long as it takes.
+pub(crate) fn base_trial(
+    manifest: &CampaignManifest,
+    store: &Store,
+    recipe: &RecipeRef,
+    settings: &Settings,
+    seed: u64,
+) -> Trial {
+    let on = manifest.rungs.first();
+    Trial {
+        recipe: store.path(&recipe.file),
+        depth: on.depth,
+        settings: settings.clone(),
+        flops: on.flops,
+        precision: on.precision,
+        seed,
+        init_seed: None,
+        seal: false,
+        keep: false,
+        limit_s: None,
     }
 }
 

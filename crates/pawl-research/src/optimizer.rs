@@ -1,12 +1,12 @@
 //! The built-in researcher: needs no key and no network, and is the measure of those that do.
 //!
-//! *Which* change: Thompson sampling (Thompson, 1933) over all single changes and over combinations of those
-//! that look good but were not decided, on the additive model of [`crate::effects`]. *Which number*: for a
+//! *Which* change: Thompson sampling (Thompson, 1933) over all single changes, on the additive model of
+//! [`crate::belief`], which starts from what other labs saw where that was imported ([`crate::library`]). *Which number*: for a
 //! knob, steps of a factor of two and four first (small steps drown in the noise), then the suggestions of
 //! [`crate::tpe`]. It turns settings only; it does not write recipes.
 
+use crate::belief::{Belief, Move, Observation, Point};
 use crate::campaign::SAME_PROGRAM;
-use crate::effects::{Effects, Move, Observation, Point};
 use crate::random::Random;
 use crate::researcher::{Context, Draft, Researcher, Scale, is_movable};
 use crate::tpe;
@@ -22,12 +22,9 @@ const BEST: f64 = 10.0;
 /// combination, and for each champion since.
 const INTERACTION: f64 = 0.25;
 
-/// Most changes in a combination.
-const MAX_COMBINED: usize = 4;
-
-/// A change may ride in a combination when it helps with this probability: a passenger that does nothing
-/// would be kept with the rest.
-const LIKELY: f64 = 0.9;
+/// Variance, in pair sds squared, by which a gain in another lab misses the one here, beside what is known of the
+/// spread between labs: another scale, other data, another champion.
+const ELSEWHERE: f64 = 1.0;
 
 /// One change that could be proposed.
 struct Candidate<'a> {
@@ -39,32 +36,21 @@ struct Candidate<'a> {
 /// The next draft; `None` when every change within reach was tried.
 pub(crate) fn propose(context: &Context<'_>) -> Option<Draft> {
     let mut random = Random::new(&[context.seed, 0x6f70, context.number]);
-    let effects = Effects::new(observations(context));
-    let candidates = candidates(context, &effects, &mut random);
-    // One joint draw decides between the best single change and the promising ones together.
-    let drawn = drawn(&effects, &candidates, &mut random);
-    let single = drawn.iter().find(|(candidate, _)| is_new(context, &[candidate]));
-    let mut bundle: Vec<&Candidate<'_>> = Vec::new();
-    let mut bundle_gain = 0.0;
-    for (candidate, gain) in &drawn {
-        let fits = bundle.len() < MAX_COMBINED && bundle.iter().all(|m| m.spec.name != candidate.spec.name);
-        if *gain > 0.0 && fits && is_promising(context, &effects, candidate) {
-            bundle.push(candidate);
-            bundle_gain += gain;
-        }
-    }
-    let single_gain = single.map_or(f64::NEG_INFINITY, |(_, gain)| *gain);
-    if bundle.len() > 1 && bundle_gain > single_gain && is_new(context, &bundle) {
-        return Some(draft(context, &effects, &bundle));
-    }
-    single.map(|(candidate, _)| draft(context, &effects, &[candidate]))
+    let belief = Belief::new(observations(context));
+    let candidates = candidates(context, &belief, &mut random);
+    let drawn = drawn(&belief, &candidates, &mut random);
+    let (candidate, _) = drawn.into_iter().find(|(candidate, _)| is_new(context, candidate))?;
+    Some(draft(context, &belief, candidate))
 }
 
 /// Everything the verdicts say about gains.
 fn observations(context: &Context<'_>) -> Vec<Observation> {
     let sd = context.noise.sd();
-    let mut observations = Vec::new();
+    let mut observations = imported(context);
     for (proposal, verdict) in context.history.history() {
+        if context.history.is_retracted(proposal.number) {
+            continue;
+        }
         let moves: Vec<Move> = proposal
             .changes
             .iter()
@@ -86,6 +72,22 @@ fn observations(context: &Context<'_>) -> Vec<Observation> {
         observations.push(Observation { moves, gain: gain.clamp(WORST, BEST), variance });
     }
     observations
+}
+
+/// What other labs saw, as observations that are less certain than ones made here.
+fn imported(context: &Context<'_>) -> Vec<Observation> {
+    let sd = context.noise.sd();
+    let seen = context.history.elsewhere.iter().filter_map(|pooled| {
+        let spec =
+            |change: &Change| context.compiled.settings.iter().find(|spec| spec.name == change.setting);
+        let moves: Option<Vec<Move>> =
+            pooled.changes.iter().map(|change| moved(spec(change)?, &change.from, &change.to)).collect();
+        let moves = moves.filter(|moves| !moves.is_empty())?;
+        let spread = pooled.standard_error.powi(2) + pooled.tau.powi(2);
+        let variance = spread / sd.powi(2) + ELSEWHERE + INTERACTION * (moves.len() - 1) as f64;
+        Some(Observation { moves, gain: (pooled.mean / sd).clamp(WORST, BEST), variance })
+    });
+    seen.collect()
 }
 
 /// Gain in pair sds and its variance, if the verdict says anything about it.
@@ -116,7 +118,7 @@ fn moved(spec: &SettingSpec, from: &SettingValue, to: &SettingValue) -> Option<M
 }
 
 /// All single changes worth a thought. Settings that this round turns already are left to it.
-fn candidates<'a>(context: &Context<'a>, effects: &Effects, random: &mut Random) -> Vec<Candidate<'a>> {
+fn candidates<'a>(context: &Context<'a>, belief: &Belief, random: &mut Random) -> Vec<Candidate<'a>> {
     let mut candidates = Vec::new();
     for spec in context.compiled.settings.iter().filter(|spec| is_movable(spec)) {
         let taken = |proposal: &Proposal| proposal.changes.iter().any(|change| change.setting == spec.name);
@@ -131,7 +133,7 @@ fn candidates<'a>(context: &Context<'a>, effects: &Effects, random: &mut Random)
             SettingKind::Dial => Vec::new(),
             SettingKind::Choice { options } => options.clone(),
             SettingKind::Knob { low, high, log } => {
-                knob_values(context, effects, spec, Scale::new(*low, *high, *log), random)
+                knob_values(context, belief, spec, Scale::new(*low, *high, *log), random)
             }
         };
         values.retain(|value| *value != spec.value);
@@ -168,7 +170,7 @@ fn is_idle(context: &Context<'_>, spec: &SettingSpec, value: &SettingValue) -> b
 /// gains the model believes in at the values tried.
 fn knob_values(
     context: &Context<'_>,
-    effects: &Effects,
+    belief: &Belief,
     spec: &SettingSpec,
     scale: Scale,
     random: &mut Random,
@@ -193,7 +195,7 @@ fn knob_values(
             .iter()
             .filter_map(|value| {
                 let moves = moved(spec, &spec.value, value)?;
-                Some((scale.position(value.as_f64()?), effects.gain(&[moves]).0))
+                Some((scale.position(value.as_f64()?), belief.gain(&[moves]).0))
             })
             .collect();
         positions.extend((0..2).map(|_| tpe::suggest(&observed, random)));
@@ -210,65 +212,38 @@ fn knob_values(
 
 /// The candidates with one joint draw of their gains, best first.
 fn drawn<'c, 'a>(
-    effects: &Effects,
+    belief: &Belief,
     candidates: &'c [Candidate<'a>],
     random: &mut Random,
 ) -> Vec<(&'c Candidate<'a>, f64)> {
     let moves: Vec<Vec<Move>> = candidates.iter().map(|candidate| candidate.moves.clone()).collect();
-    let mut drawn: Vec<(&Candidate<'a>, f64)> = candidates.iter().zip(effects.draw(&moves, random)).collect();
+    let mut drawn: Vec<(&Candidate<'a>, f64)> = candidates.iter().zip(belief.draw(&moves, random)).collect();
     drawn.sort_by(|a, b| b.1.total_cmp(&a.1));
     drawn
 }
 
-/// Whether the champion with these changes has not been proposed.
-fn is_new(context: &Context<'_>, changes: &[&Candidate<'_>]) -> bool {
+/// Whether the champion with this change has not been proposed.
+fn is_new(context: &Context<'_>, candidate: &Candidate<'_>) -> bool {
     let mut settings: Settings = context.champion.settings.clone();
-    for candidate in changes {
-        settings.insert(candidate.spec.name.clone(), candidate.to.clone());
-    }
+    settings.insert(candidate.spec.name.clone(), candidate.to.clone());
     !context.history.proposals.iter().any(|proposal| proposal.settings == settings)
 }
 
-/// Whether a change was tried, is likely to help, and was not turned down.
-fn is_promising(context: &Context<'_>, effects: &Effects, candidate: &Candidate<'_>) -> bool {
-    let undecided = context.history.history().any(|(proposal, verdict)| {
-        matches!(verdict.decision, Decision::Undecided(_))
-            && verdict.pairs.len() > 1
-            && proposal.changes.len() == 1
-            && proposal.changes[0].setting == candidate.spec.name
-            && proposal.changes[0].to == candidate.to
-    });
-    let (mean, sd) = effects.gain(&candidate.moves);
-    undecided && Normal::standard().cdf(mean / sd.max(1e-6)) > LIKELY
-}
-
-fn draft(context: &Context<'_>, effects: &Effects, members: &[&Candidate<'_>]) -> Draft {
-    let moves: Vec<Move> = members.iter().flat_map(|member| member.moves.clone()).collect();
-    let (mean, sd) = effects.gain(&moves);
-    let mut changes: Vec<Change> = members
-        .iter()
-        .map(|member| Change {
-            setting: member.spec.name.clone(),
-            from: member.spec.value.clone(),
-            to: member.to.clone(),
-        })
-        .collect();
-    changes.sort_by(|a, b| a.setting.cmp(&b.setting));
-    let category = match members {
-        [one] => match one.spec.kind {
+fn draft(context: &Context<'_>, belief: &Belief, candidate: &Candidate<'_>) -> Draft {
+    let (mean, sd) = belief.gain(&candidate.moves);
+    let spec = candidate.spec;
+    let change = Change { setting: spec.name.clone(), from: spec.value.clone(), to: candidate.to.clone() };
+    Draft {
+        recipe: None,
+        changes: vec![change],
+        category: match spec.kind {
             SettingKind::Knob { .. } | SettingKind::Dial => Category::Knob,
             SettingKind::Choice { .. } => Category::Choice,
         },
-        _ => Category::Combined,
-    };
-    Draft {
-        recipe: None,
-        changes,
-        category,
-        hypothesis: hypothesis(context, members, mean, sd),
+        hypothesis: hypothesis(context, candidate, mean, sd),
         prediction: Prediction {
             gain_bpb: mean * context.noise.sd(),
-            keep_probability: Normal::standard().cdf((mean - KEPT_HALF) / sd.hypot(KEPT_WIDTH)),
+            keep_probability: keep_probability(mean, sd),
         },
         researcher: Researcher::Optimizer.name(),
         author: None,
@@ -279,17 +254,19 @@ fn draft(context: &Context<'_>, effects: &Effects, members: &[&Candidate<'_>]) -
 const KEPT_HALF: f64 = 1.6;
 const KEPT_WIDTH: f64 = 0.5;
 
-fn hypothesis(context: &Context<'_>, members: &[&Candidate<'_>], mean: f64, sd: f64) -> String {
-    let names: Vec<String> =
-        members.iter().map(|member| format!("{} at {}", member.spec.name, member.to)).collect();
-    let about = |proposal: &Proposal| {
-        proposal.changes.iter().any(|change| members.iter().any(|m| m.spec.name == change.setting))
-    };
+/// Probability that a change is kept whose gain is believed to be `mean` with that standard deviation, pair sds.
+pub(crate) fn keep_probability(mean: f64, sd: f64) -> f64 {
+    Normal::standard().cdf((mean - KEPT_HALF) / sd.hypot(KEPT_WIDTH))
+}
+
+fn hypothesis(context: &Context<'_>, candidate: &Candidate<'_>, mean: f64, sd: f64) -> String {
+    let name = &candidate.spec.name;
+    let about = |proposal: &Proposal| proposal.changes.iter().any(|change| change.setting == *name);
     let num_seen = context.history.history().filter(|(proposal, _)| about(proposal)).count();
     let basis = match num_seen {
         0 => "untried".to_string(),
-        1 => "1 earlier trial of these settings".to_string(),
-        n => format!("{n} earlier trials of these settings"),
+        1 => "1 earlier trial of this setting".to_string(),
+        n => format!("{n} earlier trials of this setting"),
     };
-    format!("{} gains {mean:+.1} +- {sd:.1} pair sds by the additive model; {basis}.", names.join(" with "))
+    format!("{name} at {} gains {mean:+.1} +- {sd:.1} pair sds by the additive model; {basis}.", candidate.to)
 }

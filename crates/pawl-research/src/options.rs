@@ -3,7 +3,7 @@
 use crate::campaign::CampaignError;
 use crate::researcher::Researcher;
 use crate::store::Store;
-use pawl_record::{CampaignBudget, CampaignManifest, DataRef, JudgeSettings, Rung, SCHEMA, Settings};
+use pawl_record::{CampaignBudget, CampaignManifest, DataRef, JudgeSettings, Ladder, SCHEMA, Settings};
 use std::path::PathBuf;
 
 /// What a campaign is asked.
@@ -18,8 +18,8 @@ pub struct CampaignOptions {
     pub recipe_text: String,
     /// Settings to start from, beside the recipe's defaults.
     pub settings: Settings,
-    /// Scale and budget of a trial.
-    pub rung: Rung,
+    /// Scale and budget of trials.
+    pub rungs: Ladder,
     /// What to train on.
     pub data: DataRef,
     /// Keys everything.
@@ -55,6 +55,9 @@ pub fn judge_settings() -> JudgeSettings {
         target_effect_sds: 1.5,
         target_power: 0.98,
         mixture_sds: 2.0,
+        climb_level: 0.05,
+        climb_min_pairs: 2,
+        climb_max_pairs: 6,
     }
 }
 
@@ -72,7 +75,7 @@ pub(crate) fn open_manifest(
     let same = [
         ("recipe", found.recipe.hash == wanted.recipe.hash),
         ("start", found.settings == wanted.settings),
-        ("rung", found.rung == wanted.rung),
+        ("ladder", found.rungs == wanted.rungs),
         ("data set", found.data == wanted.data),
         ("seed", found.seed == wanted.seed),
         ("researcher", found.researcher == wanted.researcher),
@@ -94,7 +97,7 @@ fn manifest(
         id: String::new(),
         recipe: store.keep_recipe(&options.recipe_name, &options.recipe_text)?,
         settings: options.settings.clone(),
-        rung: options.rung,
+        rungs: options.rungs.clone(),
         data: options.data.clone(),
         seed: options.seed,
         researcher: options.researcher.name(),
@@ -105,7 +108,7 @@ fn manifest(
         machine: options.machine.clone(),
     };
     let identity = (
-        (&manifest.recipe.hash, &manifest.settings, &manifest.rung, &manifest.data),
+        (&manifest.recipe.hash, &manifest.settings, &manifest.rungs, &manifest.data),
         (manifest.seed, &manifest.researcher, &manifest.judge),
     );
     let text = serde_json::to_string(&identity).expect("records have string keys and finite numbers");

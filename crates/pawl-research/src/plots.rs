@@ -76,12 +76,16 @@ pub enum Shape {
     SolidDiamond,
     /// Two strokes.
     Cross,
+    /// Two strokes, upright.
+    Plus,
     /// Filled, points down.
     Triangle,
     /// A short stroke.
     Dash,
     /// An outline.
     Square,
+    /// Two steps of a stair.
+    Stair,
 }
 
 impl Shape {
@@ -93,8 +97,10 @@ impl Shape {
             Shape::Diamond => (false, format!("M0 {0}L{r} 0L0 {r}L{0} 0Z", -r)),
             Shape::SolidDiamond => (true, format!("M0 {0}L{r} 0L0 {r}L{0} 0Z", -r)),
             Shape::Cross => (false, format!("M{0} {0}L{r} {r}M{0} {r}L{r} {0}", -r)),
+            Shape::Plus => (false, format!("M0 {0}L0 {r}M{0} 0L{r} 0", -r)),
             Shape::Triangle => (true, format!("M{0} {0}L{r} {0}L0 {r}Z", -r)),
             Shape::Dash => (false, format!("M{} 0L{r} 0", -r)),
+            Shape::Stair => (false, format!("M{0} {r}L{0} 0L0 0L0 {0}L{r} {0}", -r)),
             Shape::Square => (false, format!("M{0} {0}L{r} {0}L{r} {r}L{0} {r}Z", -r)),
         };
         format!("<path class=\"{}\" d=\"{path}\"/>", if filled { "fill" } else { "line" })

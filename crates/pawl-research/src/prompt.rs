@@ -32,15 +32,15 @@ pub(crate) fn text_mode() -> String {
 pub fn round(context: &Context<'_>) -> String {
     let manifest = context.manifest;
     let start_bpb = context.history.champions.first().map_or(f64::NAN, |start| start.mean_bpb);
-    let steps = (manifest.rung.flops / context.compiled.flops_per_step).floor();
+    let steps = (manifest.rungs.first().flops / context.compiled.flops_per_step).floor();
     let recipe = recipe_text(context, &context.champion.recipe).unwrap_or_else(|why| why);
     filled(
         ROUND,
         &[
             ("number", &context.number.to_string()),
             ("data", &json!(manifest.data.name).to_string()),
-            ("depth", &manifest.rung.depth.to_string()),
-            ("trial_flops", &format!("{:.1e}", manifest.rung.flops)),
+            ("depth", &manifest.rungs.first().depth.to_string()),
+            ("trial_flops", &format!("{:.1e}", manifest.rungs.first().flops)),
             ("trial_seconds", &format!("{:.0}", context.left.trial_s)),
             ("budget", &budget(context)),
             ("pair_sd", &format!("{:.4}", context.measured.pair_sd)),

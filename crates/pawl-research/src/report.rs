@@ -17,8 +17,8 @@ pub use markdown::markdown;
 
 use pawl_ledger::{LedgerError, Problem, RecipeDiff, SettingChange};
 use pawl_record::{
-    CampaignBudget, CampaignEnd, DataRef, Decision, Evidence, FileError, JudgeSettings, Noise, Prediction,
-    Rung, Settings, write_atomic,
+    CampaignBudget, CampaignEnd, DataRef, Decision, Evidence, FileError, JudgeSettings, Ladder, Noise,
+    Prediction, Pruning, Replication, Settings, Verdict, Worth, write_atomic,
 };
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -65,6 +65,10 @@ pub struct Report {
     pub trials: Vec<TrialRow>,
     /// Every champion, in order; the first is the starting recipe.
     pub champions: Vec<ChampionRow>,
+    /// Parts of champions left out and tried, in order.
+    pub parts: Vec<Pruning>,
+    /// Keeps run again, by proposal and number.
+    pub replications: Vec<Replication>,
     /// Settings of the champion that differ from the start.
     pub settings: Vec<SettingChange>,
     /// Recipe text of the champion against that of the start.
@@ -73,6 +77,8 @@ pub struct Report {
     pub start_curves: Vec<Curve>,
     /// Training loss of the champion, by run.
     pub champion_curves: Vec<Curve>,
+    /// What all kept changes together are worth in compute, on the fresh seeds.
+    pub worth: Option<Worth>,
     /// How good the researcher's predictions were.
     pub judgement: Option<Judgement>,
     /// Totals, once the campaign stopped.
@@ -92,8 +98,8 @@ pub struct Asked {
     pub settings: Settings,
     /// Data set.
     pub data: DataRef,
-    /// Scale and budget of a trial.
-    pub rung: Rung,
+    /// Scale and budget of trials.
+    pub rungs: Ladder,
     /// Seed of the campaign.
     pub seed: u64,
     /// Who proposes.
@@ -164,6 +170,10 @@ pub struct Tally {
     pub kept: u64,
     /// Better at equal FLOPs, not promoted because they lose at equal seconds.
     pub slower: u64,
+    /// Better on the first rung, not promoted because they were not shown to be on the next.
+    pub stayed: u64,
+    /// Kept and withdrawn since.
+    pub retracted: u64,
     /// Not worth keeping.
     pub rejected: u64,
     /// Not decided within the limits.
@@ -235,6 +245,10 @@ pub enum Outcome {
     Kept,
     /// Better at equal FLOPs, not promoted because it loses at equal seconds.
     Slower,
+    /// Better on the first rung, not promoted because it was not shown to be on the next.
+    Stayed,
+    /// Kept and withdrawn since.
+    Retracted,
     /// Not decided within the limits.
     Undecided,
     /// Not worth keeping.
@@ -249,9 +263,11 @@ pub enum Outcome {
 
 impl Outcome {
     /// All, in the order of the report.
-    pub const ALL: [Outcome; 7] = [
+    pub const ALL: [Outcome; 9] = [
         Outcome::Kept,
         Outcome::Slower,
+        Outcome::Stayed,
+        Outcome::Retracted,
         Outcome::Undecided,
         Outcome::Rejected,
         Outcome::Failed,
@@ -264,6 +280,8 @@ impl Outcome {
         match self {
             Outcome::Kept => "kept",
             Outcome::Slower => "slower",
+            Outcome::Stayed => "stayed",
+            Outcome::Retracted => "retracted",
             Outcome::Undecided => "undecided",
             Outcome::Rejected => "rejected",
             Outcome::Failed => "failed",
@@ -277,6 +295,8 @@ impl Outcome {
         match self {
             Outcome::Kept => "shown to be better, now part of the champion",
             Outcome::Slower => "better at equal FLOPs, but not at equal seconds: not promoted",
+            Outcome::Stayed => "better on the first rung, not shown to be on the next: not promoted",
+            Outcome::Retracted => "kept once, and withdrawn since",
             Outcome::Undecided => "neither a gain nor its absence was shown within the limits",
             Outcome::Rejected => "a gain worth having is unlikely",
             Outcome::Failed => "no score: diverged, crashed or did not fit",
@@ -326,6 +346,10 @@ pub struct TrialRow {
     pub evidence: Option<Evidence>,
     /// The gain on fresh seeds, for kept changes as far as time allowed.
     pub remeasured: Option<Interval>,
+    /// A keep on the rungs above the first.
+    pub climbs: Vec<ClimbRow>,
+    /// What it is worth in compute, as measured when it won.
+    pub worth: Option<Worth>,
     /// Training seconds over the champion's at equal FLOPs.
     pub seconds_ratio: Option<f64>,
     /// Gain against a champion that was given as many seconds, when that was measured.
@@ -340,6 +364,21 @@ pub struct TrialRow {
     pub flops_so_far: f64,
     /// Seconds of campaign time at the verdict.
     pub elapsed_s: Option<f64>,
+}
+
+/// A keep on a rung above the first.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ClimbRow {
+    /// The scale dial there.
+    pub depth: u64,
+    /// Pairs run there.
+    pub pairs: u64,
+    /// The gain there, when a pair gave a difference.
+    pub gain: Option<Interval>,
+    /// Whether it held.
+    pub held: bool,
+    /// Why not.
+    pub reason: Option<String>,
 }
 
 /// A champion.
@@ -406,9 +445,10 @@ pub fn write(lab: &Path, report: &Report) -> Result<ReportFiles, ReportError> {
     Ok(files)
 }
 
-fn outcome_of(decision: &Decision, promoted: bool) -> Outcome {
-    match decision {
-        Decision::Keep if promoted => Outcome::Kept,
+fn outcome_of(verdict: &Verdict) -> Outcome {
+    match verdict.decision {
+        Decision::Keep if verdict.promoted => Outcome::Kept,
+        Decision::Keep if verdict.stayed_below().is_some() => Outcome::Stayed,
         Decision::Keep => Outcome::Slower,
         Decision::Reject(_) => Outcome::Rejected,
         Decision::Undecided(_) => Outcome::Undecided,

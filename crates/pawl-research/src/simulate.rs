@@ -3,18 +3,19 @@
 //!
 //! The unit is the standard deviation of an A/A pair, and effects are what lies above the minimum worthwhile
 //! effect. A pair's noise is the champion's luck on its seed, which every challenger of that champion meets,
-//! less the challenger's own. Noise is learnt from as few A/A pairs as in a campaign, the first run of each
+//! less the challenger's own. With a rung above, a keep climbs as in a campaign ([`crate::climb`]). Noise is learnt from as few A/A pairs as in a campaign, the first run of each
 //! being the champion's; a new champion gets fresh seeds. Nothing here decides and nothing reads a clock or a
 //! file: the same seed gives the same campaign.
 
 pub mod rivals;
 
+use crate::climb::{self, Rope};
 use crate::court::{self, Case, Court};
 use crate::evidence::{NoiseScale, Scores};
 use crate::judge::Ruling;
 use crate::levels;
 use crate::random::Random;
-use pawl_record::{Evidence, JudgeSettings};
+use pawl_record::{Decision, Evidence, JudgeSettings};
 use std::convert::Infallible;
 
 /// What noise looks like; each has mean 0, and an A/A pair standard deviation 1.
@@ -67,6 +68,17 @@ pub struct Planted {
 /// A change that changes nothing, as noisy as an A/A pair.
 pub const NULL: Planted = Planted { effect: 0.0, noise_ratio: 1.0 };
 
+/// A rung above the first, as every change meets it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Above {
+    /// Share of an effect that is left there.
+    pub effect: f64,
+    /// Standard deviation of a pair there over that on the first rung.
+    pub noise: f64,
+    /// What a run costs there, in runs of the first rung.
+    pub cost: u64,
+}
+
 /// A simulated campaign to hold.
 pub struct Plan<'a> {
     /// How it is judged; the minimum effect counts as 0.
@@ -79,6 +91,8 @@ pub struct Plan<'a> {
     pub num_proposals: u64,
     /// Training runs it may use, if limited.
     pub max_runs: Option<u64>,
+    /// The rung that a keep must climb, if there is one.
+    pub above: Option<Above>,
     /// Draws a proposal. It may know the champion's luck on its seeds, as a researcher who reads the ledger may.
     pub propose: &'a dyn Fn(&mut Random, &[f64]) -> Planted,
 }
@@ -88,8 +102,10 @@ pub struct Plan<'a> {
 pub struct Outcome {
     /// What it was.
     pub planted: Planted,
-    /// Whether it was kept.
+    /// Whether it became champion.
     pub kept: bool,
+    /// Whether it was kept on the first rung and did not hold above it.
+    pub stayed: bool,
     /// Its pairs.
     pub pairs: u64,
     /// Whether it was closed because another became champion, or the budget ended: the judge did not decide.
@@ -101,7 +117,7 @@ pub struct Outcome {
 pub struct Outcomes {
     /// In the order closed.
     pub proposals: Vec<Outcome>,
-    /// Training runs, A/A pairs included.
+    /// Training runs, A/A pairs included; those above the first rung count as many times as they cost.
     pub runs: u64,
 }
 
@@ -150,6 +166,7 @@ pub fn campaign(plan: &Plan<'_>, seed: u64) -> Outcomes {
         generation: 0,
         champion,
         num_champion_runs: settings.noise_pairs as usize,
+        champion_above: Vec::new(),
         kept: 0,
         outcomes: Outcomes { runs: 2 * settings.noise_pairs, ..Outcomes::default() },
     };
@@ -168,7 +185,7 @@ pub fn campaign(plan: &Plan<'_>, seed: u64) -> Outcomes {
 /// whose error rate makes it so.
 pub fn duel(plan: &Plan<'_>, level: f64, seed: u64) -> Outcome {
     let settings = JudgeSettings { alpha: level / levels::level(1.0, 1, 0), ..plan.settings };
-    let one = Plan { settings, workers: 1, num_proposals: 1, max_runs: None, ..*plan };
+    let one = Plan { settings, workers: 1, num_proposals: 1, max_runs: None, above: None, ..*plan };
     campaign(&one, seed).proposals.remove(0)
 }
 
@@ -216,6 +233,8 @@ struct Lab<'a> {
     champion: Vec<f64>,
     /// How many of those were run.
     num_champion_runs: usize,
+    /// Luck of the present champion by pair on the rung above, as far as it was run.
+    champion_above: Vec<f64>,
     kept: u64,
     outcomes: Outcomes,
 }
@@ -251,6 +270,58 @@ impl Lab<'_> {
         };
         Scores { challenger: scores.challenger - effect, ..scores }
     }
+
+    /// Whether a keep holds on the rung above, where there is one.
+    fn holds(&mut self, candidate: &Candidate) -> bool {
+        let Some(above) = self.plan.above else { return true };
+        let (settings, noise) = (self.settings, self.noise);
+        let mut ascent = Ascent { lab: self, above, planted: candidate.planted, pairs: Vec::new() };
+        let Ok((decision, _)) = climb::climb(&mut ascent, &settings, &noise, candidate.case.test_index);
+        decision == Decision::Keep
+    }
+}
+
+/// A climb in progress.
+struct Ascent<'l, 'a> {
+    lab: &'l mut Lab<'a>,
+    above: Above,
+    planted: Planted,
+    pairs: Vec<Scores>,
+}
+
+impl Rope for Ascent<'_, '_> {
+    type Error = Infallible;
+
+    fn pairs(&self) -> Vec<Scores> {
+        self.pairs.clone()
+    }
+
+    fn failure(&self) -> Option<String> {
+        None
+    }
+
+    fn can_afford_pair(&self) -> bool {
+        self.lab.can_afford_pair()
+    }
+
+    fn add_pairs(&mut self) -> Result<(), Infallible> {
+        let (lab, Above { effect, noise, cost }) = (&mut *self.lab, self.above);
+        let (law, at) = (lab.plan.law, self.pairs.len());
+        if at == lab.champion_above.len() {
+            let luck = law.luck(&mut lab.random, false);
+            lab.champion_above.push(luck);
+            lab.outcomes.runs += cost;
+        }
+        let own = law.luck(&mut lab.random, true);
+        let champion = lab.champion_above[at];
+        let scores = arms(champion, paired(self.planted.noise_ratio, champion, own));
+        self.pairs.push(Scores {
+            champion: noise * scores.champion,
+            challenger: noise * scores.challenger - effect * self.planted.effect,
+        });
+        lab.outcomes.runs += cost;
+        Ok(())
+    }
 }
 
 impl Court for Lab<'_> {
@@ -265,7 +336,7 @@ impl Court for Lab<'_> {
         self.noise
     }
 
-    fn num_kept(&self) -> u64 {
+    fn num_promoted(&self) -> u64 {
         self.kept
     }
 
@@ -300,10 +371,12 @@ impl Court for Lab<'_> {
     fn look(&mut self, _: &Candidate, _: &Evidence) {}
 
     fn close(&mut self, candidate: Candidate, ruling: Ruling, _: Option<Evidence>) -> Result<(), Infallible> {
-        let kept = ruling == Ruling::Keep;
+        let won = ruling == Ruling::Keep;
+        let kept = won && self.holds(&candidate);
         self.outcomes.proposals.push(Outcome {
             planted: candidate.planted,
             kept,
+            stayed: won && !kept,
             pairs: candidate.case.pairs.len() as u64,
             cut_short: candidate.case.generation != self.generation || !self.can_afford_pair(),
         });
@@ -312,6 +385,7 @@ impl Court for Lab<'_> {
             self.generation += 1;
             self.num_champion_runs = 0;
             self.champion.clear();
+            self.champion_above.clear();
             self.champion_luck(self.settings.max_pairs as usize);
         }
         Ok(())

@@ -5,8 +5,8 @@
 
 use crate::campaign::CampaignError;
 use pawl_record::{
-    CampaignEnd, CampaignManifest, FileError, FinalMeasurement, Noise, Promotion, Proposal, RecipeRef,
-    Verdict, read_json, write_atomic, write_json,
+    CampaignEnd, CampaignManifest, FileError, FinalMeasurement, Noise, Promotion, Proposal, Pruning,
+    RecipeRef, Replication, Retraction, Verdict, read_json, write_atomic, write_json,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -80,6 +80,29 @@ impl Store {
     /// Champions by generation.
     pub fn champions(&self) -> Result<Vec<Promotion>, FileError> {
         self.read_numbered("champions", 0)
+    }
+
+    /// Parts that were left out and tried, in order.
+    pub fn prunings(&self) -> Result<Vec<Pruning>, FileError> {
+        self.read_numbered("prunings", 1)
+    }
+
+    /// Keeps withdrawn, in order.
+    pub fn retractions(&self) -> Result<Vec<Retraction>, FileError> {
+        self.read_numbered("retractions", 1)
+    }
+
+    /// Replications by proposal and number.
+    pub fn replications(&self) -> Result<Vec<Replication>, FileError> {
+        let mut documents = Vec::new();
+        for proposal in self.proposals()? {
+            let mut number = 1;
+            while let Some(it) = self.read(&format!("replications/{:04}-{number}.json", proposal.number))? {
+                documents.push(it);
+                number += 1;
+            }
+        }
+        Ok(documents)
     }
 
     /// Writes the document of that name, once it is complete.

@@ -4,6 +4,9 @@
 //! the score in its result is the one of its last evaluation, that its run was asked what the campaign asks, and
 //! that everything above it follows, is shown here.
 
+mod keeps;
+mod ladder;
+
 use crate::books::was_tested;
 use crate::campaign::scale_of;
 use crate::duel::{MAX_VOID, SLOWER, pair_seed, scores_of};
@@ -12,8 +15,8 @@ use crate::judge::{self, Ruling};
 use crate::levels;
 use pawl_ledger::{CampaignRecords, Ledger, LedgerError, read_campaign, run_folder};
 use pawl_record::{
-    Budget, Decision, Event, Evidence, NoisePair, PairRecord, RunManifest, RunResult, RunStatus, Verdict,
-    from_json, read_json,
+    Budget, Decision, Event, Evidence, NoisePair, PairRecord, Promotion, RunManifest, RunResult, RunStatus,
+    Rung, Verdict, from_json, read_json,
 };
 use std::collections::BTreeMap;
 use std::fs;
@@ -51,6 +54,9 @@ pub fn verify(lab: &Path, ledger: &Ledger) -> Result<Verified, LedgerError> {
         check.verdict(verdict);
     }
     check.promotions();
+    check.prunings();
+    check.retractions();
+    check.replications();
     check.final_measurement();
     check.rows(ledger)?;
     let runs = check.runs.len() as u64;
@@ -80,7 +86,7 @@ impl Run {
 struct Asked<'a> {
     seed: u64,
     init_seed: u64,
-    flops: f64,
+    rung: Rung,
     fingerprint: Option<&'a str>,
 }
 
@@ -182,15 +188,15 @@ impl Check<'_> {
         let run = self.run(id)?;
         let (manifest, campaign) = (&run.manifest, &self.records.manifest);
         let flops = match manifest.budget {
-            Budget::Flops(flops) => same(flops, asked.flops),
+            Budget::Flops(flops) => same(flops, asked.rung.flops),
             Budget::Tokens(_) | Budget::Steps(_) => false,
         };
         let rules = [
             (manifest.seed == asked.seed, "seed"),
             (manifest.init_seed == asked.init_seed, "initial seed"),
             (flops, "budget"),
-            (manifest.depth == campaign.rung.depth, "depth"),
-            (manifest.precision == campaign.rung.precision, "precision"),
+            (manifest.depth == asked.rung.depth, "depth"),
+            (manifest.precision == asked.rung.precision, "precision"),
             (manifest.data == campaign.data, "data set"),
             (asked.fingerprint.is_none_or(|program| program == manifest.fingerprint), "program"),
         ];
@@ -200,8 +206,9 @@ impl Check<'_> {
         run.score()
     }
 
+    /// On the first rung.
     fn asked(&self, seed: u64) -> Asked<'static> {
-        Asked { seed, init_seed: seed, flops: self.records.manifest.rung.flops, fingerprint: None }
+        Asked { seed, init_seed: seed, rung: self.records.manifest.rungs.first(), fingerprint: None }
     }
 
     fn noise(&mut self) {
@@ -227,9 +234,10 @@ impl Check<'_> {
     fn verdict(&mut self, verdict: &Verdict) {
         let place = format!("verdict {}", verdict.proposal);
         for pair in &verdict.pairs {
-            self.pair(&place, verdict, pair);
+            self.pair(&place, verdict.generation, verdict.fingerprint.as_deref(), pair);
         }
-        self.seeds(&place, verdict);
+        let first = self.first_pair(verdict.proposal);
+        self.seeds(&place, verdict.generation, first, &verdict.pairs);
         match (&verdict.decision, &verdict.evidence) {
             (Decision::Keep | Decision::Reject(_) | Decision::Undecided(_), Some(evidence)) => {
                 self.ruling(&place, verdict, evidence);
@@ -243,20 +251,27 @@ impl Check<'_> {
             (Decision::Skipped(_) | Decision::Failed(_), _) => {}
         }
         let wins_time = self.wins_time(&place, verdict);
-        let follows = verdict.decision == Decision::Keep && wins_time;
+        let follows = verdict.decision == Decision::Keep && self.climbs(&place, verdict, wins_time);
         if verdict.promoted != follows {
             self.differs(&place, format!("promoted is {}, {follows} follows", verdict.promoted));
         }
     }
 
-    fn pair(&mut self, place: &str, verdict: &Verdict, pair: &PairRecord) {
-        let champion = self.records.promotions.iter().find(|it| it.generation == verdict.generation);
+    /// A pair of a champion and a challenger of that program.
+    fn pair(&mut self, place: &str, generation: u64, challenger: Option<&str>, pair: &PairRecord) {
+        let champion = self.records.promotions.iter().find(|it| it.generation == generation);
         let program = champion.map(|it| it.fingerprint.as_str());
-        let asked = Asked { fingerprint: program, ..self.asked(pair.seed) };
+        let asked = self.asked(pair.seed);
+        self.arms(place, pair, [program, challenger], &asked);
+    }
+
+    /// A pair whose arms must have been these programs.
+    fn arms(&mut self, place: &str, pair: &PairRecord, programs: [Option<&str>; 2], asked: &Asked<'_>) {
+        let asked = Asked { fingerprint: programs[0], ..*asked };
         let follows = self.score(place, &pair.champion_run, &asked);
         let name = format!("score of run {}", pair.champion_run);
         self.compare(place, &name, Some(pair.champion_bpb), follows);
-        let asked = Asked { fingerprint: verdict.fingerprint.as_deref(), ..self.asked(pair.seed) };
+        let asked = Asked { fingerprint: programs[1], ..asked };
         let follows = self.score(place, &pair.challenger_run, &asked);
         let name = format!("score of run {}", pair.challenger_run);
         self.compare(place, &name, pair.challenger_bpb, follows);
@@ -270,10 +285,10 @@ impl Check<'_> {
 
     /// Pairs use the seeds of their champion in order; one may be passed over where the champion diverged, and
     /// no run shows that here, so at most as many as a campaign bears.
-    fn seeds(&mut self, place: &str, verdict: &Verdict) {
-        let limit = self.records.manifest.judge.max_pairs + MAX_VOID as u64;
-        let mut seeds = (0..=limit).map(|idx| pair_seed(self.records.manifest.seed, verdict.generation, idx));
-        for pair in &verdict.pairs {
+    fn seeds(&mut self, place: &str, generation: u64, first: u64, pairs: &[PairRecord]) {
+        let limit = first + self.records.manifest.judge.max_pairs + MAX_VOID as u64;
+        let mut seeds = (first..=limit).map(|idx| pair_seed(self.records.manifest.seed, generation, idx));
+        for pair in pairs {
             if !seeds.any(|seed| seed == pair.seed) {
                 self.differs(place, format!("seed {} is not the next of this champion", pair.seed));
             }
@@ -287,21 +302,22 @@ impl Check<'_> {
             self.differs(place, "it decides without a pair");
             return;
         }
-        let others = || self.records.verdicts.iter().filter(|other| other.proposal != verdict.proposal);
-        let before = others().filter(|other| other.proposal < verdict.proposal && was_tested(other)).count();
+        let others = self.records.verdicts.iter();
+        let before = others.filter(|other| other.proposal < verdict.proposal && was_tested(other)).count();
         let test_index = before as u64 + 1;
-        // Within a round verdicts are filed in the order they fall, and the clock may stand between two.
-        let keeps = |until: &dyn Fn(f64) -> bool| {
-            others().filter(|other| other.decision == Decision::Keep && until(other.elapsed_s)).count() as u64
-        };
-        let least = keeps(&|at| at < verdict.elapsed_s);
-        let most = keeps(&|at| at <= verdict.elapsed_s);
+        let (least, most) = self.kept_before(verdict);
         let level = |kept| levels::level(judge.alpha, test_index, kept);
         let kept = (least..=most).find(|kept| same(level(*kept), evidence.level)).unwrap_or(least);
         let (ruling, follows) = judge::rule(judge, &scale_of(noise), &pairs, level(kept), test_index);
         if evidence.test_index != test_index {
             self.differs(place, format!("test index is {}, {test_index} follows", evidence.test_index));
         }
+        self.evidence(place, Some(evidence), Some(&follows));
+        self.decision(place, &verdict.decision, ruling);
+    }
+
+    /// Evidence on file against the one that follows.
+    fn evidence(&mut self, place: &str, on_file: Option<&Evidence>, follows: Option<&Evidence>) {
         let numbers: [(&str, fn(&Evidence) -> f64); 6] = [
             ("mean", |it| it.mean),
             ("half-width", |it| it.half_width),
@@ -311,29 +327,29 @@ impl Check<'_> {
             ("sd", |it| it.sd),
         ];
         for (name, of) in numbers {
-            self.compare(place, name, Some(of(evidence)), Some(of(&follows)));
+            self.compare(place, name, on_file.map(of), follows.map(of));
         }
+    }
+
+    fn decision(&mut self, place: &str, on_file: &Decision, ruling: Ruling) {
         let follows = match ruling {
             Ruling::Keep => Decision::Keep,
             Ruling::Reject(reason) => Decision::Reject(reason),
             Ruling::Undecided(reason) => Decision::Undecided(reason),
             // An open duel ends when its champion does, or the budget: neither is in the numbers.
-            Ruling::Continue => match &verdict.decision {
+            Ruling::Continue => match on_file {
                 open @ Decision::Undecided(_) => open.clone(),
                 Decision::Keep | Decision::Reject(_) | Decision::Skipped(_) | Decision::Failed(_) => {
                     Decision::Undecided("more pairs were needed".to_string())
                 }
             },
         };
-        if verdict.decision != follows {
+        if *on_file != follows {
             let words = |it: &Decision| match it.reason() {
                 Some(reason) => format!("{} ({reason})", it.word()),
                 None => it.word().to_string(),
             };
-            self.differs(
-                place,
-                format!("decision is {}, {} follows", words(&verdict.decision), words(&follows)),
-            );
+            self.differs(place, format!("decision is {}, {} follows", words(on_file), words(&follows)));
         }
     }
 
@@ -352,8 +368,9 @@ impl Check<'_> {
         };
         let mut gains = Vec::new();
         for (id, pair) in control.champion_runs.iter().zip(&verdict.pairs) {
-            let flops = self.records.manifest.rung.flops * control.seconds_ratio;
-            let asked = Asked { flops, ..self.asked(pair.seed) };
+            let asked = self.asked(pair.seed);
+            let flops = asked.rung.flops * control.seconds_ratio;
+            let asked = Asked { rung: Rung { flops, ..asked.rung }, ..asked };
             if let (Some(champion), Some(challenger)) = (self.score(place, id, &asked), pair.challenger_bpb) {
                 gains.push(champion - challenger);
             }
@@ -368,6 +385,10 @@ impl Check<'_> {
         let promoted: Vec<&Verdict> = records.verdicts.iter().filter(|verdict| verdict.promoted).collect();
         for promotion in records.promotions.iter().filter(|it| it.generation > 0) {
             let place = format!("champion {}", promotion.generation);
+            if let Some(origin) = promotion.origin {
+                self.derived(&place, promotion, origin);
+                continue;
+            }
             let Some(verdict) = promoted.iter().find(|it| Some(it.proposal) == promotion.proposal) else {
                 self.differs(&place, "no verdict promoted it");
                 continue;
@@ -381,14 +402,7 @@ impl Check<'_> {
             if verdict.evidence != promotion.gain {
                 self.differs(&place, "its gain is not the one of its verdict");
             }
-            let mut scores = Vec::new();
-            for (idx, id) in (0..).zip(&promotion.fresh_runs) {
-                let seed = pair_seed(records.manifest.seed, promotion.generation, idx);
-                let asked = Asked { fingerprint: Some(&promotion.fingerprint), ..self.asked(seed) };
-                scores.extend(self.score(&place, id, &asked));
-            }
-            let follows = (!scores.is_empty()).then(|| mean(&scores));
-            self.compare(&place, "mean score", Some(promotion.mean_bpb), follows);
+            self.fresh_runs(&place, promotion);
         }
         for verdict in promoted {
             if !records.promotions.iter().any(|it| it.proposal == Some(verdict.proposal)) {
@@ -398,6 +412,18 @@ impl Check<'_> {
                 );
             }
         }
+    }
+
+    /// A champion's first own runs, which its mean score is of.
+    fn fresh_runs(&mut self, place: &str, promotion: &Promotion) {
+        let mut scores = Vec::new();
+        for (idx, id) in (0..).zip(&promotion.fresh_runs) {
+            let seed = pair_seed(self.records.manifest.seed, promotion.generation, idx);
+            let asked = Asked { fingerprint: Some(&promotion.fingerprint), ..self.asked(seed) };
+            scores.extend(self.score(place, id, &asked));
+        }
+        let follows = (!scores.is_empty()).then(|| mean(&scores));
+        self.compare(place, "mean score", Some(promotion.mean_bpb), follows);
     }
 
     fn final_measurement(&mut self) {
@@ -422,6 +448,8 @@ impl Check<'_> {
         let differences: Vec<f64> = both.iter().map(|(a, b)| a - b).collect();
         let follows = (!differences.is_empty()).then(|| mean(&differences));
         self.compare(place, "mean on the search split", Some(measured.search.mean), follows);
+        self.measured_above(place, measured);
+        self.final_worth(place, measured, &by_arm[0]);
     }
 
     /// The index against the files it is made of.
@@ -451,6 +479,7 @@ impl Check<'_> {
                 );
             }
         }
+        self.keep_rows(ledger)?;
         let ids: Vec<String> = self.runs.keys().cloned().collect();
         for id in ids {
             let file = self.run(&id).map(|run| run.result);

@@ -27,7 +27,7 @@ impl Seen<'_> {
     pub(crate) fn show<T>(&self, look: impl FnOnce(&Context<'_>) -> T) -> T {
         let Seen { store, manifest, books, world, .. } = self;
         let champion = books.champion();
-        let depth = manifest.rung.depth;
+        let depth = manifest.rungs.first().depth;
         let compile = |settings: &Settings| world.check(&store.path(&champion.recipe.file), depth, settings);
         let compile_text = |text: &str, settings: &Settings| {
             let path = store.keep_draft(text).map_err(|error| error.to_string())?;
@@ -75,7 +75,7 @@ impl<'a> Lab<'a> {
         let books = Books::read(&store)?;
         let Some(champion) = books.champions.last() else { return Ok(None) };
         let compiled = world
-            .check(&store.path(&champion.recipe.file), manifest.rung.depth, &champion.settings)
+            .check(&store.path(&champion.recipe.file), manifest.rungs.first().depth, &champion.settings)
             .map_err(CampaignError::Recipe)?;
         Ok(Some(Lab { folder: lab.to_path_buf(), store, manifest, books, noise, compiled, world, workers }))
     }

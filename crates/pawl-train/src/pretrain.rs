@@ -3,9 +3,12 @@
 use crate::data::PreparedData;
 use crate::identity::check_price;
 use crate::run_dir::RunDir;
-use pawl_data::{DataError, Loader, LoaderSettings};
+use pawl_data::{ChatError, DataError, Loader, LoaderSettings};
+use pawl_eval::env::EnvError;
 use pawl_eval::{EvalError, Evaluator};
-use pawl_model::{CheckpointError, Model, ModelError, load_checkpoint, save_checkpoint};
+use pawl_model::{
+    CheckpointError, DecodeError, ForeignError, Model, ModelError, load_checkpoint, save_checkpoint,
+};
 use pawl_recipe::{Recipe, RecipeError};
 use pawl_record::{
     CheckpointManifest, Event, FileError, LearningPoint, Precision, RunManifest, RunResult, RunStatus, SCHEMA,
@@ -18,7 +21,7 @@ use std::time::{Duration, Instant};
 /// Points of the learning curve kept with the result.
 const CURVE_POINTS: u64 = 50;
 /// Steps of the longest run: every schedule is tabulated ahead, four bytes a step.
-const MAX_STEPS: u64 = 10_000_000;
+pub(crate) const MAX_STEPS: u64 = 10_000_000;
 /// Documents buffered and refilled by nanochat's packing.
 const CROP: pawl_data::Packing = pawl_data::Packing::Crop { buffer: 1000, refill: 128 };
 
@@ -80,6 +83,17 @@ pub enum TrainError {
     /// A checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// A checkpoint from elsewhere.
+    #[error(transparent)]
+    Foreign(#[from] ForeignError),
+    /// The vocabulary of one.
+    #[error("the tokenizer of {path} cannot be read as it was meant: {because}")]
+    Tokenizer {
+        /// Where it is.
+        path: std::path::PathBuf,
+        /// What is different.
+        because: String,
+    },
     /// Another process is training this very run.
     #[error("run {id} is being trained by another process")]
     Busy {
@@ -106,6 +120,18 @@ pub enum TrainError {
         /// Asked for.
         num_steps: u64,
     },
+    /// Conversations that cannot be taught.
+    #[error(transparent)]
+    Chat(#[from] ChatError),
+    /// An environment.
+    #[error(transparent)]
+    Env(#[from] EnvError),
+    /// The model cannot answer one token at a time.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The batches of a lesson are not possible.
+    #[error("{0}")]
+    Lesson(String),
     /// Not a vocabulary this data has.
     #[error("the recipe's vocabulary of {recipe} does not fit the data's of {data}")]
     Vocabulary {
@@ -143,7 +169,7 @@ pub fn pretrain(
     if manifest.num_steps > MAX_STEPS {
         return Err(TrainError::TooLong { num_steps: manifest.num_steps });
     }
-    let mut dir = RunDir::open(lab, manifest, &recipe)?;
+    let mut dir = RunDir::open(lab, manifest, &recipe, None)?;
     let schedules = recipe.schedule_table(manifest.num_steps)?;
     let mut loader = loader(&recipe, manifest, data)?;
     let precision = engine_precision(manifest.precision);
@@ -212,7 +238,7 @@ pub fn pretrain(
     Ok(result)
 }
 
-fn engine_precision(precision: Precision) -> pawl_model::Precision {
+pub(crate) fn engine_precision(precision: Precision) -> pawl_model::Precision {
     match precision {
         Precision::F32 => pawl_model::Precision::F32,
         Precision::Bf16 => pawl_model::Precision::Bf16,
@@ -266,10 +292,10 @@ fn loader(recipe: &Recipe, manifest: &RunManifest, data: &PreparedData) -> Resul
 }
 
 /// What a checkpoint carries beside tensors.
-struct State {
-    step: u64,
-    best_val_bpb: Option<f64>,
-    val_bpb: Option<f64>,
+pub(crate) struct State {
+    pub(crate) step: u64,
+    pub(crate) best_val_bpb: Option<f64>,
+    pub(crate) val_bpb: Option<f64>,
     curve: Vec<LearningPoint>,
     /// Sum and number of losses since the last point of the curve.
     pending: (f64, u64),
@@ -277,7 +303,11 @@ struct State {
 }
 
 impl State {
-    fn begin(dir: &RunDir, model: &mut Model, manifest: &RunManifest) -> Result<State, TrainError> {
+    pub(crate) fn begin(
+        dir: &RunDir,
+        model: &mut Model,
+        manifest: &RunManifest,
+    ) -> Result<State, TrainError> {
         let checkpoint = load_checkpoint(&dir.checkpoint("last"), model)?;
         Ok(match checkpoint {
             Some(c) => {
@@ -303,7 +333,7 @@ impl State {
         })
     }
 
-    fn count(&mut self, loss: f64, num_steps: u64) {
+    pub(crate) fn count(&mut self, loss: f64, num_steps: u64) {
         self.step += 1;
         self.pending = (self.pending.0 + loss, self.pending.1 + 1);
         // A point falls due whenever step * CURVE_POINTS / num_steps passes a whole number.
@@ -315,7 +345,7 @@ impl State {
         }
     }
 
-    fn save(
+    pub(crate) fn save(
         &self,
         dir: &mut RunDir,
         name: &str,
@@ -342,11 +372,11 @@ impl State {
     }
 }
 
-fn round_ms(seconds: Duration) -> f64 {
+pub(crate) fn round_ms(seconds: Duration) -> f64 {
     (seconds.as_secs_f64() * 1000.0).round() / 1000.0
 }
 
-fn progress(
+pub(crate) fn progress(
     state: &State,
     manifest: &RunManifest,
     resumed_at: u64,
@@ -367,7 +397,7 @@ fn progress(
     }
 }
 
-fn outcome(
+pub(crate) fn outcome(
     manifest: &RunManifest,
     state: &State,
     begun: Instant,
@@ -398,7 +428,7 @@ fn outcome(
     }
 }
 
-fn diverged(
+pub(crate) fn diverged(
     dir: &mut RunDir,
     manifest: &RunManifest,
     state: &State,

@@ -1,15 +1,20 @@
 //! A run directory: `run.json`, `recipe.star` and what it loads, `events.jsonl`, `result.json`, `last/`, `best/`.
 
+use crate::lesson::recipe_lesson;
 use crate::pretrain::TrainError;
 use pawl_model::{Model, load_checkpoint};
 use pawl_recipe::{Overrides, Recipe, Source};
 use pawl_record::{
-    CheckpointManifest, Event, FileError, RunManifest, RunResult, read_json, write_atomic, write_json,
+    CheckpointManifest, Event, FileError, LessonManifest, RunManifest, RunResult, read_json, write_atomic,
+    write_json,
 };
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+
+/// What makes a run a lesson.
+const LESSON: &str = "lesson.json";
 
 /// Paths of one run and its open event log.
 pub struct RunDir {
@@ -36,7 +41,12 @@ impl RunDir {
     }
 
     /// Makes the directory, or opens the one that an interrupted process left, for this process alone.
-    pub(crate) fn open(lab: &Path, manifest: &RunManifest, recipe: &Recipe) -> Result<RunDir, TrainError> {
+    pub(crate) fn open(
+        lab: &Path,
+        manifest: &RunManifest,
+        recipe: &Recipe,
+        lesson: Option<&LessonManifest>,
+    ) -> Result<RunDir, TrainError> {
         let folder = RunDir::path(lab, &manifest.id);
         let io = |action, path: &Path| {
             let path = path.to_path_buf();
@@ -51,9 +61,23 @@ impl RunDir {
         if !folder.join("run.json").exists() {
             write_atomic(&folder.join("recipe.star"), recipe.text().as_bytes())?;
             write_json(&folder.join("loads.json"), recipe.texts())?;
+            if let Some(lesson) = lesson {
+                write_json(&folder.join(LESSON), lesson)?;
+            }
             write_json(&folder.join("run.json"), manifest)?;
         }
         Ok(RunDir { folder, lock, events: None })
+    }
+
+    /// What the run was taught, if it is a lesson.
+    pub fn lesson(lab: &Path, id: &str) -> Result<Option<LessonManifest>, FileError> {
+        let path = RunDir::path(lab, id).join(LESSON);
+        if path.exists() { read_json(&path).map(Some) } else { Ok(None) }
+    }
+
+    /// A file of the directory.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
     }
 
     /// The folder of the last, or the best, checkpoint.
@@ -119,7 +143,7 @@ impl Drop for RunDir {
 }
 
 /// Opens a log for appending, first cutting a line that a crash left unfinished.
-fn open_whole_lines(path: &Path) -> std::io::Result<File> {
+pub(crate) fn open_whole_lines(path: &Path) -> std::io::Result<File> {
     let mut file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)?;
     let mut end = file.metadata()?.len();
     let mut byte = [0];
@@ -151,6 +175,22 @@ pub fn load_model(
     }
 }
 
+/// The same without what trains it, for scores and text.
+pub fn load_frozen(lab: &Path, id: &str, num_threads: usize) -> Result<Model, TrainError> {
+    let folder = RunDir::path(lab, id);
+    let manifest = RunDir::manifest(lab, id)?;
+    let mut model = Model::frozen(stored_recipe(&folder, &manifest)?, num_threads)?;
+    match load_checkpoint(&folder.join("last"), &mut model)? {
+        Some(_) => Ok(model),
+        None => Err(TrainError::NoCheckpoint { id: id.to_string() }),
+    }
+}
+
+/// The recipe of a run as it was.
+pub fn recipe_of(lab: &Path, id: &str) -> Result<Recipe, TrainError> {
+    stored_recipe(&RunDir::path(lab, id), &RunDir::manifest(lab, id)?)
+}
+
 /// The recipe of a run as it was, with everything it loaded.
 pub(crate) fn stored_recipe(folder: &Path, manifest: &RunManifest) -> Result<Recipe, TrainError> {
     let texts: BTreeMap<String, String> = read_json(&folder.join("loads.json"))?;
@@ -162,5 +202,8 @@ pub(crate) fn stored_recipe(folder: &Path, manifest: &RunManifest) -> Result<Rec
     let depth = (manifest.depth > 0).then_some(manifest.depth);
     let load =
         |name: &str| texts.get(name).cloned().ok_or_else(|| format!("{name} is not stored with the run"));
-    Ok(Recipe::load(&source, &Overrides { depth, values }, &load)?)
+    let path = folder.join(LESSON);
+    let lesson: Option<LessonManifest> = if path.exists() { Some(read_json(&path)?) } else { None };
+    let lesson = lesson.map(|lesson| recipe_lesson(&lesson, texts.get(&lesson.objective).cloned()));
+    Ok(Recipe::load_lesson(&source, &Overrides { depth, values }, &load, lesson.as_ref())?)
 }

@@ -1,6 +1,8 @@
 //! The arguments of every command, and nothing of what they do. Help texts are these comments; they
 //! name no default that the code below does not hold.
 
+pub(crate) mod teach;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pawl_recipe::Overrides;
 use pawl_record::{Budget, SettingValue, Settings};
@@ -24,10 +26,22 @@ pub(crate) enum Command {
     Train(Train),
     /// Compile a recipe and say what it is, without training
     Check(Check),
-    /// Score a run's checkpoint in bits per byte on the search split
+    /// Score a run's checkpoint: bits per byte on the search split, or published tasks
     Eval(Eval),
+    /// Read a checkpoint of the Llama family from elsewhere into the lab, as a run
+    Import(Import),
+    /// Write a run of the llama recipe for other programs
+    Export(Export),
+    /// Teach a trained model to answer as in conversations
+    Sft(teach::Sft),
+    /// Teach a trained model by rewards of an environment
+    Rl(teach::Rl),
+    /// Talk to a trained model
+    Chat(teach::Chat),
     /// Continue a prompt with a trained model
     Sample(Sample),
+    /// Serve a trained model over HTTP: chat and completions as OpenAI's clients speak them
+    Serve(Serve),
     /// List the training runs of the lab
     Runs(Runs),
     /// Show all that is known of one run, proposal or verdict
@@ -40,11 +54,20 @@ pub(crate) enum Command {
     Report(Report),
     /// Compute every verdict of the lab again from the files of its runs, and name what differs
     Verify(Verify),
+    /// Run a keep again from its row alone: the first seed bit for bit, the others fresh
+    Replicate(Replicate),
+    /// Withdraw a keep, and mark what was kept on top of it
+    Retract(Retract),
+    /// Show what changes were worth in this lab and in others
+    Effects(Effects),
     /// Bring text into the lab, and look at what is there
     #[command(subcommand)]
     Data(Data),
     /// Measure this machine's limits, and how near to them products, training and decoding come
     Bench(Bench),
+    /// Become the process that runs a model's program
+    #[command(hide = true)]
+    SandboxCell(teach::SandboxCell),
     /// Say what this machine can do, and what would be in the way
     Doctor(Doctor),
 }
@@ -85,13 +108,19 @@ impl Turned {
 
 #[derive(Args)]
 pub(crate) struct Research {
+    /// Read what is asked from this file; flags win over it [default: campaign.toml, where there is one]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) campaign: Option<PathBuf>,
+    /// Print all that is asked, with what each key means and where it came from, and run nothing
+    #[arg(long)]
+    pub(crate) explain: bool,
     /// Recipe to improve: a path, or the name of a shipped one
-    #[arg(long, value_name = "FILE", default_value = "tiny")]
-    pub(crate) recipe: String,
+    #[arg(long, value_name = "FILE")]
+    pub(crate) recipe: Option<String>,
     /// Who proposes changes: optimizer, random, claude, openai=MODEL, replay:PATH; several with shares as
     /// claude:0.7,optimizer:0.3, or without, and results decide
-    #[arg(long, value_name = "WHO", default_value = "optimizer", value_parser = team)]
-    pub(crate) researcher: Team,
+    #[arg(long, value_name = "WHO", value_parser = researchers)]
+    pub(crate) researcher: Option<String>,
     /// Most that language models may cost in this lab, US dollars [default: 5, where a price is known]
     #[arg(long, value_name = "USD", allow_negative_numbers = true, value_parser = non_negative)]
     pub(crate) max_usd: Option<f64>,
@@ -104,82 +133,35 @@ pub(crate) struct Research {
     /// Print what a language model would be told now, and do nothing
     #[arg(long)]
     pub(crate) show_prompt: bool,
-    /// Stop after this many minutes [default: 60, when --trials is not given]
+    /// Stop after this many minutes
     #[arg(long, value_name = "M", allow_negative_numbers = true, value_parser = positive, conflicts_with = "trials")]
     pub(crate) minutes: Option<f64>,
     /// Stop after this many trials
     #[arg(long, value_name = "N", value_parser = count)]
     pub(crate) trials: Option<u64>,
-    /// The scale dial of the trials [default: the recipe's own]
+    /// The scale dial of the first rung [default: the recipe's own]
     #[arg(long, value_name = "D", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) depth: Option<u64>,
-    /// Floating-point operations of one trial, as 5e11
+    /// Floating-point operations of one trial of the first rung, as 5e11
     #[arg(long, value_name = "F", allow_negative_numbers = true, value_parser = positive)]
     pub(crate) flops: Option<f64>,
-    /// Number format of the products of trials [default: f32, or that of the lab's campaign]
+    /// Rungs of the ladder, on each of which a keep must hold: one more depth and four times the FLOPs each
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=8))]
+    pub(crate) rungs: Option<u64>,
+    /// Number format of the products of trials
     #[arg(long, value_enum)]
     pub(crate) precision: Option<Precision>,
-    /// Seed of the campaign: proposals, trial seeds [default: 0, or that of the lab's campaign]
+    /// Seed of the campaign: proposals, trial seeds
     #[arg(long, value_name = "S")]
     pub(crate) seed: Option<u64>,
     /// Trials side by side, each on one thread [default: one a core]
     #[arg(long, value_name = "N", hide = true, value_parser = clap::value_parser!(u64).range(1..=1024))]
     pub(crate) workers: Option<u64>,
     /// Data set of the lab
-    #[arg(long, value_name = "NAME", default_value = BUILTIN_DATA, hide = true)]
-    pub(crate) data: String,
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub(crate) data: Option<String>,
     #[command(flatten)]
     pub(crate) place: Place,
-}
-
-/// Researchers and their shares.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Team(pub(crate) Vec<(Researcher, Option<f64>)>);
-
-/// Researchers this version has.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Researcher {
-    /// Built in: a bandit over choices, a model of the numbers; no key, no network
-    Optimizer,
-    /// Any one change with equal probability: what every researcher has to beat
-    Random,
-    /// The Messages API, with this model
-    Claude(Option<String>),
-    /// Chat completions, with this model
-    Openai(Option<String>),
-    /// Recorded conversations: a file or a folder
-    Replay(PathBuf),
-}
-
-/// `claude=MODEL:0.7,optimizer:0.3`. What follows the last colon is a share if it is a number, and otherwise belongs to
-/// the name, as in `openai=qwen3:8b`.
-fn team(text: &str) -> Result<Team, String> {
-    let one = |part: &str| {
-        let (name, share) = match part.rsplit_once(':') {
-            Some((name, share)) if share.parse::<f64>().is_ok() => (name, Some(positive(share)?)),
-            Some(_) | None => (part, None),
-        };
-        let model =
-            |prefix: &str| name.strip_prefix(prefix).map(str::to_string).filter(|model| !model.is_empty());
-        let researcher = match name {
-            "optimizer" => Researcher::Optimizer,
-            "random" => Researcher::Random,
-            "claude" => Researcher::Claude(None),
-            "openai" => Researcher::Openai(None),
-            _ => match (model("claude="), model("openai="), model("replay:")) {
-                (Some(model), _, _) => Researcher::Claude(Some(model)),
-                (_, Some(model), _) => Researcher::Openai(Some(model)),
-                (_, _, Some(path)) => Researcher::Replay(path.into()),
-                (None, None, None) => {
-                    return Err(format!(
-                        "{name} is none of optimizer, random, claude, claude=MODEL, openai, openai=MODEL, replay:PATH"
-                    ));
-                }
-            },
-        };
-        Ok((researcher, share))
-    };
-    text.split(',').map(|part| one(part.trim())).collect::<Result<Vec<_>, String>>().map(Team)
 }
 
 /// Budget of a training run that is given none: half a minute of two good cores.
@@ -284,9 +266,58 @@ pub(crate) struct Check {
 pub(crate) struct Eval {
     /// Id of a run, its first digits, or `champion`
     pub(crate) run: String,
+    /// Data set of the lab whose held-out text is scored [default: that of the run]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) data: Option<String>,
+    /// Published tasks instead of bits per byte: their names, `core`, `all`; separated by commas
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "data_dir")]
+    pub(crate) tasks: Vec<String>,
+    /// Folder that holds the data of the tasks as it is published
+    #[arg(long, value_name = "DIR", requires = "tasks")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Items of each task at most, the first of a fixed shuffle
+    #[arg(long, value_name = "N", value_parser = count, requires = "tasks")]
+    pub(crate) limit: Option<u64>,
     /// Threads [default: one a core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024))]
     pub(crate) threads: Option<u64>,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Args)]
+pub(crate) struct Import {
+    /// A GGUF file, or a folder with config.json, safetensors and tokenizer.json
+    #[arg(value_name = "PATH")]
+    pub(crate) path: PathBuf,
+    /// Positions that the run can take, at most those of the checkpoint
+    #[arg(long, value_name = "N", default_value_t = 2048, value_parser = count)]
+    pub(crate) seq_len: u64,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+/// Formats that others read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// A folder: safetensors, config.json, tokenizer.json
+    Hf,
+    /// One GGUF file in 32 bits
+    Gguf,
+    /// One GGUF file, matrices in 16 bits
+    GgufF16,
+}
+
+#[derive(Args)]
+pub(crate) struct Export {
+    /// Id of a run, its first digits, or `champion`
+    pub(crate) run: String,
+    /// The folder or file to write
+    #[arg(value_name = "PATH")]
+    pub(crate) path: PathBuf,
+    /// What to write
+    #[arg(long, value_enum, default_value_t = Format::Hf)]
+    pub(crate) format: Format,
     #[command(flatten)]
     pub(crate) place: Place,
 }
@@ -304,7 +335,51 @@ pub(crate) struct Sample {
     /// 0 takes the likeliest token each time
     #[arg(long, value_name = "X", default_value_t = 0.8, allow_negative_numbers = true, value_parser = non_negative)]
     pub(crate) temperature: f64,
+    /// Draw from the K likeliest tokens alone; 0 from all
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    pub(crate) top_k: usize,
+    /// Draw from the likeliest tokens that together have this probability
+    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = probability)]
+    pub(crate) top_p: f64,
+    /// Draw from tokens with at least this share of the likeliest one's probability
+    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = probability)]
+    pub(crate) min_p: f64,
+    /// End at this text, which is left out; may be repeated
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) stop: Vec<String>,
     /// Seed of the draws
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Threads [default: one a core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024))]
+    pub(crate) threads: Option<u64>,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Args)]
+pub(crate) struct Serve {
+    /// Id of a run, its first digits, or `champion`
+    pub(crate) run: String,
+    /// Address to listen on; other machines reach one that is not a loopback address
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    pub(crate) host: std::net::IpAddr,
+    /// Port; 0 takes a free one
+    #[arg(long, value_name = "N", default_value_t = 8080)]
+    pub(crate) port: u16,
+    /// File with the token that clients must send; required off the loopback interface
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Texts generated at once
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=256))]
+    pub(crate) batch: u64,
+    /// Texts that may wait beside them
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u64).range(0..=65536))]
+    pub(crate) max_waiting: u64,
+    /// Seconds that an answer may take
+    #[arg(long, value_name = "S", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) timeout: u64,
+    /// Seed of the draws of requests that name none
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub(crate) seed: u64,
     /// Threads [default: one a core]
@@ -352,6 +427,69 @@ pub(crate) struct Researchers {
 
 #[derive(Args)]
 pub(crate) struct Verify {
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Args)]
+pub(crate) struct Replicate {
+    /// Number of a kept proposal, or the id of a run of it
+    pub(crate) id: String,
+    /// Seeds: one to reproduce, the others fresh
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub(crate) seeds: u64,
+    /// Trials side by side, each on one thread [default: one a core]
+    #[arg(long, value_name = "N", hide = true, value_parser = clap::value_parser!(u64).range(1..=1024))]
+    pub(crate) workers: Option<u64>,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Args)]
+pub(crate) struct Retract {
+    /// Number of a kept proposal, or the id of a run of it
+    pub(crate) id: String,
+    /// Why it no longer counts
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) why: String,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Effects {
+    #[command(subcommand)]
+    pub(crate) action: Option<EffectsAction>,
+    /// Only changes of this setting
+    #[arg(long, value_name = "NAME")]
+    pub(crate) setting: Option<String>,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum EffectsAction {
+    /// Write the lab's effects, and those it imported, into a file for another lab
+    Export(EffectsFile),
+    /// Take in what another lab exported, as what is expected of changes before they are tried here
+    Import(EffectsFile),
+    /// Remove what was imported from a source
+    Revoke(EffectsRevoke),
+}
+
+#[derive(Args)]
+pub(crate) struct EffectsFile {
+    /// The file, JSON
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Args)]
+pub(crate) struct EffectsRevoke {
+    /// Id of the campaign they came from
+    pub(crate) source: String,
     #[command(flatten)]
     pub(crate) place: Place,
 }
@@ -457,6 +595,11 @@ pub(crate) struct Doctor {
     pub(crate) place: Place,
 }
 
+/// Words that name researchers; what they mean is said where they are used.
+fn researchers(text: &str) -> Result<String, String> {
+    crate::providers::team(text).map(|_| text.to_string())
+}
+
 fn setting(text: &str) -> Result<(String, SettingValue), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.trim().is_empty() => {
@@ -480,6 +623,11 @@ fn positive(text: &str) -> Result<f64, String> {
 
 fn non_negative(text: &str) -> Result<f64, String> {
     number(text).and_then(|x| if x >= 0.0 { Ok(x) } else { Err("must not be below 0".to_string()) })
+}
+
+fn probability(text: &str) -> Result<f64, String> {
+    number(text)
+        .and_then(|x| if (0.0..=1.0).contains(&x) { Ok(x) } else { Err("must lie from 0 to 1".into()) })
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -523,20 +671,6 @@ mod tests {
         let cli = Cli::try_parse_from(["pawl", "check", "tiny", "--set", "a=1", "--set", "a=0.5"]).unwrap();
         let Command::Check(check) = cli.command else { panic!("not check") };
         assert_eq!(check.turned.settings(), [("a".to_string(), SettingValue::Float(0.5))].into());
-    }
-
-    #[test]
-    fn researchers_are_named_with_models_and_shares() {
-        let named = |text: &str| team(text).map(|team| team.0);
-        assert_eq!(named("optimizer"), Ok(vec![(Researcher::Optimizer, None)]));
-        let two =
-            vec![(Researcher::Claude(Some("m-1".into())), Some(0.7)), (Researcher::Optimizer, Some(0.3))];
-        assert_eq!(named("claude=m-1:0.7, optimizer:0.3"), Ok(two));
-        assert_eq!(named("openai=qwen3:8b"), Ok(vec![(Researcher::Openai(Some("qwen3:8b".into())), None)]));
-        assert_eq!(named("replay:a/b.jsonl"), Ok(vec![(Researcher::Replay("a/b.jsonl".into()), None)]));
-        for wrong in ["", "oracle", "claude:0", "claude=", "claude:-1", "optimizer,", "random:nan"] {
-            assert!(named(wrong).is_err(), "{wrong}");
-        }
     }
 
     #[test]

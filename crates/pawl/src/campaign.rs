@@ -3,7 +3,10 @@
 
 use crate::output::{Block, count, duration, flops};
 use pawl_ledger::CampaignRecords;
-use pawl_record::{CampaignBudget, Decision, EndReason, Measured, Noise, Proposal, Verdict};
+use pawl_record::{
+    CampaignBudget, Decision, EndReason, Factor, Ladder, Measured, Noise, PartRuling, Proposal, Pruning,
+    Replication, Rung, Verdict, Worth,
+};
 
 /// Width of the column that says what was changed.
 const CHANGE: usize = 38;
@@ -17,6 +20,16 @@ pub(crate) fn noise(noise: &Noise) -> String {
         noise.unpaired_sd,
         duration(noise.run_seconds),
     )
+}
+
+/// `depth 3, 500 GFLOP; a keep must hold at depth 4, 2.00 TFLOP`.
+pub(crate) fn rungs(ladder: &Ladder) -> String {
+    let at = |rung: &Rung| format!("depth {}, {}", rung.depth, flops(rung.flops));
+    let above: Vec<String> = ladder.all()[1..].iter().map(at).collect();
+    match above.is_empty() {
+        true => at(&ladder.first()),
+        false => format!("{}   climbs to: {}", at(&ladder.first()), above.join("; ")),
+    }
 }
 
 /// The line above the verdicts.
@@ -42,6 +55,32 @@ pub(crate) fn row(proposal: &Proposal, verdict: &Verdict) -> String {
     line.trim_end().to_string()
 }
 
+/// The line of a part of the champion that was left out and tried: what it is worth, as a change in val_bpb.
+pub(crate) fn part_row(pruning: &Pruning) -> String {
+    let effect = pruning
+        .evidence
+        .as_ref()
+        .map_or_else(String::new, |evidence| format!("{:+.4} +- {:.4}", evidence.mean, evidence.half_width));
+    let name = format!("part of #{}: {}", pruning.proposal, pruning.change.setting);
+    let line = format!(
+        "{:>4}  {:<CHANGE$}  {:>5}  {effect:<19}  {:>7}  {}",
+        "",
+        cut(&name, CHANGE),
+        pruning.pairs.len(),
+        "",
+        part(&pruning.ruling),
+    );
+    line.trim_end().to_string()
+}
+
+/// What became of a part, in words.
+pub(crate) fn part(ruling: &PartRuling) -> String {
+    match ruling {
+        PartRuling::Leaves => "leaves the champion".to_string(),
+        PartRuling::Stays(why) => format!("stays: {why}"),
+    }
+}
+
 /// What a proposal turns, in words.
 pub(crate) fn changes(proposal: &Proposal) -> String {
     let turned =
@@ -55,14 +94,40 @@ pub(crate) fn changes(proposal: &Proposal) -> String {
 }
 
 fn outcome(verdict: &Verdict) -> String {
-    match &verdict.decision {
-        Decision::Keep if verdict.promoted => "keep".to_string(),
-        Decision::Keep => "keep, but slower than it gains".to_string(),
-        Decision::Reject(_) | Decision::Undecided(_) => verdict.decision.word().to_string(),
-        Decision::Skipped(reason) | Decision::Failed(reason) => {
+    match (&verdict.decision, verdict.stayed_below()) {
+        (Decision::Keep, _) if verdict.promoted => format!("keep{}", climbed(verdict)),
+        (Decision::Keep, Some(climb)) => {
+            format!("keep, but not on rung {}: {}", climb.rung + 1, climb.decision.word())
+        }
+        (Decision::Keep, None) => "keep, but slower than it gains".to_string(),
+        (Decision::Reject(_) | Decision::Undecided(_), _) => verdict.decision.word().to_string(),
+        (Decision::Skipped(reason) | Decision::Failed(reason), _) => {
             format!("{}: {reason}", verdict.decision.word())
         }
     }
+}
+
+/// What a keep came to on the rungs above the first.
+fn climbed(verdict: &Verdict) -> String {
+    let gains = verdict.climbs.iter().filter_map(|climb| Some((climb.rung + 1, climb.evidence?.mean)));
+    let gains = gains.map(|(rung, mean)| format!(", holds on rung {rung}: {:+.4}", -mean));
+    let last = verdict.worth.as_ref().and_then(|worth| worth.rungs.last());
+    let worth = last.map_or_else(String::new, |it| format!(", worth {:.1}x compute", it.compute.value));
+    gains.collect::<String>() + &worth
+}
+
+/// `2.9x compute [2.1, 4.0] at depth 3, 2.5x [1.7, 3.9] at depth 4`.
+pub(crate) fn worth(worth: &Worth, ladder: &Ladder) -> String {
+    let depth = |rung: u64| ladder.all().get(rung as usize).map_or(0, |rung| rung.depth);
+    let factor = |it: &Factor| match it.high {
+        Some(high) => format!("[{:.1}, {high:.1}]", it.low),
+        None => format!("[{:.1}, no limit]", it.low),
+    };
+    let on = worth.rungs.iter().enumerate().map(|(at, it)| {
+        let compute = if at == 0 { " compute" } else { "" };
+        format!("{:.1}x{compute} {} at depth {}", it.compute.value, factor(&it.compute), depth(it.rung))
+    });
+    on.collect::<Vec<_>>().join(", ")
 }
 
 fn e_value(e: f64) -> String {
@@ -90,13 +155,28 @@ pub(crate) fn block(records: &CampaignRecords) -> Block {
         let proposal = records.proposals.iter().find(|proposal| Some(proposal.number) == promotion.proposal);
         block.maybe("kept", proposal.map(|proposal| kept(records, proposal)));
     }
-    if let Some(measured) = &records.final_measurement {
+    for pruning in &records.prunings {
+        block.line("part", part_line(pruning));
+    }
+    for replication in &records.replications {
+        block.line("replicated", replicated(replication));
+    }
+    for retraction in &records.retractions {
+        block.line("retracted", format!("#{}: {}", retraction.proposal, retraction.why));
+    }
+    if let Some(measured) = records.measured() {
         let seeds = measured.seeds.len();
         block.line("search_split", format!("{}, {seeds} fresh seeds", effect(&measured.search)));
         block.maybe(
             "sealed_split",
             measured.sealed.as_ref().map(|m| format!("{}, {seeds} fresh seeds", effect(m))),
         );
+        for above in &measured.above {
+            let seeds = above.seeds.len();
+            let name = format!("rung_{}", above.rung + 1);
+            block.line(&name, format!("{}, {seeds} fresh seeds", effect(&above.search)));
+        }
+        block.maybe("worth", measured.worth.as_ref().map(|it| worth(it, &records.manifest.rungs)));
         block.line("training_time", format!("{:.2}x the start's", measured.seconds_ratio));
     }
     tally(&mut block, records);
@@ -113,14 +193,51 @@ fn champion(records: &CampaignRecords) -> String {
     }
 }
 
-/// A kept change with its own effect, where it was measured again.
+/// A kept change with its own effect, where it was measured again, and what has become of it since.
 fn kept(records: &CampaignRecords, proposal: &Proposal) -> String {
-    let again = records.final_measurement.as_ref();
+    let again = records.measured();
     let again = again.and_then(|m| m.kept.iter().find(|kept| kept.proposal == proposal.number));
+    let since = records.standing(proposal.number).and_then(|standing| standing.words());
+    let since = since.map_or_else(String::new, |words| format!("; {words}"));
     match again {
-        Some(again) => format!("#{} {}: {}", proposal.number, changes(proposal), effect(&again.search)),
-        None => format!("#{} {}", proposal.number, changes(proposal)),
+        Some(again) => {
+            format!("#{} {}: {}{since}", proposal.number, changes(proposal), effect(&again.search))
+        }
+        None => format!("#{} {}{since}", proposal.number, changes(proposal)),
     }
+}
+
+/// A part of a champion with its own effect.
+pub(crate) fn part_line(pruning: &Pruning) -> String {
+    let change = &pruning.change;
+    let effect = pruning.evidence.as_ref().map_or_else(String::new, |evidence| {
+        format!(" {:+.4} +- {:.4} bits per byte,", evidence.mean, evidence.half_width)
+    });
+    format!(
+        "#{} {}: {} -> {},{effect} {}",
+        pruning.proposal,
+        change.setting,
+        change.to,
+        change.from,
+        part(&pruning.ruling)
+    )
+}
+
+/// A replication in a line.
+pub(crate) fn replicated(replication: &Replication) -> String {
+    let same = match replication.reproduced.iter().all(|it| it.same) {
+        true => "its first pair to the last bit",
+        false => "its first pair DIFFERS",
+    };
+    let mean = match (replication.mean, replication.half_width) {
+        (Some(mean), Some(half)) => {
+            format!(", {:+.4} +- {half:.4} bits per byte on {} fresh seeds", -mean, replication.pairs.len())
+        }
+        (Some(mean), None) => format!(", {:+.4} bits per byte on one fresh seed", -mean),
+        (None, _) => String::new(),
+    };
+    let against = if replication.contradicts { ", contradicts it" } else { "" };
+    format!("#{} {same}{mean}{against}", replication.proposal)
 }
 
 fn effect(measured: &Measured) -> String {
@@ -130,12 +247,15 @@ fn effect(measured: &Measured) -> String {
 fn tally(block: &mut Block, records: &CampaignRecords) {
     let number =
         |word: &str| records.verdicts.iter().filter(|verdict| verdict.decision.word() == word).count();
+    let taken_back =
+        records.verdicts.iter().filter(|it| it.decision == Decision::Keep && !it.promoted).count();
     block.line(
         "verdicts",
         format!(
-            "{} proposals: {} kept, {} rejected, {} undecided, {} skipped, {} failed",
+            "{} proposals: {} kept{}, {} rejected, {} undecided, {} skipped, {} failed",
             records.proposals.len(),
             number("keep"),
+            if taken_back > 0 { format!(" ({taken_back} of them not promoted)") } else { String::new() },
             number("reject"),
             number("undecided"),
             number("skipped"),
@@ -209,6 +329,8 @@ mod tests {
             evidence,
             seconds_ratio: None,
             equal_time: None,
+            climbs: Vec::new(),
+            worth: None,
             flops: 0.0,
             runs: 0,
             run_seconds: 0.0,

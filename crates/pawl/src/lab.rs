@@ -5,6 +5,7 @@ use crate::output::narrate;
 use crate::recipes::from_recipe;
 use pawl_data::DataError;
 use pawl_eval::EvalError;
+use pawl_eval::env::EnvError;
 use pawl_ledger::{Ledger, LedgerError, Notice};
 use pawl_train::TrainError;
 use std::path::{Path, PathBuf};
@@ -61,6 +62,8 @@ pub(crate) fn from_train(error: TrainError) -> Failure {
         TrainError::Busy { .. } => {
             Failure::from(error).hint("wait for it, or end it: this command then goes on")
         }
+        TrainError::Chat(_) | TrainError::Lesson(_) | TrainError::Decode(_) => Failure::from(error),
+        TrainError::Env(error) => from_env(error),
         TrainError::Stopped { ref id, .. } => {
             let hint = format!("pawl train --resume {id}");
             Failure::from(error).hint(hint)
@@ -71,8 +74,34 @@ pub(crate) fn from_train(error: TrainError) -> Failure {
         TrainError::Model(_)
         | TrainError::File(_)
         | TrainError::Checkpoint(_)
+        | TrainError::Foreign(_)
+        | TrainError::Tokenizer { .. }
         | TrainError::TooLong { .. }
         | TrainError::Vocabulary { .. } => Failure::from(error),
+    }
+}
+
+/// The error of an environment with what to do about it.
+pub(crate) fn from_env(error: EnvError) -> Failure {
+    let hint = match &error {
+        EnvError::Unknown { .. } => {
+            let names = pawl_eval::env::BUILTIN.map(|(name, _)| name).join(", ");
+            Some(format!("there are {names}, gsm8k:FILE and command:PROGRAM"))
+        }
+        EnvError::Exhausted { .. } => Some("choose a higher --difficulty".to_string()),
+        EnvError::Process { .. } => {
+            Some("one JSON document a line on stdout answers each line on stdin; see the README".to_string())
+        }
+        #[cfg(target_os = "linux")]
+        EnvError::Sandbox(_) => {
+            Some("--allow-partial-sandbox runs programs with what the kernel has; do so only with programs you trust".into())
+        }
+        EnvError::Io { .. } | EnvError::Line { .. } => None,
+    };
+    let failure = Failure::from(error);
+    match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
     }
 }
 

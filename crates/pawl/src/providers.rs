@@ -1,12 +1,12 @@
 //! From what a person wrote for --researcher to researchers: models, keys, addresses and prices, from the environment
 //! and the user's own configuration folder. Nothing of it is read from a lab, a recipe or the working folder.
 
-use crate::args::{Research, Researcher};
+use crate::args::Research;
 use crate::errors::Failure;
 use pawl_research::models::spend::{Caps, Prices};
 use pawl_research::models::{Asked, Limits, Model, Replay, Secret, Service, is_loopback};
 use pawl_research::researcher::Researcher as Who;
-use pawl_research::team::{Member, Team};
+use pawl_research::team::{self, Member};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -16,16 +16,72 @@ const CLAUDE: &str = "claude-opus-4-7";
 /// What models may cost that have a price, unless asked otherwise, US dollars.
 const MAX_USD: f64 = 5.0;
 
+/// Researchers and their shares.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Team(pub(crate) Vec<(Researcher, Option<f64>)>);
+
+/// Researchers this version has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Researcher {
+    /// Built in: a bandit over choices, a model of the numbers; no key, no network
+    Optimizer,
+    /// Any one change with equal probability: what every researcher has to beat
+    Random,
+    /// The Messages API, with this model
+    Claude(Option<String>),
+    /// Chat completions, with this model
+    Openai(Option<String>),
+    /// Recorded conversations: a file or a folder
+    Replay(PathBuf),
+}
+
+/// `claude=MODEL:0.7,optimizer:0.3`. What follows the last colon is a share if it is a number, and otherwise belongs to
+/// the name, as in `openai=qwen3:8b`.
+pub(crate) fn team(text: &str) -> Result<Team, String> {
+    let one = |part: &str| {
+        let (name, share) = match part.rsplit_once(':') {
+            Some((name, share)) if share.parse::<f64>().is_ok() => (name, Some(positive(share)?)),
+            Some(_) | None => (part, None),
+        };
+        let model =
+            |prefix: &str| name.strip_prefix(prefix).map(str::to_string).filter(|model| !model.is_empty());
+        let researcher = match name {
+            "optimizer" => Researcher::Optimizer,
+            "random" => Researcher::Random,
+            "claude" => Researcher::Claude(None),
+            "openai" => Researcher::Openai(None),
+            _ => match (model("claude="), model("openai="), model("replay:")) {
+                (Some(model), _, _) => Researcher::Claude(Some(model)),
+                (_, Some(model), _) => Researcher::Openai(Some(model)),
+                (_, _, Some(path)) => Researcher::Replay(path.into()),
+                (None, None, None) => {
+                    return Err(format!(
+                        "{name} is none of optimizer, random, claude, claude=MODEL, openai, openai=MODEL, replay:PATH"
+                    ));
+                }
+            },
+        };
+        Ok((researcher, share))
+    };
+    text.split(',').map(|part| one(part.trim())).collect::<Result<Vec<_>, String>>().map(Team)
+}
+
+/// A share.
+fn positive(text: &str) -> Result<f64, String> {
+    let share = text.parse::<f64>().ok().filter(|share| *share > 0.0 && share.is_finite());
+    share.ok_or_else(|| format!("{text} is no share: a number above 0"))
+}
+
 /// The researchers that were asked for.
-pub(crate) fn researcher(args: &Research) -> Result<Who, Failure> {
+pub(crate) fn researcher(team: &Team, args: &Research) -> Result<Who, Failure> {
     let mut members = Vec::new();
-    for (researcher, share) in &args.researcher.0 {
+    for (researcher, share) in &team.0 {
         members.push(Member { researcher: one(researcher, args)?, share: *share });
     }
     match &members[..] {
         // A share of one researcher is all there is.
         [only] => Ok(only.researcher.clone()),
-        _ => Team::new(members).map(|team| Who::Team(Arc::new(team))).map_err(|why| {
+        _ => team::Team::new(members).map(|team| Who::Team(Arc::new(team))).map_err(|why| {
             Failure::misuse("these researchers cannot share a campaign")
                 .because(why)
                 .hint("write them as claude:0.7,optimizer:0.3, or all without a share")
@@ -181,5 +237,24 @@ fn own(file: &str) -> Result<Option<String>, Failure> {
         Ok(text) => Ok(Some(text)),
         Err(why) if why.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(why) => Err(Failure::new(format!("{} cannot be read", path.display())).caused_by(&why)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn researchers_are_named_with_models_and_shares() {
+        let named = |text: &str| team(text).map(|team| team.0);
+        assert_eq!(named("optimizer"), Ok(vec![(Researcher::Optimizer, None)]));
+        let two =
+            vec![(Researcher::Claude(Some("m-1".into())), Some(0.7)), (Researcher::Optimizer, Some(0.3))];
+        assert_eq!(named("claude=m-1:0.7, optimizer:0.3"), Ok(two));
+        assert_eq!(named("openai=qwen3:8b"), Ok(vec![(Researcher::Openai(Some("qwen3:8b".into())), None)]));
+        assert_eq!(named("replay:a/b.jsonl"), Ok(vec![(Researcher::Replay("a/b.jsonl".into()), None)]));
+        for wrong in ["", "oracle", "claude:0", "claude=", "claude:-1", "optimizer,", "random:nan"] {
+            assert!(named(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -16,9 +16,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("pawl-train", &["pawl-record", "pawl-recipe", "pawl-data", "pawl-model", "pawl-eval"]),
     ("pawl-ledger", &["pawl-record"]),
     ("pawl-research", &["pawl-record", "pawl-recipe", "pawl-ledger"]),
+    ("pawl-serve", &["pawl-record", "pawl-data", "pawl-model", "pawl-ledger"]),
     (
         "pawl",
         &[
+            "pawl-serve",
             "pawl-record",
             "pawl-graph",
             "pawl-engine",

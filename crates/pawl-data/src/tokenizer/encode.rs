@@ -1,7 +1,7 @@
 //! Text to tokens: words from the splitter, merges from the lowest rank up, common words remembered.
 
 use super::Tokenizer;
-use super::split::words;
+use super::split::words_by;
 use super::train::{FastHash, merge_pair};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -26,7 +26,7 @@ impl<'a> Encoder<'a> {
 
     /// Appends the tokens of `text` to `tokens`.
     pub fn encode_into(&mut self, text: &str, tokens: &mut Vec<u32>) {
-        for word in words(text) {
+        for word in words_by(text, self.tokenizer.splitter) {
             if let Some(known) = self.cache.get(word) {
                 tokens.extend_from_slice(known);
                 continue;
@@ -44,11 +44,11 @@ fn encode_word(tokenizer: &Tokenizer, word: &[u8]) -> Vec<u32> {
     if word.len() > MAX_SCANNED_BYTES {
         return encode_long_word(tokenizer, word);
     }
-    let mut tokens: Vec<u32> = word.iter().copied().map(u32::from).collect();
+    let mut tokens: Vec<u32> = word.iter().map(|byte| tokenizer.byte_ids[usize::from(*byte)]).collect();
     loop {
         let ranks = tokens.windows(2).filter_map(|pair| tokenizer.ranks.get(&(pair[0], pair[1])));
         let Some(&rank) = ranks.min() else { return tokens };
-        merge_pair(&mut tokens, tokenizer.merges[rank as usize], 256 + rank);
+        merge_pair(&mut tokens, tokenizer.merges[rank as usize], tokenizer.merged[rank as usize]);
     }
 }
 
@@ -64,7 +64,7 @@ struct Symbol {
 fn encode_long_word(tokenizer: &Tokenizer, word: &[u8]) -> Vec<u32> {
     let last = word.len() - 1;
     let symbol = |(idx, &byte): (usize, &u8)| Symbol {
-        token: u32::from(byte),
+        token: tokenizer.byte_ids[usize::from(byte)],
         previous: idx.wrapping_sub(1), // NONE for the first
         next: if idx == last { NONE } else { idx + 1 },
     };
@@ -82,7 +82,7 @@ fn encode_long_word(tokenizer: &Tokenizer, word: &[u8]) -> Vec<u32> {
         }
         let right = symbols[left].next;
         let after = symbols[right].next;
-        symbols[left].token = 256 + rank;
+        symbols[left].token = tokenizer.merged[rank as usize];
         symbols[left].next = after;
         symbols[right].next = NONE;
         symbols[right].previous = NONE;

@@ -1,8 +1,8 @@
 //! `tokenizer.json` in the form of the Hugging Face `tokenizers` library: a Split by our pattern, then
 //! ByteLevel, then BPE.
 //!
-//! Reading accepts what this file writes and nothing else: a foreign splitter would silently give
-//! other tokens.
+//! Reading accepts, of tokenizers with our pattern, what this file writes and nothing else; those with another
+//! are read by `foreign.rs`, if it knows the pattern: an unknown splitter would silently give other tokens.
 
 use super::split::PATTERN;
 use super::train::Pair;
@@ -56,7 +56,7 @@ pub(super) fn from_json(text: &str) -> Result<Tokenizer, String> {
     let document: Value = serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?;
     let pattern = &document["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"];
     if pattern != PATTERN {
-        return Err("it splits text by another pattern".to_owned());
+        return super::foreign::from_json(&document);
     }
     let vocab = document["model"]["vocab"].as_object().ok_or("it has no vocabulary")?;
     let id = |name: &str| vocab.get(name).and_then(Value::as_u64);
@@ -85,11 +85,11 @@ pub(super) fn from_json(text: &str) -> Result<Tokenizer, String> {
 
 /// The printable form of bytes that GPT-2 introduced: visible Latin-1 stands for itself, the other 68
 /// bytes for U+0100 and up, in order.
-fn byte_level(bytes: &[u8]) -> String {
+pub(super) fn byte_level(bytes: &[u8]) -> String {
     bytes.iter().map(|&byte| byte_char(byte)).collect()
 }
 
-fn byte_char(byte: u8) -> char {
+pub(super) fn byte_char(byte: u8) -> char {
     let hidden = match byte {
         0..=0x20 => u32::from(byte),
         0x7F..=0xA0 => u32::from(byte) - 0x7F + 0x21,

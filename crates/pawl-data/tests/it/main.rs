@@ -4,6 +4,7 @@
 
 mod adding;
 mod carried;
+mod chatting;
 mod cleaned;
 #[allow(dead_code, reason = "the build script uses all of it, the tests most of it")]
 #[path = "../../cleaning/mod.rs"]

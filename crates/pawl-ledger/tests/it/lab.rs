@@ -1,7 +1,7 @@
 //! A lab with records made up by hand.
 
 use pawl_record::{
-    Budget, CampaignBudget, CampaignManifest, Category, Change, DataRef, Decision, JudgeSettings,
+    Budget, CampaignBudget, CampaignManifest, Category, Change, DataRef, Decision, JudgeSettings, Ladder,
     LearningPoint, Prediction, Promotion, Proposal, RecipeRef, RunManifest, RunResult, RunStatus, Rung,
     SCHEMA, SettingValue, Settings, Verdict, write_json,
 };
@@ -98,7 +98,8 @@ pub(crate) fn campaign_manifest() -> CampaignManifest {
         id: "c0ffee000000".into(),
         recipe: recipe(),
         settings: Settings::new(),
-        rung: Rung { depth: 4, flops: 5e11, precision: pawl_record::Precision::F32 },
+        rungs: Ladder::new(vec![Rung { depth: 4, flops: 5e11, precision: pawl_record::Precision::F32 }])
+            .unwrap(),
         data: DataRef { name: "crates".into(), hash: "dd".repeat(32) },
         seed: 1,
         researcher: "optimizer".into(),
@@ -111,6 +112,9 @@ pub(crate) fn campaign_manifest() -> CampaignManifest {
             target_effect_sds: 1.0,
             target_power: 0.8,
             mixture_sds: 2.0,
+            climb_level: 0.05,
+            climb_min_pairs: 2,
+            climb_max_pairs: 4,
         },
         budget: CampaignBudget::Trials(40),
         version: "0.1.0".into(),
@@ -160,6 +164,8 @@ pub(crate) fn verdict(number: u64) -> Verdict {
         evidence: None,
         seconds_ratio: None,
         equal_time: None,
+        climbs: Vec::new(),
+        worth: None,
         flops: 1e12,
         runs: 2,
         run_seconds: 8.0,
@@ -174,6 +180,7 @@ pub(crate) fn promotion(generation: u64, run: u64) -> Promotion {
         schema: SCHEMA,
         generation,
         proposal: (generation > 0).then_some(5),
+        origin: None,
         recipe: recipe(),
         settings: Settings::new(),
         fingerprint: "00".repeat(32),

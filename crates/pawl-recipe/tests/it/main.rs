@@ -4,6 +4,7 @@
 mod graphs;
 #[path = "../../../pawl-model/examples/parity/inputs.rs"]
 mod inputs;
+mod lessons;
 mod limits;
 mod shipped_recipes;
 mod std_library;

@@ -69,6 +69,7 @@ pub(crate) fn run(args: &[&str]) -> Result<bool, String> {
                     workers: 2,
                     num_proposals: PROPOSALS,
                     max_runs: None,
+                    above: None,
                     propose: &|random: &mut Random, shared: &[f64]| propose(random, shared),
                 };
                 campaign(&plan, seed)

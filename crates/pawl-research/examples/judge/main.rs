@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // its output is what it is for
 
 mod aa;
+mod climb;
 mod exact;
 mod measured;
 mod power;
@@ -10,7 +11,8 @@ mod replay;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: judge aa [--campaigns N] [--measured FILE] | judge power | judge replay";
+const USAGE: &str =
+    "usage: judge aa [--campaigns N] [--measured FILE] | judge power | judge climb | judge replay";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -19,6 +21,10 @@ fn main() -> ExitCode {
         ["aa", ref rest @ ..] => aa::run(rest),
         ["replay"] => {
             replay::run();
+            Ok(true)
+        }
+        ["climb"] => {
+            climb::run();
             Ok(true)
         }
         ["power"] => Ok(power::run()),

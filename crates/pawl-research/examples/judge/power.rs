@@ -29,7 +29,15 @@ pub(crate) fn run() -> bool {
 
 fn plan<'a>(max_runs: Option<u64>, propose: Propose<'a>) -> Plan<'a> {
     let num_proposals = if max_runs.is_some() { u64::MAX } else { PROPOSALS };
-    Plan { settings: judge_settings(), law: &Law::Normal, workers: 1, num_proposals, max_runs, propose }
+    Plan {
+        settings: judge_settings(),
+        law: &Law::Normal,
+        workers: 1,
+        num_proposals,
+        max_runs,
+        above: None,
+        propose,
+    }
 }
 
 /// Share kept within six pairs of an effect of two sds at level 0.01.

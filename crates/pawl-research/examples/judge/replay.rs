@@ -67,6 +67,7 @@ fn share(gain: f64, noise: f64) -> f64 {
             workers: 1,
             num_proposals: 1,
             max_runs: None,
+            above: None,
             propose: &propose,
         };
         duel(&plan, middle(), seed).kept

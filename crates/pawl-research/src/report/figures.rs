@@ -18,6 +18,8 @@ pub(super) fn shape(outcome: Outcome) -> Shape {
     match outcome {
         Outcome::Kept => Shape::Circle,
         Outcome::Slower => Shape::Square,
+        Outcome::Stayed => Shape::Stair,
+        Outcome::Retracted => Shape::Plus,
         Outcome::Undecided => Shape::Diamond,
         Outcome::Rejected => Shape::Cross,
         Outcome::Failed => Shape::Triangle,
@@ -265,8 +267,15 @@ pub(super) fn forest_scale(report: &Report) -> Scale {
         let Some(evidence) = trial.evidence else { continue };
         let half = if evidence.half_width.is_finite() { evidence.half_width } else { 0.0 };
         match trial.outcome {
-            Outcome::Kept | Outcome::Slower => ends.extend([evidence.mean - half, evidence.mean + half]),
-            Outcome::Undecided | Outcome::Rejected | Outcome::Failed | Outcome::Skipped | Outcome::Open => {
+            Outcome::Kept | Outcome::Slower | Outcome::Stayed => {
+                ends.extend([evidence.mean - half, evidence.mean + half]);
+            }
+            Outcome::Retracted
+            | Outcome::Undecided
+            | Outcome::Rejected
+            | Outcome::Failed
+            | Outcome::Skipped
+            | Outcome::Open => {
                 // A far worse trial must not flatten the others.
                 ends.push(evidence.mean.max(-12.0 * band));
             }

@@ -2,14 +2,14 @@
 
 use super::words::change_line;
 use super::{
-    Asked, Bound, ChampionRow, Cost, CostRow, Curve, Final, Headline, Interval, Judgement, Outcome, Report,
-    ReportError, Tally, TrialRow, outcome_of,
+    Asked, Bound, ChampionRow, ClimbRow, Cost, CostRow, Curve, Final, Headline, Interval, Judgement, Outcome,
+    Report, ReportError, Tally, TrialRow, outcome_of,
 };
 use pawl_ledger::{
-    CampaignRecords, Ledger, LedgerError, RecipeDiff, RunRecord, SettingChange, campaign_folder,
+    CampaignRecords, Ledger, LedgerError, RecipeDiff, RunRecord, SettingChange, Standing, campaign_folder,
     diff_settings, diff_text, read_campaign,
 };
-use pawl_record::{FinalMeasurement, Promotion, Proposal, SCHEMA, Verdict};
+use pawl_record::{Climb, FinalMeasurement, Ladder, Promotion, Proposal, Rung, SCHEMA, Verdict};
 use std::fs;
 use std::path::Path;
 
@@ -30,7 +30,10 @@ pub fn gather(lab: &Path, ledger: &Ledger) -> Result<Report, ReportError> {
         recipe: recipe_diff(lab, &records),
         start_curves,
         champion_curves,
+        worth: records.final_measurement.as_ref().and_then(|measured| measured.worth.clone()),
         judgement: judgement(&trials),
+        parts: records.prunings,
+        replications: records.replications,
         noise: records.noise,
         trials,
         champions,
@@ -46,7 +49,7 @@ fn asked(records: &CampaignRecords) -> Asked {
         recipe: manifest.recipe.name,
         settings: manifest.settings,
         data: manifest.data,
-        rung: manifest.rung,
+        rungs: manifest.rungs,
         seed: manifest.seed,
         researcher: manifest.researcher,
         judge: manifest.judge,
@@ -63,18 +66,41 @@ fn trial_rows(records: &CampaignRecords) -> Vec<TrialRow> {
     for proposal in &records.proposals {
         let verdict = records.verdict(proposal.number);
         flops_so_far += verdict.map_or(0.0, |verdict| verdict.flops);
-        rows.push(trial_row(proposal, verdict, records.final_measurement.as_ref(), flops_so_far));
+        let row = trial_row(records, proposal, verdict, flops_so_far);
+        rows.push(match records.standing(proposal.number) {
+            None => row,
+            Some(standing) => since(row, &standing),
+        });
     }
     rows
 }
 
+/// What has become of a keep since.
+fn since(row: TrialRow, standing: &Standing) -> TrialRow {
+    let words = standing.words();
+    match standing {
+        Standing::Stands => row,
+        Standing::Retracted { .. } => {
+            TrialRow { outcome: Outcome::Retracted, reason: words, remeasured: None, ..row }
+        }
+        Standing::Affected { .. } | Standing::LeftOut => {
+            let change = format!("{} ({})", row.change, words.as_deref().unwrap_or_default());
+            TrialRow { change, reason: words, ..row }
+        }
+    }
+}
+
 fn trial_row(
+    records: &CampaignRecords,
     proposal: &Proposal,
     verdict: Option<&Verdict>,
-    measured: Option<&FinalMeasurement>,
     flops_so_far: f64,
 ) -> TrialRow {
-    let kept = measured.and_then(|m| m.kept.iter().find(|kept| kept.proposal == proposal.number));
+    let ladder = &records.manifest.rungs;
+    let kept = records
+        .final_measurement
+        .as_ref()
+        .and_then(|m| m.kept.iter().find(|kept| kept.proposal == proposal.number));
     TrialRow {
         number: proposal.number,
         change: change_line(proposal),
@@ -82,11 +108,13 @@ fn trial_row(
         researcher: proposal.researcher.clone(),
         prediction: proposal.prediction,
         generation: proposal.generation,
-        outcome: verdict.map_or(Outcome::Open, |v| outcome_of(&v.decision, v.promoted)),
-        reason: verdict.and_then(|v| v.decision.reason()).map(str::to_string),
+        outcome: verdict.map_or(Outcome::Open, outcome_of),
+        reason: verdict.and_then(reason),
         pairs: verdict.map_or(0, |v| v.pairs.len() as u64),
         evidence: verdict.and_then(|v| v.evidence),
         remeasured: kept.map(|kept| Interval { mean: kept.search.mean, half_width: kept.search.half_width }),
+        climbs: verdict.map_or_else(Vec::new, |v| v.climbs.iter().map(|it| climb_row(ladder, it)).collect()),
+        worth: verdict.and_then(|v| v.worth.clone()),
         seconds_ratio: verdict.and_then(|v| v.seconds_ratio),
         equal_time_gain: verdict.and_then(|v| v.equal_time.as_ref()).map(|control| control.mean),
         num_params: verdict.and_then(|v| v.num_params),
@@ -94,6 +122,25 @@ fn trial_row(
         flops: verdict.map_or(0.0, |v| v.flops),
         flops_so_far,
         elapsed_s: verdict.map(|v| v.elapsed_s),
+    }
+}
+
+/// Why the verdict is what it is, where the word alone does not say it.
+fn reason(verdict: &Verdict) -> Option<String> {
+    match verdict.stayed_below() {
+        Some(climb) => climb.decision.reason().map(str::to_string),
+        None => verdict.decision.reason().map(str::to_string),
+    }
+}
+
+fn climb_row(ladder: &Ladder, climb: &Climb) -> ClimbRow {
+    ClimbRow {
+        // A record of a rung that the ladder does not have is named by `pawl verify`.
+        depth: ladder.all().get(climb.rung as usize).map_or(0, |rung| rung.depth),
+        pairs: climb.pairs.len() as u64,
+        gain: climb.evidence.as_ref().map(Interval::of),
+        held: climb.held(),
+        reason: climb.decision.reason().map(str::to_string),
     }
 }
 
@@ -133,9 +180,10 @@ fn start_level(records: &CampaignRecords, promotion: &Promotion) -> f64 {
 
 fn headline(records: &CampaignRecords, champions: &[ChampionRow]) -> Headline {
     let generation = champions.last().map_or(0, |champion| champion.generation);
-    let Some(measured) = records.final_measurement.as_ref().filter(|m| m.generation > 0) else {
+    let Some(measured) = records.measured().filter(|m| m.generation > 0) else {
         let gain = champions.iter().filter_map(|champion| champion.gain).map(|gain| gain.mean).sum();
-        return if generation == 0 { Headline::NothingKept } else { Headline::Unmeasured { gain } };
+        let is_start = champions.is_empty() || is_start_again(records);
+        return if is_start { Headline::NothingKept } else { Headline::Unmeasured { gain } };
     };
     let arm = measured.sealed.as_ref().unwrap_or(&measured.search);
     Headline::Measured(Final {
@@ -151,6 +199,12 @@ fn headline(records: &CampaignRecords, champions: &[ChampionRow]) -> Headline {
     })
 }
 
+/// Whether the champion is the starting recipe, from the first or after a retraction.
+fn is_start_again(records: &CampaignRecords) -> bool {
+    let fingerprint = |it: Option<&Promotion>| it.map(|it| it.fingerprint.clone());
+    fingerprint(records.promotions.first()) == fingerprint(records.promotions.last())
+}
+
 fn mean(numbers: &[f64]) -> f64 {
     numbers.iter().sum::<f64>() / numbers.len() as f64
 }
@@ -161,6 +215,8 @@ fn tally(trials: &[TrialRow]) -> Tally {
         match trial.outcome {
             Outcome::Kept => tally.kept += 1,
             Outcome::Slower => tally.slower += 1,
+            Outcome::Stayed => tally.stayed += 1,
+            Outcome::Retracted => tally.retracted += 1,
             Outcome::Undecided => tally.undecided += 1,
             Outcome::Rejected => tally.rejected += 1,
             Outcome::Failed => tally.failed += 1,
@@ -185,8 +241,16 @@ fn cost(records: &CampaignRecords, trials: &[TrialRow], ledger: &Ledger) -> Resu
     for outcome in Outcome::ALL {
         let mut row =
             CostRow { what: format!("changes {}", outcome.word()), runs: 0, flops: 0.0, core_seconds: 0.0 };
-        if outcome == Outcome::Slower {
-            row.what = "changes kept but slower".into();
+        match outcome {
+            Outcome::Slower => row.what = "changes kept but slower".into(),
+            Outcome::Stayed => row.what = "changes kept that stayed below".into(),
+            Outcome::Retracted => row.what = "changes kept and withdrawn since".into(),
+            Outcome::Kept
+            | Outcome::Undecided
+            | Outcome::Rejected
+            | Outcome::Failed
+            | Outcome::Skipped
+            | Outcome::Open => {}
         }
         for trial in trials.iter().filter(|trial| trial.outcome == outcome) {
             row.runs += trial.runs;
@@ -195,8 +259,16 @@ fn cost(records: &CampaignRecords, trials: &[TrialRow], ledger: &Ledger) -> Resu
         }
         rows.push(row);
     }
+    if !records.prunings.is_empty() {
+        rows.push(CostRow {
+            what: "leaving parts out".into(),
+            runs: records.prunings.iter().map(|it| it.runs).sum(),
+            flops: total(records.prunings.iter().map(|it| it.flops)),
+            core_seconds: total(records.prunings.iter().map(|it| it.run_seconds)),
+        });
+    }
     if let Some(measured) = &records.final_measurement {
-        rows.push(final_cost(measured, ledger)?);
+        rows.push(final_cost(measured, records.manifest.rungs.first(), ledger)?);
     }
     rows.retain(|row| row.runs > 0 || row.flops > 0.0);
     let last_verdict = records.verdicts.last().map_or(0.0, |verdict| verdict.elapsed_s);
@@ -218,9 +290,14 @@ fn total(numbers: impl Iterator<Item = f64>) -> f64 {
     numbers.fold(0.0, |sum, number| sum + number)
 }
 
-fn final_cost(measured: &FinalMeasurement, ledger: &Ledger) -> Result<CostRow, ReportError> {
+fn final_cost(measured: &FinalMeasurement, first: Rung, ledger: &Ledger) -> Result<CostRow, ReportError> {
     let again = measured.kept.iter().flat_map(|kept| &kept.runs);
-    let ids: Vec<&String> = measured.start_runs.iter().chain(&measured.champion_runs).chain(again).collect();
+    let above = measured.above.iter().flat_map(|above| above.start_runs.iter().chain(&above.champion_runs));
+    let ids = measured.start_runs.iter().chain(&measured.champion_runs).chain(again).chain(above);
+    // Runs of less than the first rung's budget are the law's alone; the others are counted here or with a verdict.
+    let points = measured.worth.iter().flat_map(|worth| &worth.points);
+    let shorter = points.filter(|point| point.flops < first.flops).flat_map(|point| &point.runs);
+    let ids: Vec<&String> = ids.chain(shorter).collect();
     let mut core_seconds = 0.0;
     for id in &ids {
         core_seconds += find_run(ledger, id)?.and_then(|run| run.result).map_or(0.0, |r| r.train_seconds);
@@ -239,7 +316,8 @@ fn find_run(ledger: &Ledger, id: &str) -> Result<Option<RunRecord>, ReportError>
 }
 
 fn bound(records: &CampaignRecords, trials: &[TrialRow]) -> Bound {
-    let is_keep = |trial: &&TrialRow| matches!(trial.outcome, Outcome::Kept | Outcome::Slower);
+    let is_keep =
+        |trial: &&TrialRow| matches!(trial.outcome, Outcome::Kept | Outcome::Slower | Outcome::Stayed);
     let margins = trials.iter().filter(is_keep).filter_map(|trial| trial.evidence);
     let margins = margins.map(|evidence| evidence.e_value / evidence.threshold);
     let again: Vec<Interval> = trials.iter().filter_map(|trial| trial.remeasured).collect();
@@ -311,7 +389,10 @@ fn judgement(trials: &[TrialRow]) -> Option<Judgement> {
         .iter()
         .filter(|trial| trial.pairs > 0 || trial.outcome == Outcome::Failed)
         .map(|trial| {
-            let kept = matches!(trial.outcome, Outcome::Kept | Outcome::Slower);
+            let kept = matches!(
+                trial.outcome,
+                Outcome::Kept | Outcome::Slower | Outcome::Stayed | Outcome::Retracted
+            );
             (trial.prediction.keep_probability, if kept { 1.0 } else { 0.0 })
         })
         .collect();

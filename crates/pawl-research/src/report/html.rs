@@ -7,7 +7,7 @@ use super::words::{
 use super::{Headline, Outcome, Report, TrialRow, markdown};
 use crate::plots::{Scale, Shape, escape, swatch};
 use pawl_ledger::LineTag;
-use pawl_record::{CampaignBudget, EndReason, SettingValue};
+use pawl_record::{CampaignBudget, EndReason, JudgeSettings, Rung, SettingValue};
 use std::fmt::Write;
 
 const STYLE: &str = include_str!("style.css");
@@ -30,6 +30,7 @@ pub fn html(report: &Report) -> String {
     bound_section(&mut out, report);
     // One printed page for a director ends here.
     out.push_str("<div class=\"appendix\">\n");
+    parts_section(&mut out, report);
     forest_section(&mut out, report);
     without_score_section(&mut out, report);
     curves_section(&mut out, report);
@@ -81,6 +82,7 @@ fn tiles(out: &mut String, report: &Report) {
     let (number, unit, note, style) = gain_tile(report);
     tile(&format!("tiles-first {style}"), "gain", &number, unit, &note);
     let rest = [
+        ("retracted", tally.retracted),
         ("undecided", tally.undecided),
         ("rejected", tally.rejected),
         ("failed", tally.failed),
@@ -114,10 +116,16 @@ fn gain_tile(report: &Report) -> (String, &'static str, String, &'static str) {
                 count(measured.seeds, "fresh seed"),
                 if measured.sealed { "sealed text" } else { "search text" },
                 if measured.is_proven() { "" } else { ": includes zero" }
-            ),
+            ) + &compute_note(report),
             if measured.is_proven() { "proven" } else { "doubt" },
         ),
     }
+}
+
+/// `; worth 2.9 times the compute` on the last rung that was measured.
+fn compute_note(report: &Report) -> String {
+    let last = report.worth.as_ref().and_then(|worth| worth.rungs.last());
+    last.map_or_else(String::new, |it| format!("; worth {:.1} times the compute", it.compute.value))
 }
 
 fn legend(out: &mut String, report: &Report) {
@@ -169,6 +177,7 @@ fn kept_section(out: &mut String, report: &Report) {
     }
     out.push_str(
         "<table class=\"kept\">\n<thead><tr><th class=\"n\">#</th><th>change</th><th class=\"n\">gain when it won</th>\
+         <th class=\"n\">on the rungs above</th><th class=\"n wide\">compute</th>\
          <th class=\"n\">measured again</th><th class=\"n wide\">pairs</th><th class=\"n wide\">e (needed)</th>\
          <th class=\"n wide\">time</th></tr></thead>\n<tbody>\n",
     );
@@ -178,19 +187,22 @@ fn kept_section(out: &mut String, report: &Report) {
         let again = unbroken(&again);
         let _ = writeln!(
             out,
-            "<tr><td class=\"n\">{}</td><td>{}<p class=\"why\">{}</p></td><td class=\"n\">{}</td><td class=\"n strong\">{again}</td>\
+            "<tr><td class=\"n\">{}</td><td>{}<p class=\"why\">{}</p></td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n wide\">{}</td><td class=\"n strong\">{again}</td>\
              <td class=\"n wide\">{}</td><td class=\"n wide\">{}</td><td class=\"n wide\">{}</td></tr>",
             trial.number,
             escape(&plain(&trial.change)),
             escape(&plain(&trial.hypothesis)),
             unbroken(&markdown::gain_of(trial)),
+            unbroken(&markdown::above_of(trial)),
+            markdown::worth_of(trial),
             trial.pairs,
             markdown::e_of(trial),
             trial.seconds_ratio.map_or("–".into(), |ratio| format!("×{ratio:.2}")),
         );
     }
     out.push_str(
-        "</tbody>\n</table>\n<p class=\"foot\">Gains in bits per byte with 95 % intervals. <em>Measured again</em>: the final \
+        "</tbody>\n</table>\n<p class=\"foot\">Gains in bits per byte with 95 % intervals. <em>Compute</em>: how many times the FLOPs the \
+         champion before it would need for the same score on the last of the rungs above. <em>Measured again</em>: the final \
          champion against the same champion without this change, on fresh seeds. <em>Time</em>: training seconds over \
          the previous champion's at equal FLOPs.</p>\n</section>\n",
     );
@@ -270,6 +282,21 @@ fn forest_row(out: &mut String, report: &Report, scale: Scale, trial: &TrialRow)
         trial.pairs,
         markdown::e_of(trial)
     );
+}
+
+fn parts_section(out: &mut String, report: &Report) {
+    let rows = markdown::part_rows(report);
+    if rows.is_empty() {
+        return;
+    }
+    let (heading, cells, foot) = markdown::PARTS;
+    let head = cells.map(|cell| format!("<th>{cell}</th>")).concat();
+    let _ = writeln!(out, "<section>\n<h2>{heading}</h2>\n<table>\n<thead><tr>{head}</tr></thead>\n<tbody>");
+    for row in rows {
+        let cells = row.map(|cell| format!("<td>{}</td>", escape(&cell))).concat();
+        let _ = writeln!(out, "<tr>{cells}</tr>");
+    }
+    let _ = writeln!(out, "</tbody>\n</table>\n<p class=\"foot\">{foot}</p>\n</section>");
 }
 
 fn without_score_section(out: &mut String, report: &Report) {
@@ -396,10 +423,11 @@ pub(super) fn conditions(report: &Report) -> Vec<(&'static str, String)> {
         CampaignBudget::Minutes(minutes) => format!("{} minutes", significant(minutes, 4)),
         CampaignBudget::Trials(trials) => format!("{trials} training runs"),
     };
+    let at = |rung: &Rung| format!("depth {}, {}", rung.depth, si(rung.flops, "FLOP"));
     let mut rows = vec![
         ("starting recipe", asked.recipe.clone()),
         ("data", format!("{} ({})", asked.data.name, asked.data.hash.chars().take(12).collect::<String>())),
-        ("a trial", format!("depth {}, {}", asked.rung.depth, si(asked.rung.flops, "FLOP"))),
+        ("a trial", at(&asked.rungs.first())),
         ("researcher", asked.researcher.clone()),
         ("budget", budget),
         ("seed", asked.seed.to_string()),
@@ -411,6 +439,13 @@ pub(super) fn conditions(report: &Report) -> Vec<(&'static str, String)> {
             ),
         ),
     ];
+    let above: Vec<String> = asked.rungs.all()[1..].iter().map(at).collect();
+    if !above.is_empty() {
+        let JudgeSettings { climb_level, climb_min_pairs, climb_max_pairs, .. } = asked.judge;
+        let how =
+            format!("{climb_min_pairs} to {climb_max_pairs} pairs at a level of {}", percent(climb_level));
+        rows.push(("a keep must hold at", format!("{} ({how})", above.join("; "))));
+    }
     if let Some(noise) = &report.noise {
         rows.push((
             "noise",

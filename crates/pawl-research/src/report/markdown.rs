@@ -3,7 +3,7 @@
 use super::html::conditions;
 use super::words::{bpb, count, duration, e_value, gain, gain_with_interval, percent, plain, si, utc, value};
 use super::{Headline, Outcome, Report, TrialRow};
-use pawl_record::SettingValue;
+use pawl_record::{Ladder, PartRuling, Rung, SettingValue, Worth};
 use std::fmt::Write;
 
 /// The text.
@@ -19,6 +19,7 @@ pub fn markdown(report: &Report) -> String {
         utc(asked.created_unix_s)
     );
     kept(&mut out, report);
+    parts(&mut out, report);
     out.push_str("\n## How far it can be trusted\n\n");
     for sentence in trust(report) {
         let _ = writeln!(out, "- {}", escape(&sentence));
@@ -83,6 +84,13 @@ pub(super) fn lead(report: &Report) -> String {
                 percent(measured.mean / measured.start_bpb),
                 count(measured.seeds, "fresh seed"),
             );
+            if let Some(worth) = &report.worth {
+                let _ = write!(
+                    out,
+                    " To score as the champion does, the start would need {} the compute.",
+                    worth_line(worth, &report.asked.rungs)
+                );
+            }
             if !measured.is_proven() {
                 out.push_str(" The interval includes zero: this is not proof of an improvement.");
             }
@@ -150,12 +158,70 @@ pub(super) fn trust(report: &Report) -> Vec<String> {
             ));
         }
     }
-    out.push(format!(
-        "Not shown: that the gain holds at other sizes, budgets or data. All of it was measured at depth {} with {} a run.",
-        report.asked.rung.depth,
-        si(report.asked.rung.flops, "FLOP")
-    ));
+    if let Some(worth) = &report.worth {
+        out.push(format!(
+            "Compute is counted by a power law without a floor, L = b C^-{}, through {} of the start at {}: no statement about \
+             budgets far beyond these.",
+            super::words::significant(worth.exponent, 2),
+            count(worth.points.iter().map(|point| point.runs.len() as u64).sum(), "run"),
+            listed(worth.points.iter().map(|point| si(point.flops, "FLOP")))
+        ));
+    }
+    out.push(not_shown(report));
     out
+}
+
+fn not_shown(report: &Report) -> String {
+    let rungs = report.asked.rungs.all();
+    let at = |rung: &Rung| format!("depth {} with {} a run", rung.depth, si(rung.flops, "FLOP"));
+    match rungs {
+        [only] => format!(
+            "Not shown: that the gain holds at other sizes, budgets or data. All of it was measured at {}.",
+            at(only)
+        ),
+        [first, above @ ..] => format!(
+            "Changes were tried at {}; to become champion they had to be better at {} too, on other seeds. Not shown: that \
+             the gain holds beyond that, or on other data.",
+            at(first),
+            listed(above.iter().map(at))
+        ),
+        [] => unreachable!("a ladder has a rung"),
+    }
+}
+
+/// `a, b and c`.
+fn listed(items: impl Iterator<Item = String>) -> String {
+    let mut items: Vec<String> = items.collect();
+    let last = items.pop().unwrap_or_default();
+    if items.is_empty() { last } else { format!("{} and {last}", items.join(", ")) }
+}
+
+/// Factors of compute with their intervals, rung by rung.
+pub(super) fn worth_line(worth: &Worth, ladder: &Ladder) -> String {
+    let depth = |rung: u64| ladder.all().get(rung as usize).map_or(0, |rung| rung.depth);
+    listed(worth.rungs.iter().map(|it| {
+        let interval = match it.compute.high {
+            Some(high) => format!("95 % interval {:.2} to {high:.2}", it.compute.low),
+            None => format!("95 % interval {:.2} upwards", it.compute.low),
+        };
+        format!("{:.2} times ({interval}) at depth {}", it.compute.value, depth(it.rung))
+    }))
+}
+
+/// The gains on the rungs above the first, or a dash.
+pub(super) fn above_of(trial: &TrialRow) -> String {
+    let gains = trial.climbs.iter().filter_map(|climb| climb.gain);
+    let gains: Vec<String> = gains.map(|gain| gain_with_interval(gain.mean, gain.half_width)).collect();
+    if gains.is_empty() { "–".into() } else { gains.join(", ") }
+}
+
+/// What a change is worth in compute on the last rung it climbed, or a dash.
+pub(super) fn worth_of(trial: &TrialRow) -> String {
+    let last = trial.worth.as_ref().and_then(|worth| worth.rungs.last());
+    last.map_or("–".into(), |it| match it.compute.high {
+        Some(high) => format!("×{:.2} ({:.2} to {high:.2})", it.compute.value, it.compute.low),
+        None => format!("×{:.2} ({:.2} upwards)", it.compute.value, it.compute.low),
+    })
 }
 
 /// How time and money are counted.
@@ -197,26 +263,70 @@ fn kept(out: &mut String, report: &Report) {
         let _ = writeln!(out, "{}", nothing(report));
         return;
     }
-    out.push_str("| # | change | gain when it won | measured again | pairs | e (needed) | why it was tried |\n|--:|---|--:|--:|--:|--:|---|\n");
+    out.push_str("| # | change | gain when it won | on the rungs above | compute | measured again | pairs | e (needed) | why it was tried |\n|--:|---|--:|--:|--:|--:|--:|--:|---|\n");
     for trial in kept {
         let again =
             trial.remeasured.map_or("–".into(), |gain| gain_with_interval(gain.mean, gain.half_width));
         let _ = writeln!(
             out,
-            "| {} | {} | {} | {again} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {again} | {} | {} | {} |",
             trial.number,
             escape(&trial.change),
             gain_of(trial),
+            above_of(trial),
+            worth_of(trial),
             trial.pairs,
             e_of(trial),
             escape(&trial.hypothesis)
         );
     }
-    out.push_str("\nGains in bits per byte with 95 % intervals; *measured again*: the champion against itself without the change, on fresh seeds.\n");
+    out.push_str("\nGains in bits per byte with 95 % intervals; *compute*: how many times the FLOPs the champion before it would need for the same score on the last of the rungs above; *measured again*: the champion against itself without the change, on fresh seeds.\n");
+}
+
+/// Heading, cells and a closing sentence of the table of parts.
+pub(super) const PARTS: (&str, [&str; 5], &str) = (
+    "What each part is worth",
+    ["kept by", "part", "its own effect", "pairs", "so"],
+    "The champion of its time against itself without this part, on the same seeds. A part leaves when it is shown to be \
+     worth less than one standard deviation of a pair and looks worth nothing.",
+);
+
+/// The rows of the table of parts.
+pub(super) fn part_rows(report: &Report) -> Vec<[String; 5]> {
+    let rows = report.parts.iter().map(|it| {
+        let (from, to) = (value(&it.change.to), value(&it.change.from));
+        let so = match &it.ruling {
+            PartRuling::Leaves => "leaves".to_string(),
+            PartRuling::Stays(why) => format!("stays: {}", plain(why)),
+        };
+        [
+            format!("#{}", it.proposal),
+            format!("{}: {from} → {to}", plain(&it.change.setting)),
+            it.evidence.map_or("–".into(), |e| gain_with_interval(-e.mean, e.half_width)),
+            it.pairs.len().to_string(),
+            so,
+        ]
+    });
+    rows.collect()
+}
+
+fn parts(out: &mut String, report: &Report) {
+    let rows = part_rows(report);
+    if rows.is_empty() {
+        return;
+    }
+    let (heading, cells, foot) = PARTS;
+    let _ = write!(out, "\n## {heading}\n\n| {} |\n|--:|---|--:|--:|---|\n", cells.join(" | "));
+    for row in rows {
+        let _ = writeln!(out, "| {} |", row.map(|cell| escape(&cell)).join(" | "));
+    }
+    let _ = writeln!(out, "\n{foot}");
 }
 
 fn measured(out: &mut String, report: &Report) {
-    for outcome in [Outcome::Slower, Outcome::Undecided, Outcome::Rejected] {
+    for outcome in
+        [Outcome::Slower, Outcome::Stayed, Outcome::Retracted, Outcome::Undecided, Outcome::Rejected]
+    {
         let rows: Vec<&TrialRow> = report.trials.iter().filter(|trial| trial.outcome == outcome).collect();
         if rows.is_empty() {
             continue;
@@ -269,7 +379,17 @@ fn without_score(out: &mut String, report: &Report) {
 }
 
 fn heading(outcome: Outcome) -> String {
-    if outcome == Outcome::Slower { "Better but slower".into() } else { sentence(outcome.word()) }
+    match outcome {
+        Outcome::Slower => "Better but slower".into(),
+        Outcome::Stayed => "Better on the first rung alone".into(),
+        Outcome::Kept
+        | Outcome::Retracted
+        | Outcome::Undecided
+        | Outcome::Rejected
+        | Outcome::Failed
+        | Outcome::Skipped
+        | Outcome::Open => sentence(outcome.word()),
+    }
 }
 
 /// With a capital first letter.

@@ -224,7 +224,7 @@ fn objection(
     if let Some(known) = novelty::known(context, &checked.fingerprint) {
         return Some(Objection::Refused(known));
     }
-    let steps = context.manifest.rung.flops / checked.flops_per_step;
+    let steps = context.manifest.rungs.first().flops / checked.flops_per_step;
     if steps < MIN_STEPS {
         let message =
             format!("the budget of a trial allows {} steps of it, fewer than {MIN_STEPS}", steps.floor());
@@ -238,8 +238,8 @@ fn summary(context: &Context<'_>, checked: &Checked) -> Value {
         "compiles": true,
         "num_params": checked.num_params,
         "flops_per_step": checked.flops_per_step,
-        "steps_in_a_trial": (context.manifest.rung.flops / checked.flops_per_step).floor(),
-        "champion_steps_in_a_trial": (context.manifest.rung.flops / context.compiled.flops_per_step).floor(),
+        "steps_in_a_trial": (context.manifest.rungs.first().flops / checked.flops_per_step).floor(),
+        "champion_steps_in_a_trial": (context.manifest.rungs.first().flops / context.compiled.flops_per_step).floor(),
         "champion_num_params": context.compiled.num_params,
         "fingerprint": checked.fingerprint.get(..12),
         "settings": checked.settings.iter().map(|spec| (spec.name.clone(), json!(spec.value))).collect::<serde_json::Map<_, _>>(),

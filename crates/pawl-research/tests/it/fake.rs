@@ -1,7 +1,7 @@
 //! A world made of formulas: choices with additive effects, knobs with parabolas in their logarithm, and
 //! noise of the size and the pairing that was measured on real small runs.
 
-use pawl_record::{CampaignBudget, DataRef, Rung, SettingValue, Settings};
+use pawl_record::{CampaignBudget, DataRef, Ladder, Rung, SettingValue, Settings};
 use pawl_research::campaign::{self, CampaignError, CampaignReport};
 use pawl_research::options::{self, CampaignOptions};
 use pawl_research::random::{Random, hash};
@@ -38,6 +38,8 @@ pub(crate) struct Fake {
     pub(crate) seed: u64,
     pub(crate) trial_s: f64,
     pub(crate) workers: usize,
+    /// Choices whose gains are there on the first rung alone.
+    pub(crate) fading: Vec<&'static str>,
     /// A setting that, turned, makes a trial take this many times as long.
     pub(crate) slow: Option<(&'static str, f64)>,
     state: Mutex<State>,
@@ -64,6 +66,7 @@ impl Fake {
             seed,
             trial_s: 10.0,
             workers: 2,
+            fading: Vec::new(),
             slow: None,
             state: Mutex::new(State::default()),
         }
@@ -239,13 +242,16 @@ impl World for Fake {
         let noise = arm_sd * own + 0.03 * normal(&[self.seed, trial.seed, 3]);
         // More compute helps: 0.1 bits per byte a factor of e.
         let compute = 0.1 * (trial.flops / 1e12).ln();
+        let mut settings = trial.settings.clone();
+        settings.retain(|name, _| trial.depth == DEPTH || !self.fading.contains(&name.as_str()));
+        let mean = 3.0 - self.truth(&settings) - compute;
         let turned = |name: &str| self.option(&trial.settings, name).is_some_and(|option| option > 0);
         let slower = self.slow.filter(|(name, _)| turned(name)).map_or(1.0, |(_, factor)| factor);
         let seconds = self.trial_s * slower * trial.flops / 1e12;
         let score = Score {
             run: id.clone(),
-            val_bpb: Some(3.0 - self.truth(&trial.settings) - compute + noise),
-            sealed_bpb: trial.seal.then(|| 3.0 - self.truth(&trial.settings) - compute + noise),
+            val_bpb: Some(mean + noise),
+            sealed_bpb: trial.seal.then_some(mean + noise),
             reason: None,
             flops: trial.flops,
             train_seconds: seconds,
@@ -270,13 +276,27 @@ impl World for Fake {
     }
 }
 
+/// Depth of the first rung.
+const DEPTH: u64 = 4;
+
+/// A ladder as a campaign has it by default, of so many rungs.
+pub(crate) fn ladder(num_rungs: u64) -> Ladder {
+    let rung = |idx: u64| Rung {
+        depth: DEPTH + idx,
+        flops: 1e12 * 4f64.powi(idx as i32),
+        precision: pawl_record::Precision::F32,
+    };
+    Ladder::new((0..num_rungs).map(rung).collect()).unwrap()
+}
+
+/// A campaign of one rung.
 pub(crate) fn asked(lab: &Path, seed: u64, budget: CampaignBudget) -> CampaignOptions {
     CampaignOptions {
         lab: lab.to_path_buf(),
         recipe_name: "fake.star".to_string(),
         recipe_text: "recipe()".to_string(),
         settings: Settings::new(),
-        rung: Rung { depth: 4, flops: 1e12, precision: pawl_record::Precision::F32 },
+        rungs: ladder(1),
         data: DataRef { name: "crates".to_string(), hash: "0".to_string() },
         seed,
         researcher: Researcher::Optimizer,

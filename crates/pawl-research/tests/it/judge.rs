@@ -22,7 +22,8 @@ fn pairs_of(differences: &[f64]) -> Vec<Scores> {
 /// Share of keeps, and mean pairs, over many duels at one level.
 fn rates(settings: JudgeSettings, law: &Law, planted: Planted, level: f64, num_duels: u64) -> (f64, f64) {
     let propose = |_: &mut Random, _: &[f64]| planted;
-    let plan = Plan { settings, law, workers: 1, num_proposals: 1, max_runs: None, propose: &propose };
+    let plan =
+        Plan { settings, law, workers: 1, num_proposals: 1, max_runs: None, above: None, propose: &propose };
     let ends: Vec<_> = (0..num_duels).map(|seed| simulate::duel(&plan, level, seed)).collect();
     let keeps = ends.iter().filter(|end| end.kept).count();
     let pairs: u64 = ends.iter().map(|end| end.pairs).sum();
@@ -241,7 +242,8 @@ fn campaigns(
     law: &Law,
     propose: &dyn Fn(&mut Random, &[f64]) -> Planted,
 ) -> (f64, f64, f64) {
-    let plan = Plan { settings: settings(), law, workers, num_proposals, max_runs: None, propose };
+    let plan =
+        Plan { settings: settings(), law, workers, num_proposals, max_runs: None, above: None, propose };
     let outcomes: Vec<_> = (0..num_campaigns).map(|seed| campaign(&plan, seed)).collect();
     let n = num_campaigns as f64;
     let any = outcomes.iter().filter(|o| o.num_false() > 0).count() as f64 / n;
@@ -292,6 +294,7 @@ fn a_simulated_campaign_is_its_seed() {
         workers: 2,
         num_proposals: 20,
         max_runs: Some(90),
+        above: None,
         propose: &propose,
     };
     assert_eq!(campaign(&plan, 4), campaign(&plan, 4));

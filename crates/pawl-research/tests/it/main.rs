@@ -2,17 +2,23 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests too
 
+mod brief;
 mod campaign;
 mod child;
 mod fake;
 mod hostile;
 mod judge;
+mod keeps;
+mod ladder;
+mod library;
 mod model_server;
 mod models;
 mod optimizer;
+mod prune;
 mod recipe_world;
 mod report;
 mod report_lab;
 mod team;
 mod tool;
 mod verify;
+mod worth;

@@ -1,7 +1,7 @@
 //! A world in which recipes are really compiled and scores are drawn: what helps is known by a word in the text.
 
 use pawl_recipe::{Overrides, Recipe, SettingKind as Kind, Source, std_only};
-use pawl_record::{CampaignBudget, Settings};
+use pawl_record::{CampaignBudget, Ladder, Rung, Settings};
 use pawl_research::options::CampaignOptions;
 use pawl_research::random::{Random, hash};
 use pawl_research::researcher::Researcher;
@@ -56,8 +56,8 @@ pub(crate) fn asked(lab: &Path, researcher: Researcher, trials: u64) -> Campaign
     let mut options = crate::fake::asked(lab, 1, CampaignBudget::Trials(trials));
     options.recipe_name = "small.star".to_string();
     options.recipe_text = START.to_string();
-    options.rung.depth = 1;
-    options.rung.flops = 1e10;
+    let rung = Rung { depth: 1, flops: 1e10, precision: pawl_record::Precision::F32 };
+    options.rungs = Ladder::new(vec![rung]).unwrap();
     options.researcher = researcher;
     options
 }

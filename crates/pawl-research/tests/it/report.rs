@@ -2,7 +2,7 @@
 
 use crate::report_lab::{self, Story};
 use pawl_ledger::{Ledger, LedgerError};
-use pawl_record::Decision;
+use pawl_record::{Climb, Decision, Factor, Ladder, LawPoint, Rung, RungWorth, Worth};
 use pawl_research::plots::{Scale, escape};
 use pawl_research::report::{self, Headline, Outcome, Report, ReportError};
 use std::fs;
@@ -23,6 +23,7 @@ fn every_proposal_is_told_with_its_outcome() {
     assert_eq!(tally.proposals as usize, story.proposals.len());
     let sum = tally.kept
         + tally.slower
+        + tally.retracted
         + tally.undecided
         + tally.rejected
         + tally.failed
@@ -246,4 +247,76 @@ fn reports_to_be_looked_at() {
         fs::create_dir_all(&place).unwrap();
         report::write(&place, &report).unwrap();
     }
+}
+
+/// The story on a ladder of two rungs: every keep climbed but the last, which did not hold.
+fn climbed() -> Story {
+    let mut story = report_lab::full();
+    let first = story.manifest.rungs.first();
+    let second = Rung { depth: first.depth + 1, flops: 4.0 * first.flops, ..first };
+    story.manifest.rungs = Ladder::new(vec![first, second]).unwrap();
+    let factor = |value: f64| Factor { value, low: 0.7 * value, high: Some(1.4 * value) };
+    let worth = Worth {
+        points: vec![
+            LawPoint { depth: 4, flops: first.flops, runs: vec!["a".into()], bpb: vec![2.4] },
+            LawPoint { depth: 5, flops: second.flops, runs: vec!["b".into()], bpb: vec![2.2] },
+        ],
+        exponent: 0.0628,
+        rungs: vec![
+            RungWorth { rung: 0, gain_bpb: 0.1, compute: factor(2.93) },
+            RungWorth { rung: 1, gain_bpb: 0.08, compute: factor(2.51) },
+        ],
+        trend: Some(factor(0.86)),
+    };
+    story.measured.as_mut().unwrap().worth = Some(worth.clone());
+    let promoted = story.verdicts.iter_mut().filter(|verdict| verdict.promoted);
+    for verdict in promoted {
+        let climb = Climb {
+            rung: 1,
+            champion_fingerprint: "aa".into(),
+            fingerprint: Some("bb".into()),
+            pairs: verdict.pairs.clone(),
+            evidence: verdict.evidence,
+            decision: Decision::Keep,
+        };
+        verdict.climbs = vec![climb];
+        verdict.worth = Some(worth.clone());
+    }
+    let last = story.verdicts.iter_mut().rev().find(|verdict| verdict.promoted).unwrap();
+    last.promoted = false;
+    last.worth = None;
+    last.climbs[0].decision = Decision::Reject("mean below -0.55 pair sds after 1".into());
+    story.promotions.pop();
+    story
+}
+
+#[test]
+fn a_keep_that_stays_below_and_the_worth_of_the_others_are_told() {
+    let (_lab, report) = report_of(&climbed());
+    assert_eq!((report.tally.stayed, report.tally.slower), (1, 1));
+    let stayed = report.trials.iter().find(|trial| trial.outcome == Outcome::Stayed).unwrap();
+    assert_eq!(stayed.reason.as_deref(), Some("mean below -0.55 pair sds after 1"));
+    assert!(report.cost.rows.iter().any(|row| row.what == "changes kept that stayed below"));
+    let (html, markdown) = (report::html(&report), report::markdown(&report));
+    for text in [&html, &markdown] {
+        for said in [
+            "the start would need 2.93 times (95 % interval 2.05 to 4.10) at depth 4 and 2.51 times",
+            "×2.51 (1.76 to 3.51)",
+            "they had to be better at depth 5 with 2 TFLOP a run too",
+            "mean below",
+        ] {
+            assert!(text.contains(said), "{said} in {text}");
+        }
+    }
+    assert!(markdown.contains("## Better on the first rung alone (1)"), "{markdown}");
+    assert!(html.contains("worth 2.5 times the compute"));
+    check_balanced(&html);
+    let cells = |line: &str| line.matches('|').count();
+    let lines: Vec<&str> = markdown.lines().collect();
+    for pair in lines.windows(2).filter(|pair| pair.iter().all(|line| line.starts_with('|'))) {
+        assert_eq!(cells(pair[0]), cells(pair[1]), "{}", pair[1]);
+    }
+    let (_lab, one) = report_of(&report_lab::full());
+    assert!(report::markdown(&one).contains("Not shown: that the gain holds at other sizes"));
+    assert!(!report::markdown(&one).contains("the compute"), "one rung was not priced");
 }

@@ -2,8 +2,8 @@
 
 use pawl_record::{
     Budget, CampaignBudget, CampaignEnd, CampaignManifest, Category, Change, DataRef, Decision, EndReason,
-    EqualTime, Evidence, FinalMeasurement, KeptEffect, LearningPoint, Measured, Noise, NoisePair, PairRecord,
-    Prediction, Promotion, Proposal, RecipeRef, RunManifest, RunResult, RunStatus, Rung, SCHEMA,
+    EqualTime, Evidence, FinalMeasurement, KeptEffect, Ladder, LearningPoint, Measured, Noise, NoisePair,
+    PairRecord, Prediction, Promotion, Proposal, RecipeRef, RunManifest, RunResult, RunStatus, Rung, SCHEMA,
     SettingValue, Settings, Verdict, write_json,
 };
 use pawl_research::options::judge_settings;
@@ -190,7 +190,8 @@ fn campaign_manifest() -> CampaignManifest {
         id: "3fa94c01d2e7".into(),
         recipe: recipe(),
         settings: Settings::new(),
-        rung: Rung { depth: 4, flops: RUN_FLOPS, precision: pawl_record::Precision::F32 },
+        rungs: Ladder::new(vec![Rung { depth: 4, flops: RUN_FLOPS, precision: pawl_record::Precision::F32 }])
+            .unwrap(),
         data: DataRef { name: "crates".into(), hash: "5d".repeat(32) },
         seed: 1,
         researcher: "optimizer".into(),
@@ -286,6 +287,8 @@ fn verdict(proposal: &Proposal, row: &Tried, tests: &mut u64, clock: &mut f64, d
             champion_runs: vec![run_id(9000)],
             mean: -0.0061,
         }),
+        climbs: Vec::new(),
+        worth: None,
         flops: runs as f64 * RUN_FLOPS,
         runs,
         run_seconds: runs as f64 * RUN_SECONDS,
@@ -334,6 +337,7 @@ fn promotion(
         schema: SCHEMA,
         generation,
         proposal,
+        origin: None,
         recipe: recipe(),
         settings: settings.clone(),
         fingerprint: format!("{generation:064x}"),
@@ -382,6 +386,8 @@ fn measure(story: &mut Story, clock: f64, draws: &mut Draws) {
         sealed: Some(measured(START + 0.021, 0.97 * worth, draws)),
         seconds_ratio: 1.07,
         kept,
+        above: Vec::new(),
+        worth: None,
         flops: 50.0 * RUN_FLOPS,
         elapsed_s: clock + 120.0,
     });

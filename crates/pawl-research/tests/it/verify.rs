@@ -1,6 +1,6 @@
 //! A campaign whose runs left files, forged in one place at a time.
 
-use crate::fake::{Choice, Fake, asked, new_lab};
+use crate::fake::{Choice, Fake, asked, ladder, new_lab};
 use pawl_ledger::Ledger;
 use pawl_record::{Budget, CampaignBudget, RunManifest, RunResult, RunStatus, SCHEMA, Settings};
 use pawl_research::campaign;
@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use std::path::Path;
 
 /// The world of formulas, writing what a training run would.
-struct Filed<'a> {
-    fake: Fake,
-    options: &'a CampaignOptions,
+pub(crate) struct Filed<'a> {
+    pub(crate) fake: Fake,
+    pub(crate) options: &'a CampaignOptions,
 }
 
 impl World for Filed<'_> {
@@ -91,27 +91,37 @@ impl World for Filed<'_> {
 
 /// A lab with a campaign that kept something and measured it.
 fn lab() -> tempfile::TempDir {
+    lab_of(1)
+}
+
+/// The same with so many rungs.
+fn lab_of(num_rungs: u64) -> tempfile::TempDir {
     let lab = new_lab();
     let choice =
         |name: &str, gains: &[f64]| Choice { name: name.into(), gains: gains.to_vec(), silent: false };
-    let choices = vec![choice("big", &[0.0, 0.12]), choice("bad", &[0.0, -0.1]), choice("idle", &[0.0, 0.0])];
+    let mut choices =
+        vec![choice("big", &[0.0, 0.12]), choice("bad", &[0.0, -0.1]), choice("idle", &[0.0, 0.0])];
+    if num_rungs > 1 {
+        choices.push(choice("good", &[0.0, 0.1]));
+    }
     let mut fake = Fake::new(3, choices, Vec::new());
     fake.slow = Some(("big", 1.3));
-    let options = asked(lab.path(), 3, CampaignBudget::Trials(60));
+    let budget = CampaignBudget::Trials(if num_rungs == 1 { 60 } else { 90 });
+    let options = CampaignOptions { rungs: ladder(num_rungs), ..asked(lab.path(), 3, budget) };
     let world = Filed { fake, options: &options };
     let report = campaign::run(&options, &world, &mut |_| {}).unwrap();
     assert!(report.end.kept >= 1 && report.final_measurement.is_some(), "{:?}", report.end);
     lab
 }
 
-fn found(lab: &Path) -> Vec<String> {
+pub(crate) fn found(lab: &Path) -> Vec<String> {
     let ledger = Ledger::open(lab).unwrap();
     let verified = verify(lab, &ledger).unwrap();
     assert!(verified.verdicts > 0 && verified.runs > 20, "{verified:?}");
     verified.differences.into_iter().map(|it| format!("{}: {}", it.place, it.what)).collect()
 }
 
-fn edit(path: &Path, change: impl FnOnce(&mut Value)) {
+pub(crate) fn edit(path: &Path, change: impl FnOnce(&mut Value)) {
     let mut document: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     change(&mut document);
     std::fs::write(path, document.to_string()).unwrap();
@@ -260,5 +270,119 @@ fn a_row_that_is_not_its_file_is_named() {
     check_forgery("run ", "its row in the ledger", |lab, _, pairs| {
         drop(Ledger::open(lab).unwrap());
         edit(&run_file(lab, &pairs[0]["champion_run"], "result.json"), |it| it["mfu"] = json!(0.9));
+    });
+}
+
+#[test]
+fn an_honest_climb_has_no_differences() {
+    assert_eq!(found(lab_of(2).path()), Vec::<String>::new());
+}
+
+/// Forges one thing in a fresh lab of two rungs.
+fn check_climb_forgery(place: &str, words: &str, forge: impl FnOnce(&Path, u64, &[Value])) {
+    let lab = lab_of(2);
+    let (number, _) = promoted(lab.path());
+    let verdict: Value =
+        serde_json::from_slice(&std::fs::read(verdict_file(lab.path(), number)).unwrap()).unwrap();
+    forge(lab.path(), number, verdict["climbs"][0]["pairs"].as_array().unwrap());
+    let place = place.replace("N", &number.to_string());
+    let found = found(lab.path());
+    let named = found.iter().any(|line| line.starts_with(&place) && line.contains(words));
+    assert!(named, "no `{place}...{words}` in {found:#?}");
+}
+
+#[test]
+fn a_forged_climb_is_named() {
+    let edit_climb = |change: fn(&mut Value)| {
+        move |lab: &Path, number: u64, _: &[Value]| {
+            edit(&verdict_file(lab, number), |it| change(&mut it["climbs"][0]));
+        }
+    };
+    let place = "verdict N, rung 2";
+    check_climb_forgery(place, "e-value is", edit_climb(|it| it["evidence"]["e_value"] = json!(1e6)));
+    check_climb_forgery(place, "it decides without a pair", edit_climb(|it| it["pairs"] = json!([])));
+    check_climb_forgery(place, "follows", |lab, number, _| {
+        edit(&verdict_file(lab, number), |it| {
+            it["climbs"][0]["pairs"].as_array_mut().unwrap().remove(0);
+        });
+    });
+    check_climb_forgery(
+        place,
+        "decision is reject",
+        edit_climb(|it| it["decision"] = json!({ "verdict": "reject", "reason": "no" })),
+    );
+    check_climb_forgery(place, "has another program", edit_climb(|it| it["fingerprint"] = json!("ff")));
+    check_climb_forgery("verdict ", "its champion is another program than", |lab, number, _| {
+        // Who climbs next must meet who climbed before, whatever the runs say they are.
+        let next = (number + 1..100).map(|number| verdict_file(lab, number)).find(|path| {
+            let verdict: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+            verdict["climbs"].as_array().is_some_and(|climbs| !climbs.is_empty())
+        });
+        edit(&next.unwrap(), |it| {
+            let climb = &mut it["climbs"][0];
+            climb["champion_fingerprint"] = json!("ff");
+            for pair in climb["pairs"].as_array().unwrap() {
+                edit(&run_file(lab, &pair["champion_run"], "run.json"), |it| it["fingerprint"] = json!("ff"));
+            }
+        });
+    });
+    check_climb_forgery("verdict N", "promoted is true", |lab, number, _| {
+        edit(&verdict_file(lab, number), |it| {
+            it["climbs"][0]["decision"] = json!({ "verdict": "undecided", "reason": "out of budget" })
+        });
+    });
+    check_climb_forgery("verdict N", "it climbed 0 of 1 rungs", |lab, number, _| {
+        edit(&verdict_file(lab, number), |it| it["climbs"] = json!([]));
+    });
+}
+
+#[test]
+fn a_forged_run_of_a_climb_is_named() {
+    check_climb_forgery("verdict N, rung 2", "score of run", |lab, _, pairs| {
+        let run = &pairs[0]["challenger_run"];
+        edit(&run_file(lab, run, "result.json"), |it| it["val_bpb"] = json!(2.0));
+        edit(&run_file(lab, run, "events.jsonl"), |it| it["val_bpb"] = json!(2.0));
+    });
+    check_climb_forgery("verdict N, rung 2", "another depth", |lab, _, pairs| {
+        edit(&run_file(lab, &pairs[0]["champion_run"], "run.json"), |it| it["depth"] = json!(4));
+    });
+    // A run of the first rung in the place of one of the second.
+    check_climb_forgery("verdict N, rung 2", "another budget", |lab, number, _| {
+        edit(&verdict_file(lab, number), |it| {
+            it["climbs"][0]["pairs"][0]["champion_run"] = it["pairs"][0]["champion_run"].clone()
+        });
+    });
+}
+
+#[test]
+fn a_forged_worth_is_named() {
+    check_climb_forgery("verdict N", "worth in compute is", |lab, number, _| {
+        edit(&verdict_file(lab, number), |it| it["worth"]["rungs"][0]["compute"]["value"] = json!(9.0));
+    });
+    check_climb_forgery("verdict N", "its worth in compute: none is on file", |lab, number, _| {
+        edit(&verdict_file(lab, number), |it| it["worth"] = Value::Null);
+    });
+    check_climb_forgery("final measurement", "worth in compute is", |lab, _, _| {
+        edit(&lab.join("campaign/final.json"), |it| it["worth"]["rungs"][1]["compute"]["low"] = json!(1.9));
+    });
+    check_climb_forgery("final measurement", "the law is fitted to other runs", |lab, _, _| {
+        edit(&lab.join("campaign/final.json"), |it| {
+            it["worth"]["points"][1]["bpb"][0] = json!(3.9);
+        });
+    });
+    check_climb_forgery("final measurement, rung 2", "score of run", |lab, _, _| {
+        edit(&lab.join("campaign/final.json"), |it| it["above"][0]["search"]["champion_bpb"][0] = json!(1.0));
+    });
+}
+
+#[test]
+fn half_the_budget_of_one_rung_is_read_from_its_runs() {
+    check_forgery("final measurement", "the law is fitted to other runs", |lab, _, _| {
+        edit(&lab.join("campaign/final.json"), |it| it["worth"]["points"][0]["bpb"][0] = json!(3.9));
+    });
+    check_forgery("final measurement", "another budget", |lab, _, _| {
+        edit(&lab.join("campaign/final.json"), |it| {
+            it["worth"]["points"][0]["runs"][0] = it["start_runs"][0].clone()
+        });
     });
 }

@@ -2,6 +2,8 @@
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used)] // a fixture that fails fails the test, with the reason
 
+mod lessons;
+
 use pawl_data::AddOptions;
 use pawl_recipe::{Overrides, Recipe, Source, std_only};
 use pawl_record::{Budget, Event, RunManifest, RunResult, RunStatus, from_json};

@@ -2,7 +2,9 @@
 //! this file brings the parts together and prints.
 
 use crate::args::Research;
+use crate::brief;
 use crate::campaign;
+
 use crate::commands::report;
 use crate::errors::Failure;
 use crate::interrupt::interrupt;
@@ -11,25 +13,20 @@ use crate::live::{Live, Work};
 use crate::machine::{cores, describe, peak_flops};
 use crate::output::{Answer, count, flops, narrate};
 use crate::prepare;
-use crate::providers;
-use crate::recipes::{RecipeText, compile, depth, find, from_recipe};
+use crate::recipes::{RecipeText, compile, from_recipe};
 use pawl_ledger::read_campaign;
 use pawl_recipe::{Overrides, Setting};
-use pawl_record::{CampaignBudget, CampaignManifest, Rung, Settings};
+use pawl_record::{CampaignBudget, Rung, Settings};
+use pawl_research::brief::Brief;
 use pawl_research::campaign::{CampaignError, CampaignEvent, MIN_STEPS, existing};
 use pawl_research::child::ChildWorld;
-use pawl_research::options::{CampaignOptions, FINAL_SEEDS, judge_settings};
+use pawl_research::options::CampaignOptions;
 use pawl_research::world::{Checked, SettingKind, SettingSpec};
 use pawl_research::{prompt, view};
 use serde_json::json;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
-
-/// Minutes of a campaign that is not told when to stop.
-const MINUTES: f64 = 60.0;
-/// FLOPs of a trial: some seconds on a core, long enough that the order of recipes is that of longer runs.
-const TRIAL_FLOPS: f64 = 5e11;
 
 pub(crate) fn run(args: Research) -> Result<Answer, Failure> {
     let start = Instant::now();
@@ -39,14 +36,17 @@ pub(crate) fn run(args: Research) -> Result<Answer, Failure> {
     let stop = interrupt()?;
     let lab = args.place.lab.clone();
     let existing = existing(&lab)?;
-    let recipe = find(&args.recipe)?;
-    let options = options(&args, &recipe, existing.as_ref())?;
+    let asked = brief::asked(&args, existing.as_ref())?;
+    if args.explain {
+        return Ok(asked.explained());
+    }
+    let options = options(&args, &asked.brief, &asked.recipe)?;
     let executable =
         std::env::current_exe().map_err(|why| Failure::new("pawl cannot find itself").caused_by(&why))?;
     let world = ChildWorld {
         executable,
         lab: lab.clone(),
-        data: args.data.clone(),
+        data: asked.brief.data.clone(),
         check: &check,
         interrupted: &|| stop.load(Ordering::Relaxed),
         start,
@@ -74,7 +74,7 @@ fn show_prompt(args: &Research) -> Result<Answer, Failure> {
     let world = ChildWorld {
         executable: std::path::PathBuf::new(),
         lab: args.place.lab.clone(),
-        data: args.data.clone(),
+        data: String::new(),
         check: &check,
         interrupted: &|| false,
         start: Instant::now(),
@@ -90,28 +90,16 @@ fn show_prompt(args: &Research) -> Result<Answer, Failure> {
     Ok(Answer::new(text, json!({ "system": system, "round": round })))
 }
 
-/// What the command line and the campaign on file make of it. What the command does not say is as the
-/// campaign has it, so that the same command, or a shorter one, goes on with it.
-fn options(
-    args: &Research,
-    recipe: &RecipeText,
-    existing: Option<&CampaignManifest>,
-) -> Result<CampaignOptions, Failure> {
-    let researcher = providers::researcher(args)?;
-    let overrides = Overrides { depth: args.depth, ..Overrides::default() };
-    let compiled = compile(recipe, &overrides).map_err(|error| from_recipe(&recipe.name, error))?;
-    let depth = depth(&compiled).ok_or_else(|| {
-        Failure::new(format!("recipe {} has no dial `depth`", recipe.name))
-            .hint("depth = dial(\"depth\", 4) makes one: it is what the scale of a trial is")
-    })?;
-    let rung = existing.map(|campaign| campaign.rung);
-    let rung = Rung {
-        depth: args.depth.or(rung.map(|rung| rung.depth)).unwrap_or(depth),
-        flops: args.flops.or(rung.map(|rung| rung.flops)).unwrap_or(TRIAL_FLOPS),
-        precision: args.precision.map(Into::into).or(rung.map(|rung| rung.precision)).unwrap_or_default(),
-    };
-    affordable(recipe, rung)?;
-    let prepared = prepare::prepare(&args.place.lab, &args.data, compiled.vocab_size(), args.place.json)?;
+/// The campaign as it is asked of the library, its data made ready.
+fn options(args: &Research, brief: &Brief, recipe: &RecipeText) -> Result<CampaignOptions, Failure> {
+    let researcher = brief::researcher(brief, args)?;
+    let rungs = brief.ladder().map_err(Failure::misuse)?;
+    for rung in rungs.all() {
+        affordable(recipe, *rung)?;
+    }
+    let first = Overrides { depth: Some(rungs.first().depth), ..Overrides::default() };
+    let compiled = compile(recipe, &first).map_err(|error| from_recipe(&recipe.name, error))?;
+    let prepared = prepare::prepare(&args.place.lab, &brief.data, compiled.vocab_size(), args.place.json)?;
     let peak = flops(peak_flops(cores()));
     narrate(&format!("machine   {} cores  {}  {peak}/s float32", cores(), describe()));
     narrate(&format!("corpus    {}", prepare::describe(&args.place.lab, &prepared)?));
@@ -120,17 +108,14 @@ fn options(
         recipe_name: recipe.name.clone(),
         recipe_text: recipe.text.clone(),
         settings: Settings::new(),
-        rung,
+        rungs,
         data: prepared.reference,
-        seed: args.seed.or(existing.map(|campaign| campaign.seed)).unwrap_or(0),
+        seed: brief.seed,
         researcher,
-        judge: judge_settings(),
-        budget: match (args.trials, args.minutes) {
-            (Some(trials), _) => CampaignBudget::Trials(trials),
-            (None, minutes) => CampaignBudget::Minutes(minutes.unwrap_or(MINUTES)),
-        },
+        judge: brief.judge,
+        budget: brief.budget(),
         workers: args.workers.map_or_else(cores, |workers| workers as usize),
-        final_seeds: FINAL_SEEDS,
+        final_seeds: brief.final_seeds,
         version: env!("CARGO_PKG_VERSION").to_string(),
         machine: describe(),
     })
@@ -146,11 +131,14 @@ fn affordable(recipe: &RecipeText, rung: Rung) -> Result<(), Failure> {
     }
     Err(Failure::misuse(format!("{} a trial is too little", flops(rung.flops)))
         .because(format!("one step of {} at depth {} takes {}", recipe.name, rung.depth, flops(step)))
-        .hint(format!("give at least {MIN_STEPS} steps: --flops {:.0e}, or more", (1.0 + MIN_STEPS) * step)))
+        .hint(format!(
+            "give at least {MIN_STEPS} steps: --flops {:.0e} or more on the first rung, `flops` of [[rung]] above it",
+            (1.0 + MIN_STEPS) * step
+        )))
 }
 
 /// The compiler, as the campaign asks it.
-fn check(path: &Path, depth: u64, settings: &Settings) -> Result<Checked, String> {
+pub(crate) fn check(path: &Path, depth: u64, settings: &Settings) -> Result<Checked, String> {
     let text = std::fs::read_to_string(path).map_err(|why| format!("{}: {why}", path.display()))?;
     let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let overrides = Overrides { depth: Some(depth), values: settings.clone() };
@@ -187,11 +175,10 @@ fn tell(live: &Live, event: &CampaignEvent<'_>) {
     match event {
         CampaignEvent::Started { manifest, start, num_proposals, champion } => {
             live.narrate(&format!(
-                "start     {}  {} params   trial: depth {}, {}",
+                "start     {}  {} params   trial: {}",
                 manifest.recipe.name,
                 count(start.num_params as f64),
-                manifest.rung.depth,
-                flops(manifest.rung.flops),
+                campaign::rungs(&manifest.rungs),
             ));
             if *num_proposals > 0 {
                 let score =
@@ -215,6 +202,7 @@ fn tell(live: &Live, event: &CampaignEvent<'_>) {
         CampaignEvent::Verdict { proposal, verdict } => live.narrate(&campaign::row(proposal, verdict)),
         CampaignEvent::Said(what) => live.narrate(&format!("          {what}")),
         CampaignEvent::Paused(reason) => live.narrate(&format!("paused    {reason}")),
+        CampaignEvent::Pruned(pruning) => live.narrate(&campaign::part_row(pruning)),
         // What is worth a line of its own is in the line of the verdict or in the block at the end.
         CampaignEvent::Proposed(_)
         | CampaignEvent::Pair { .. }
@@ -224,7 +212,7 @@ fn tell(live: &Live, event: &CampaignEvent<'_>) {
     }
 }
 
-fn from_campaign(error: CampaignError) -> Failure {
+pub(crate) fn from_campaign(error: CampaignError) -> Failure {
     let hint = match &error {
         CampaignError::Locked { .. } => {
             Some("each lab has one campaign at a time: another one is made with --lab")
@@ -232,6 +220,7 @@ fn from_campaign(error: CampaignError) -> Failure {
         CampaignError::OtherCampaign { .. } => {
             Some("start another lab with --lab, or say what the campaign was asked")
         }
+        CampaignError::Library(_) => Some("`pawl effects revoke SOURCE` removes what was imported"),
         CampaignError::File(_)
         | CampaignError::Io { .. }
         | CampaignError::Options(_)

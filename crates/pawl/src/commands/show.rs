@@ -1,11 +1,13 @@
 //! `pawl show ID`: all that is known of one run, or of one proposal and what became of it.
 
 use crate::args::Show;
+use crate::campaign;
 use crate::errors::Failure;
 use crate::lab::{from_ledger, ledger};
 use crate::output::{Align, Answer, Block, Table, count, duration, flops};
-use pawl_ledger::{RunRecord, Shown, Trial};
-use pawl_record::{Author, Budget, Event, PairRecord, Precision, Verdict};
+use pawl_ledger::{RunRecord, Shown, Standing, Trial};
+use pawl_record::{Author, Budget, Event, Evidence, LessonTask, PairRecord, Precision, Verdict};
+use pawl_train::RunDir;
 use serde_json::json;
 
 pub(crate) fn run(args: Show) -> Result<Answer, Failure> {
@@ -13,14 +15,43 @@ pub(crate) fn run(args: Show) -> Result<Answer, Failure> {
     match ledger.show(&args.id).map_err(from_ledger)? {
         Shown::Run(run) => {
             let events = ledger.events(&run.manifest.id).map_err(from_ledger)?;
-            let text = format!("{}{}", evaluations(&events), run_block(&run));
-            Ok(Answer::new(text, json!({ "kind": "run", "run": run.manifest, "result": run.result })))
+            let lesson = RunDir::lesson(&args.place.lab, &run.manifest.id)?;
+            let mut text = format!("{}{}", evaluations(&events), run_block(&run));
+            if let Some(lesson) = &lesson {
+                text.push_str(&format!("parent: {}\ntaught: {}\n", lesson.parent, taught(&lesson.task)));
+            }
+            let mut json = json!({ "kind": "run", "run": run.manifest, "result": run.result });
+            if let Some(lesson) = lesson {
+                json["lesson"] = json!(lesson);
+            }
+            Ok(Answer::new(text, json))
         }
         Shown::Trial(trial) => {
-            let pairs = trial.verdict.as_ref().map_or(String::new(), |verdict| pairs(&verdict.pairs));
+            let pairs = trial.verdict.as_ref().map_or(String::new(), |verdict| {
+                let above = verdict.climbs.iter().map(|climb| pairs(&climb.pairs));
+                std::iter::once(pairs(&verdict.pairs)).chain(above).collect()
+            });
             let text = format!("{pairs}{}", trial_block(&trial));
-            let json = json!({ "kind": "trial", "proposal": trial.proposal, "verdict": trial.verdict });
+            let json = json!({
+                "kind": "trial",
+                "proposal": trial.proposal,
+                "verdict": trial.verdict,
+                "standing": trial.standing,
+                "prunings": trial.prunings,
+                "replications": trial.replications,
+            });
             Ok(Answer::new(text, json))
+        }
+    }
+}
+
+/// What a lesson was about, in words.
+fn taught(task: &LessonTask) -> String {
+    match task {
+        LessonTask::Sft { data, .. } => format!("sft on {data}"),
+        LessonTask::Rl(task) => {
+            let control = task.control.map_or(String::new(), |control| format!(", control {control:?}"));
+            format!("rl in {} at difficulty {}{}", task.env, task.difficulty, control.to_lowercase())
         }
     }
 }
@@ -145,6 +176,13 @@ fn trial_block(trial: &Trial) -> String {
         None => block.line("verdict", "being tried"),
         Some(verdict) => verdict_lines(&mut block, verdict),
     };
+    for pruning in &trial.prunings {
+        block.line("part", campaign::part_line(pruning));
+    }
+    for replication in &trial.replications {
+        block.line("replicated", campaign::replicated(replication));
+    }
+    block.maybe("since", trial.standing.as_ref().and_then(Standing::words));
     block.text().to_string()
 }
 
@@ -169,6 +207,31 @@ fn verdict_lines<'a>(block: &'a mut Block, verdict: &Verdict) -> &'a mut Block {
     block.maybe("time", verdict.seconds_ratio.map(|ratio| format!("{ratio:.2}x the champion's")));
     if let Some(equal) = &verdict.equal_time {
         block.line("gain_at_equal_time", format!("{:+.4} bits per byte", equal.mean));
+    }
+    for climb in &verdict.climbs {
+        let held = if climb.held() { "held" } else { climb.decision.word() };
+        let test = climb.evidence.as_ref().map_or_else(String::new, |it| {
+            let Evidence { mean, half_width, e_value, threshold, .. } = it;
+            format!(", gain {mean:+.4} +- {half_width:.4}, e {e_value:.1} where {threshold:.1} was needed")
+        });
+        let why = climb.decision.reason().map_or_else(String::new, |why| format!(": {why}"));
+        let pairs = climb.pairs.len();
+        block.line(
+            &format!("climb_to_rung_{}", climb.rung + 1),
+            format!("{held} after {pairs} pairs{test}{why}"),
+        );
+    }
+    if let Some(worth) = &verdict.worth {
+        let on = worth.rungs.iter().map(|it| {
+            let high = it.compute.high.map_or_else(|| "no limit".to_string(), |high| format!("{high:.2}"));
+            format!(
+                "{:.2}x compute [{:.2}, {high}] on rung {}",
+                it.compute.value,
+                it.compute.low,
+                it.rung + 1
+            )
+        });
+        block.line("worth", on.collect::<Vec<_>>().join(", "));
     }
     block
         .line(

@@ -21,7 +21,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Training that a crash may cost.
-const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
+pub(crate) const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
 /// Points of the learning curve on the search split.
 const NUM_EVALS: u64 = 8;
 /// Training tokens between two of them at least: scoring takes as long as training on about 30,000 tokens.
@@ -37,7 +37,7 @@ pub(crate) fn run(args: Train) -> Result<Answer, Failure> {
     Ok(Answer::new(text, json!({ "run": run.manifest, "result": run.result })))
 }
 
-/// The model of a run at its last checkpoint. A run that was trained for its score alone, as the trials
+/// The model of a run at its last checkpoint, frozen. A run that was trained for its score alone, as the trials
 /// of a campaign are, is trained once more.
 pub(crate) fn load_model(
     lab: &Path,
@@ -46,15 +46,15 @@ pub(crate) fn load_model(
     quiet: bool,
 ) -> Result<Model, Failure> {
     let num_threads = num_threads(threads);
-    match pawl_train::load_model(lab, &manifest.id, num_threads) {
-        Ok((model, _)) => Ok(model),
+    match pawl_train::load_frozen(lab, &manifest.id, num_threads) {
+        Ok(model) => Ok(model),
         Err(TrainError::NoCheckpoint { id }) => {
             narrate(&format!(
                 "run {id} was trained for its score alone; training it again for its checkpoint"
             ));
             let text = ledger(lab)?.recipe_text(&id).map_err(from_ledger)?;
             train(lab, again(manifest.clone(), text), &How { threads, score_only: false, quiet })?;
-            Ok(pawl_train::load_model(lab, &id, num_threads).map_err(from_train)?.0)
+            Ok(pawl_train::load_frozen(lab, &id, num_threads).map_err(from_train)?)
         }
         Err(error) => Err(from_train(error)),
     }
@@ -67,7 +67,7 @@ struct How {
     quiet: bool,
 }
 
-fn num_threads(threads: Option<u64>) -> usize {
+pub(crate) fn num_threads(threads: Option<u64>) -> usize {
     threads.map_or_else(cores, |threads| threads as usize)
 }
 
@@ -176,7 +176,7 @@ fn again(manifest: RunManifest, text: String) -> Asked {
 }
 
 /// Wall clock, for the record.
-fn unix_s() -> u64 {
+pub(crate) fn unix_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
@@ -214,14 +214,14 @@ fn same_value(known: Option<&pawl_record::SettingValue>, asked: &pawl_record::Se
 }
 
 /// A live line on a terminal; elsewhere a line for each tenth of the run; nothing for a program.
-struct Progress {
+pub(crate) struct Progress {
     status: Status,
     lines: bool,
     tenth: Cell<u64>,
 }
 
 impl Progress {
-    fn new(quiet: bool, manifest: &RunManifest) -> Progress {
+    pub(crate) fn new(quiet: bool, manifest: &RunManifest) -> Progress {
         let live = std::io::IsTerminal::is_terminal(&std::io::stderr());
         if !quiet {
             let steps = manifest.num_steps;
@@ -234,7 +234,7 @@ impl Progress {
         Progress { status: Status::new(quiet), lines: !live && !quiet, tenth: Cell::new(0) }
     }
 
-    fn show(&self, at: &TrainProgress) {
+    pub(crate) fn show(&self, at: &TrainProgress) {
         if self.lines {
             let tenth = 10 * at.step / at.num_steps;
             if tenth > self.tenth.replace(tenth) {

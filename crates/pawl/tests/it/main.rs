@@ -9,5 +9,8 @@ mod misuse;
 mod models;
 mod process;
 mod research;
+#[cfg(target_os = "linux")]
+mod sandbox;
 mod surface;
+mod teach;
 mod train;

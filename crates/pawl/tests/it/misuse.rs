@@ -1,6 +1,6 @@
 //! Wrong commands: one clear error on stderr, nothing on stdout, exit code 2.
 
-use crate::process::pawl;
+use crate::process::{pawl, pawl_in};
 
 fn check_misuse(args: &[&str], said: &str) {
     let ended = pawl(args);
@@ -33,6 +33,36 @@ fn what_cannot_be_meant_is_refused() {
     check_misuse(&["bench", "tiny", "--threads", "0"], "0 is not in 1..");
     check_misuse(&["sample"], "<RUN>");
     check_misuse(&["data", "add", "name"], "<PATH>");
+}
+
+#[test]
+fn a_campaign_file_that_cannot_be_meant_is_refused_with_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    for (text, said, hint) in [
+        (
+            "seed = 1\nalhpa = 2\n",
+            "error: campaign.toml:2: there is no key `alhpa`",
+            "did you mean `alpha` of [judge]?",
+        ),
+        ("[judge]\nalpha = 2\n", "error: campaign.toml:2: `alpha` must be between 0 and 1", ""),
+        (
+            "api_key = \"sk-123\"\n",
+            "error: campaign.toml:1: `api_key` is refused in a campaign file",
+            "remove it",
+        ),
+        ("[caps]\nminutes = 1\ntrials = 1\n", "minutes and trials are both given", "--explain"),
+        ("researcher = \"oracle\"\n", "there is no researcher oracle", ""),
+        ("seed = \n", "error: campaign.toml:1: this is not TOML", ""),
+    ] {
+        std::fs::write(folder.path().join("campaign.toml"), text).unwrap();
+        let ended = pawl_in(folder.path(), &["research"]);
+        assert_eq!((ended.code, ended.stdout.as_str()), (2, ""), "{text}: {}", ended.stderr);
+        assert!(ended.stderr.contains(said) && ended.stderr.contains(hint), "{text}: {}", ended.stderr);
+        assert!(!ended.stderr.contains("sk-123"), "{}", ended.stderr);
+    }
+    let missing = pawl_in(folder.path(), &["research", "--campaign", "nowhere.toml"]);
+    assert_eq!(missing.code, 2, "{}", missing.stderr);
+    assert!(missing.stderr.contains("nowhere.toml cannot be read"), "{}", missing.stderr);
 }
 
 #[test]

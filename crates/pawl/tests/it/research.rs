@@ -106,7 +106,7 @@ fn the_real_gain_is_kept_and_no_planted_no_op() {
     let lab = lab();
     std::fs::write(lab.path().join("no_ops.star"), include_str!("no_ops.star")).unwrap();
     let mut args = vec!["research", "--recipe", "no_ops.star", "--data", "words", "--flops", "4e9"];
-    args.extend(["--trials", "60", "--json"]);
+    args.extend(["--trials", "70", "--json"]);
     let ended = pawl_in(lab.path(), &args);
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     let document = ended.json();
@@ -122,7 +122,60 @@ fn the_real_gain_is_kept_and_no_planted_no_op() {
         assert!(not_kept.iter().any(|setting| setting == no_op), "{no_op} was not tried: {}", ended.stderr);
     }
     assert!(of("skip").iter().all(|setting| setting == "unused"), "{}", ended.stderr);
+    // The gain is there on the next rung too, and so became champion; all of it follows from the runs.
+    let kept = verdicts.iter().find(|verdict| verdict["decision"]["verdict"] == "keep").unwrap();
+    assert_eq!(kept["climbs"][0]["decision"]["verdict"], "keep", "{kept}");
+    assert_eq!(kept["promoted"], true, "{kept}");
+    assert!(kept["worth"]["rungs"][1]["compute"]["value"].as_f64() > Some(1.0), "{kept}");
+    let worth = &campaign["final_measurement"]["worth"];
+    assert!(worth["rungs"].as_array().is_some_and(|rungs| rungs.len() == 2), "{worth}");
+    let verified = pawl_in(lab.path(), &["verify"]);
+    assert_eq!(verified.code, 0, "{}{}", verified.stdout, verified.stderr);
     // The one that keeps what scored lower once would have been fooled many times.
     let lower_once = verdicts.iter().filter(|verdict| verdict["pairs"][0]["difference"].as_f64() > Some(0.0));
     assert!(lower_once.count() > 3, "{}", ended.stderr);
+}
+
+#[test]
+fn a_campaign_file_is_read_explained_and_run() {
+    let lab = lab();
+    small_recipe(lab.path());
+    let file = "recipe = \"small.star\"\ndata = \"words\"\n[judge]\nnoise_pairs = 3\n[[rung]]\ndepth = 1\nflops = 7e9\n";
+    std::fs::write(lab.path().join("campaign.toml"), file).unwrap();
+    let explained = pawl_in(lab.path(), &["research", "--explain", "--seed", "3", "--trials", "9"]);
+    assert_eq!(explained.code, 0, "{}", explained.stderr);
+    let line = |key: &str| explained.stdout.lines().find(|line| line.starts_with(key)).unwrap_or_default();
+    assert!(line("seed = 3 ").ends_with("# --seed"), "{}", explained.stdout);
+    assert!(line("noise_pairs = 3 ").ends_with("# campaign.toml:4"), "{}", explained.stdout);
+    assert!(line("alpha = ").ends_with("# default"), "{}", explained.stdout);
+    assert_eq!(explained.stdout.matches("[[rung]]").count(), 1);
+    assert!(!lab.path().join("lab/campaign").exists(), "an explanation runs nothing");
+
+    let ran = pawl_in(lab.path(), &["research", "--seed", "3", "--trials", "9", "--json"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let manifest = &ran.json()["campaign"]["manifest"];
+    assert_eq!((&manifest["judge"]["noise_pairs"], &manifest["seed"]), (&3.into(), &3.into()), "{manifest}");
+    assert_eq!(manifest["rungs"], serde_json::json!([{ "depth": 1, "flops": 7e9, "precision": "f32" }]));
+
+    // What the lab's campaign was asked stands where neither file nor flag says otherwise.
+    std::fs::remove_file(lab.path().join("campaign.toml")).unwrap();
+    let again = pawl_in(lab.path(), &["research", "--explain", "--json"]);
+    assert_eq!(again.code, 0, "{}", again.stderr);
+    let keys = again.json()["keys"].as_array().unwrap().clone();
+    let key = |name: &str| keys.iter().find(|it| it["key"] == name).unwrap();
+    assert_eq!(key("judge.noise_pairs")["value"], 3);
+    assert_eq!(key("seed")["source"], "the lab's campaign");
+    let resumed = pawl_in(lab.path(), &["research", "--trials", "10", "--json"]);
+    assert_eq!(resumed.code, 0, "{}", resumed.stderr);
+    assert_eq!(resumed.json()["campaign"]["manifest"], *manifest);
+
+    // A file elsewhere names its recipe from where it lies.
+    let project = lab.path().join("project");
+    std::fs::create_dir(&project).unwrap();
+    std::fs::write(project.join("c.toml"), "recipe = \"own.star\"\n").unwrap();
+    std::fs::copy(lab.path().join("small.star"), project.join("own.star")).unwrap();
+    let args = ["research", "--campaign", "project/c.toml", "--explain", "--lab", "other"];
+    let elsewhere = pawl_in(lab.path(), &args);
+    assert_eq!(elsewhere.code, 0, "{}", elsewhere.stderr);
+    assert!(elsewhere.stdout.contains("recipe = \"own.star\""), "{}", elsewhere.stdout);
 }

@@ -4,9 +4,12 @@ use crate::process::{command, pawl};
 use std::io::Read;
 use std::process::Stdio;
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 17] = [
     "research",
     "train",
+    "sft",
+    "rl",
+    "chat",
     "check",
     "eval",
     "sample",

@@ -34,7 +34,9 @@ fn way(graph: &Graph, op: &Op, ints: bool) -> usize {
             InputKind::Tokens => 0,
             InputKind::Targets => 1,
             InputKind::Rng => 2,
-            InputKind::Param | InputKind::Grad | InputKind::State | InputKind::Scalar => 3,
+            InputKind::Param | InputKind::Grad | InputKind::State | InputKind::Signal | InputKind::Scalar => {
+                3
+            }
         },
         Op::Const(_) => 4,
         Op::Iota { .. } => 5,

@@ -115,7 +115,7 @@ fn refused(error: DecodeError) -> Failure {
 
 /// Tokens/s of all sequences of a decoder, which grow together after a prompt.
 fn generate(decoder: &mut Decoder, num_tokens: usize) -> Result<f64, DecodeError> {
-    let settings = SamplerSettings { temperature: 1.0, top_k: 0, seed: 0 };
+    let settings = SamplerSettings::default();
     let num_sequences = decoder.batch();
     let prompt: Vec<u32> = (1..=PROMPT_TOKENS as u32).collect();
     let mut next = Vec::with_capacity(num_sequences);

@@ -7,7 +7,7 @@
 //! are not modelled; they enter as noise that grows with the number of changes and with the number of
 //! champions since.
 //!
-//! Effects are in pair standard deviations throughout. This is a researcher's belief, never evidence:
+//! Belief are in pair standard deviations throughout. This is a researcher's belief, never evidence:
 //! the judge does not read it.
 
 use crate::random::Random;
@@ -58,7 +58,7 @@ const KNOB_SPREAD: f64 = 3.5;
 const PRIOR_GAIN: f64 = -0.7;
 
 /// The posterior after some observations.
-pub struct Effects {
+pub struct Belief {
     observations: Vec<Observation>,
     /// Cholesky factor of the observations' covariance.
     factor: Vec<Vec<f64>>,
@@ -100,9 +100,9 @@ fn prior_gain(moves: &[Move]) -> f64 {
     PRIOR_GAIN * moves.len() as f64
 }
 
-impl Effects {
+impl Belief {
     /// Conditions the prior on what was seen.
-    pub fn new(observations: Vec<Observation>) -> Effects {
+    pub fn new(observations: Vec<Observation>) -> Belief {
         let n = observations.len();
         let mut matrix = vec![vec![0.0; n]; n];
         for i in 0..n {
@@ -114,7 +114,7 @@ impl Effects {
         let factor = cholesky(matrix);
         let residual: Vec<f64> = observations.iter().map(|o| o.gain - prior_gain(&o.moves)).collect();
         let weights = solve_upper(&factor, &solve_lower(&factor, &residual));
-        Effects { observations, factor, weights }
+        Belief { observations, factor, weights }
     }
 
     fn cross(&self, moves: &[Move]) -> Vec<f64> {
@@ -193,9 +193,9 @@ mod tests {
     #[test]
     fn one_observation_shrinks_towards_the_prior_by_the_known_formula() {
         let seen = Observation { moves: vec![switch("act", "gelu", "relu2")], gain: 3.0, variance: 1.0 };
-        let effects = Effects::new(vec![seen.clone()]);
+        let belief = Belief::new(vec![seen.clone()]);
         let prior = 2.0 * CHOICE_SPREAD.powi(2);
-        let (mean, sd) = effects.gain(&seen.moves);
+        let (mean, sd) = belief.gain(&seen.moves);
         assert!((mean - (PRIOR_GAIN + prior / (prior + 1.0) * (3.0 - PRIOR_GAIN))).abs() < 1e-9);
         assert!((sd - (prior / (prior + 1.0)).sqrt()).abs() < 1e-9);
     }
@@ -203,10 +203,10 @@ mod tests {
     #[test]
     fn undoing_a_change_is_expected_to_cost_what_it_gained() {
         let seen = Observation { moves: vec![switch("act", "gelu", "relu2")], gain: 5.0, variance: 0.01 };
-        let effects = Effects::new(vec![seen]);
-        assert!(effects.gain(&[switch("act", "relu2", "gelu")]).0 < -4.0);
+        let belief = Belief::new(vec![seen]);
+        assert!(belief.gain(&[switch("act", "relu2", "gelu")]).0 < -4.0);
         // Another setting is untouched.
-        assert_eq!(effects.gain(&[switch("norm", "layer", "rms")]).0, PRIOR_GAIN);
+        assert_eq!(belief.gain(&[switch("norm", "layer", "rms")]).0, PRIOR_GAIN);
     }
 
     #[test]
@@ -214,20 +214,20 @@ mod tests {
         let (a, b) = (switch("a", "0", "1"), switch("b", "0", "1"));
         let both = Observation { moves: vec![a.clone(), b.clone()], gain: 6.0, variance: 0.01 };
         let one = Observation { moves: vec![a], gain: 4.0, variance: 0.01 };
-        let effects = Effects::new(vec![both, one]);
-        assert!((effects.gain(&[b]).0 - 2.0).abs() < 0.1);
+        let belief = Belief::new(vec![both, one]);
+        assert!((belief.gain(&[b]).0 - 2.0).abs() < 0.1);
     }
 
     #[test]
     fn draws_have_the_posterior_mean_and_spread() {
         let point = |x| Point::Position { x, length: 0.3 };
         let step = |to| vec![Move { setting: "lr".into(), from: point(0.5), to: point(to) }];
-        let effects = Effects::new(vec![Observation { moves: step(0.7), gain: 2.0, variance: 0.5 }]);
+        let belief = Belief::new(vec![Observation { moves: step(0.7), gain: 2.0, variance: 0.5 }]);
         let candidates = [step(0.75), step(0.2)];
         let mut random = Random::new(&[1]);
-        let draws: Vec<Vec<f64>> = (0..4000).map(|_| effects.draw(&candidates, &mut random)).collect();
+        let draws: Vec<Vec<f64>> = (0..4000).map(|_| belief.draw(&candidates, &mut random)).collect();
         for (i, candidate) in candidates.iter().enumerate() {
-            let (mean, sd) = effects.gain(candidate);
+            let (mean, sd) = belief.gain(candidate);
             let found = draws.iter().map(|d| d[i]).sum::<f64>() / 4000.0;
             let spread = (draws.iter().map(|d| (d[i] - found).powi(2)).sum::<f64>() / 4000.0).sqrt();
             assert!((found - mean).abs() < 0.08 * sd.max(1.0), "{found} {mean}");

@@ -1,0 +1,171 @@
+//! What a campaign proposes of its own accord, before it asks its researcher: keeps that stood on a withdrawn one, to
+//! be tested again, and bundles of undecided changes. Both are ordinary proposals: they are filed, take the next place
+//! in the sequence of tests, are judged as any other, and can lose.
+//!
+//! A bundle is chosen because its parts looked good on some of the champion's pair seeds, and on those seeds part of
+//! their luck is the bundle's. It is therefore tried on seeds that none of its parts has seen beside this champion:
+//! given the past, its pairs are as fresh as those of a change that was never tried, which is what the e-value needs.
+//! A keep tested again meets a restored champion, which is a new generation with seeds of its own.
+
+use crate::bundle;
+use crate::campaign::{Campaign, CampaignError};
+use crate::duel::pair_seed;
+use crate::optimizer::keep_probability;
+use crate::researcher::Draft;
+use pawl_ledger::{line, made_by};
+use pawl_record::{Change, Origin, Prediction, Proposal, RecipeRef, SCHEMA};
+use std::collections::BTreeSet;
+
+/// Who proposes what the campaign proposes itself.
+pub(crate) const CAMPAIGN: &str = "campaign";
+
+impl Campaign<'_> {
+    /// The campaign's own next proposal, on file; `None` when it has none. What is refused is settled on the way.
+    pub(crate) fn upkeep(&mut self) -> Result<Option<Proposal>, CampaignError> {
+        loop {
+            let draft = match self.retest_due() {
+                Some(draft) => Some(draft),
+                None => bundle::draft(&self.books, &self.champion, &self.scale(), &self.manifest.judge)
+                    .map(|draft| (draft, None)),
+            };
+            let Some((draft, recipe)) = draft else { return Ok(None) };
+            let proposal = self.file_own(draft, recipe)?;
+            match self.refusal(&proposal, &[])? {
+                Some(refusal) => self.skip(&proposal, refusal)?,
+                None => return Ok(Some(proposal)),
+            }
+        }
+    }
+
+    fn file_own(&mut self, draft: Draft, recipe: Option<RecipeRef>) -> Result<Proposal, CampaignError> {
+        let champion = self.books.champion();
+        let mut settings = champion.settings.clone();
+        settings.extend(draft.changes.iter().map(|change| (change.setting.clone(), change.to.clone())));
+        self.file_proposal(Proposal {
+            schema: SCHEMA,
+            number: self.books.proposals.len() as u64 + 1,
+            generation: champion.generation,
+            changes: draft.changes,
+            recipe,
+            settings,
+            category: draft.category,
+            hypothesis: draft.hypothesis,
+            prediction: draft.prediction,
+            researcher: draft.researcher,
+            author: None,
+            created_unix_s: self.world.unix_s(),
+        })
+    }
+
+    /// The first keep that stood on a withdrawn one and has not been tested without it, in the order kept.
+    fn retest_due(&self) -> Option<(Draft, Option<RecipeRef>)> {
+        let books = &self.books;
+        for restored in &books.champions {
+            let Some(Origin::Restored { retraction, .. }) = restored.origin else { continue };
+            let withdrawn = books.retractions[retraction as usize - 1].proposal;
+            let below = made_by(&books.champions, withdrawn)?;
+            let old = restored.generation - 1;
+            let parts = books.parts(old);
+            for generation in line(&books.champions, old).into_iter().filter(|it| *it > below) {
+                let Some(number) = books.champions[generation as usize].proposal else { continue };
+                let kept = &books.proposals[number as usize - 1];
+                // A text that was written on top of the withdrawn text has that text in it.
+                let has_withdrawn_text =
+                    kept.recipe.is_some() && books.proposals[withdrawn as usize - 1].recipe.is_some();
+                if books.is_retracted(number) || has_withdrawn_text {
+                    continue;
+                }
+                let left = parts.iter().filter(|part| part.proposal == number);
+                let changes: Vec<Change> =
+                    left.filter_map(|part| self.change_to(&part.change.setting, &part.change)).collect();
+                let is_empty = changes.is_empty() && kept.recipe.is_none();
+                if !is_empty && !self.is_proposed_since(restored.generation, &changes, kept) {
+                    return Some((retest(kept, withdrawn, changes), kept.recipe.clone()));
+                }
+            }
+        }
+        None
+    }
+
+    /// The change that brings the present champion to where `change` went, if there is one.
+    fn change_to(&self, setting: &str, change: &Change) -> Option<Change> {
+        let spec = self.champion.settings.iter().find(|spec| spec.name == setting)?;
+        let moves = spec.value != change.to;
+        moves.then(|| Change { from: spec.value.clone(), ..change.clone() })
+    }
+
+    fn is_proposed_since(&self, generation: u64, changes: &[Change], kept: &Proposal) -> bool {
+        let has = |proposal: &Proposal, change: &Change| {
+            proposal.changes.iter().any(|it| it.setting == change.setting && it.to == change.to)
+        };
+        self.books.proposals.iter().any(|proposal| {
+            proposal.generation >= generation
+                && changes.iter().all(|change| has(proposal, change))
+                && (kept.recipe.is_none() || proposal.recipe == kept.recipe)
+        })
+    }
+
+    /// The proposal that tried this program, if that speaks against trying it again: what the campaign proposes
+    /// itself was tried by design, beside another champion or with too few pairs.
+    pub(crate) fn tried_before(&self, proposal: &Proposal, fingerprint: &str) -> Option<u64> {
+        self.books.tried(fingerprint).filter(|_| proposal.researcher != CAMPAIGN)
+    }
+
+    /// Index of the first pair seed of a proposal: past those on which a part of a bundle was tried.
+    pub(crate) fn first_pair(&self, proposal: &Proposal) -> u64 {
+        if proposal.researcher != CAMPAIGN {
+            return 0;
+        }
+        let shares = |other: &Proposal| {
+            other.generation == proposal.generation
+                && other.number < proposal.number
+                && other.changes.iter().any(|it| proposal.changes.contains(it))
+        };
+        let others = self.books.history().filter(|(other, _)| shares(other));
+        let seen: BTreeSet<u64> =
+            others.flat_map(|(_, verdict)| &verdict.pairs).map(|pair| pair.seed).collect();
+        first_after(self.manifest.seed, proposal.generation, seen)
+    }
+}
+
+/// Index of the first pair seed of a champion after all of `seen`.
+pub(crate) fn first_after(campaign_seed: u64, generation: u64, mut seen: BTreeSet<u64>) -> u64 {
+    let mut first = 0;
+    for pair_idx in 0..MOST_PAIRS {
+        if seen.is_empty() {
+            break;
+        }
+        if seen.remove(&pair_seed(campaign_seed, generation, pair_idx)) {
+            first = pair_idx + 1;
+        }
+    }
+    first
+}
+
+/// No champion meets its challengers on more seeds than this.
+const MOST_PAIRS: u64 = 100_000;
+
+fn retest(kept: &Proposal, withdrawn: u64, changes: Vec<Change>) -> Draft {
+    Draft {
+        recipe: None,
+        changes,
+        category: kept.category,
+        hypothesis: format!(
+            "#{} was kept on top of #{withdrawn}, which is withdrawn: again without.",
+            kept.number
+        ),
+        prediction: Prediction {
+            gain_bpb: kept.prediction.gain_bpb,
+            keep_probability: kept.prediction.keep_probability,
+        },
+        researcher: CAMPAIGN.to_string(),
+        author: None,
+    }
+}
+
+/// What is expected of a bundle with these gains, in pair sds, and their variances.
+pub(crate) fn expected(gains: &[(f64, f64)], sd: f64) -> Prediction {
+    let mean: f64 = gains.iter().map(|(mean, _)| mean).sum();
+    let variance: f64 = gains.iter().map(|(_, variance)| variance).sum();
+    Prediction { gain_bpb: mean * sd, keep_probability: keep_probability(mean, variance.sqrt()) }
+}
