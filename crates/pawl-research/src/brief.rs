@@ -174,19 +174,19 @@ const CAPS: &[Key<Brief>] = &[
         name: "usd",
         slot: Slot::MaybeNumber(|it| &mut it.usd),
         rule: POSITIVE,
-        meaning: "most that language models may cost in this lab, US dollars; 5 where a price is known",
+        meaning: "lowers what language models may cost in this lab, US dollars; the command line says the most",
     },
     Key {
         name: "tokens",
         slot: Slot::MaybeWhole(|it| &mut it.tokens),
         rule: AT_LEAST_1,
-        meaning: "most tokens of language models in this lab, sent and answered",
+        meaning: "lowers the tokens of language models in this lab, sent and answered",
     },
     Key {
         name: "hours",
         slot: Slot::MaybeNumber(|it| &mut it.hours),
         rule: POSITIVE,
-        meaning: "most hours of waiting for language models in this lab",
+        meaning: "lowers the hours of waiting for language models in this lab",
     },
 ];
 

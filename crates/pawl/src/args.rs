@@ -121,7 +121,7 @@ pub(crate) struct Research {
     pub(crate) recipe: Option<String>,
     /// Who proposes changes: optimizer, random, one_at_a_time, tpe, claude, openai=MODEL, replay:PATH; several with
     /// shares as claude:0.7,optimizer:0.3, or without, and results decide [default: optimizer]
-    #[arg(long, value_name = "WHO", value_parser = team_text)]
+    #[arg(long, value_name = "WHO", value_parser = researchers)]
     pub(crate) researcher: Option<String>,
     /// Most that language models may cost in this lab, US dollars [default: 5, where a price is known]
     #[arg(long, value_name = "USD", allow_negative_numbers = true, value_parser = positive)]
@@ -167,67 +167,6 @@ pub(crate) struct Research {
     pub(crate) data: Option<String>,
     #[command(flatten)]
     pub(crate) place: Place,
-}
-
-/// A team as it was written, once it is known to be one.
-fn team_text(text: &str) -> Result<String, String> {
-    team(text).map(|_| text.to_string())
-}
-
-/// Researchers and their shares.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Team(pub(crate) Vec<(Researcher, Option<f64>)>);
-
-/// Researchers this version has.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Researcher {
-    /// Built in: a bandit over choices, a model of the numbers; no key, no network
-    Optimizer,
-    /// Any one change with equal probability: what every researcher has to beat
-    Random,
-    /// Every single change in turn
-    OneAtATime,
-    /// Whole configurations by the tree-structured Parzen estimator
-    Tpe,
-    /// The Messages API, with this model
-    Claude(Option<String>),
-    /// Chat completions, with this model
-    Openai(Option<String>),
-    /// Recorded conversations: a file or a folder
-    Replay(PathBuf),
-}
-
-/// `claude=MODEL:0.7,optimizer:0.3`. What follows the last colon is a share if it is a number, and otherwise belongs to
-/// the name, as in `openai=qwen3:8b`.
-pub(crate) fn team(text: &str) -> Result<Team, String> {
-    let one = |part: &str| {
-        let (name, share) = match part.rsplit_once(':') {
-            Some((name, share)) if share.parse::<f64>().is_ok() => (name, Some(positive(share)?)),
-            Some(_) | None => (part, None),
-        };
-        let model =
-            |prefix: &str| name.strip_prefix(prefix).map(str::to_string).filter(|model| !model.is_empty());
-        let researcher = match name {
-            "optimizer" => Researcher::Optimizer,
-            "random" => Researcher::Random,
-            "one_at_a_time" => Researcher::OneAtATime,
-            "tpe" => Researcher::Tpe,
-            "claude" => Researcher::Claude(None),
-            "openai" => Researcher::Openai(None),
-            _ => match (model("claude="), model("openai="), model("replay:")) {
-                (Some(model), _, _) => Researcher::Claude(Some(model)),
-                (_, Some(model), _) => Researcher::Openai(Some(model)),
-                (_, _, Some(path)) => Researcher::Replay(path.into()),
-                (None, None, None) => {
-                    return Err(format!(
-                        "{name} is none of optimizer, random, one_at_a_time, tpe, claude, claude=MODEL, openai, openai=MODEL, replay:PATH"
-                    ));
-                }
-            },
-        };
-        Ok((researcher, share))
-    };
-    text.split(',').map(|part| one(part.trim())).collect::<Result<Vec<_>, String>>().map(Team)
 }
 
 /// Budget of a training run that is given none: half a minute of two good cores.
@@ -634,6 +573,11 @@ pub(crate) struct Doctor {
     pub(crate) place: Place,
 }
 
+/// Words that name researchers; what they mean is said where they are used.
+fn researchers(text: &str) -> Result<String, String> {
+    crate::providers::team(text).map(|_| text.to_string())
+}
+
 /// `name=value`
 pub(crate) fn setting(text: &str) -> Result<(String, SettingValue), String> {
     match text.split_once('=') {
@@ -706,20 +650,6 @@ mod tests {
         let cli = Cli::try_parse_from(["pawl", "check", "tiny", "--set", "a=1", "--set", "a=0.5"]).unwrap();
         let Command::Check(check) = cli.command else { panic!("not check") };
         assert_eq!(check.turned.settings(), [("a".to_string(), SettingValue::Float(0.5))].into());
-    }
-
-    #[test]
-    fn researchers_are_named_with_models_and_shares() {
-        let named = |text: &str| team(text).map(|team| team.0);
-        assert_eq!(named("optimizer"), Ok(vec![(Researcher::Optimizer, None)]));
-        let two =
-            vec![(Researcher::Claude(Some("m-1".into())), Some(0.7)), (Researcher::Optimizer, Some(0.3))];
-        assert_eq!(named("claude=m-1:0.7, optimizer:0.3"), Ok(two));
-        assert_eq!(named("openai=qwen3:8b"), Ok(vec![(Researcher::Openai(Some("qwen3:8b".into())), None)]));
-        assert_eq!(named("replay:a/b.jsonl"), Ok(vec![(Researcher::Replay("a/b.jsonl".into()), None)]));
-        for wrong in ["", "oracle", "claude:0", "claude=", "claude:-1", "optimizer,", "random:nan"] {
-            assert!(named(wrong).is_err(), "{wrong}");
-        }
     }
 
     #[test]

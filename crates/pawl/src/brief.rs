@@ -1,7 +1,7 @@
 //! What `pawl research` is asked: the defaults, the lab's campaign, `campaign.toml` and the flags, in this order, and
 //! the explanation of the whole.
 
-use crate::args::{BUILTIN_DATA, Research, team};
+use crate::args::{BUILTIN_DATA, Research};
 use crate::errors::Failure;
 use crate::output::Answer;
 use crate::providers;
@@ -87,9 +87,6 @@ fn flags(args: &Research, brief: &mut Brief) -> Result<(), Failure> {
         ("", "precision", "--precision", precision.map(Value::Text)),
         ("caps", "minutes", "--minutes", args.minutes.map(Value::Number)),
         ("caps", "trials", "--trials", args.trials.map(whole)),
-        ("caps", "usd", "--max-usd", args.max_usd.map(Value::Number)),
-        ("caps", "tokens", "--max-tokens", args.max_tokens.map(whole)),
-        ("caps", "hours", "--max-hours", args.max_hours.map(Value::Number)),
     ];
     for (table, key, flag, value) in given {
         if let Some(value) = value {
@@ -133,15 +130,22 @@ fn recipe(
 }
 
 /// Who proposes.
-pub(crate) fn researcher(brief: &Brief) -> Result<Researcher, Failure> {
-    let team = team(&brief.researcher).map_err(|why| {
+pub(crate) fn researcher(brief: &Brief, args: &Research) -> Result<Researcher, Failure> {
+    let team = providers::team(&brief.researcher).map_err(|why| {
         let failure = Failure::misuse(format!("there is no researcher {}", brief.researcher)).because(why);
         match brief.source("", "researcher") {
             Source::File { file, line } => failure.hint(format!("{file}:{line} names it")),
             Source::Default | Source::Lab | Source::Flag(_) => failure,
         }
     })?;
-    providers::researcher(&team, brief)
+    if let (true, Source::File { file, line }) = (team.asks_a_service(), brief.source("", "researcher")) {
+        return Err(Failure::misuse(format!("{} is asked for by a file alone", brief.researcher))
+            .because(format!(
+                "{file}:{line} names it, and a file that came with a project may not spend money"
+            ))
+            .hint(format!("say so yourself: --researcher {}", brief.researcher)));
+    }
+    providers::researcher(&team, args, brief)
 }
 
 fn from_file(error: BriefError) -> Failure {

@@ -112,6 +112,23 @@ pub struct Caps {
     pub hours: Option<f64>,
 }
 
+impl Caps {
+    /// The lower of two caps, one by one.
+    pub fn within(&self, most: &Caps) -> Caps {
+        fn lower<T: PartialOrd>(a: Option<T>, b: Option<T>) -> Option<T> {
+            match (a, b) {
+                (Some(a), Some(b)) => Some(if b < a { b } else { a }),
+                (one, other) => one.or(other),
+            }
+        }
+        Caps {
+            usd: lower(self.usd, most.usd),
+            tokens: lower(self.tokens, most.tokens),
+            hours: lower(self.hours, most.hours),
+        }
+    }
+}
+
 /// What models have cost in a campaign.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Spent {

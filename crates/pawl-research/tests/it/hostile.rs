@@ -234,7 +234,7 @@ fn a_gullible_model_achieves_nothing_outside_its_tools() {
     assert!(obeyed.len() >= 45, "the texts reached the model: {obeyed:?}");
     assert_eq!(promotions, 0);
     assert_eq!(report.end.kept, 0, "nothing helps here");
-    assert_eq!((report.manifest.seed, report.manifest.rungs), (seeds, options.rungs));
+    assert_eq!((report.manifest.seed, &report.manifest.rungs), (seeds, &options.rungs));
     assert_eq!(std::fs::read_to_string(&outside).unwrap(), OUTSIDE);
     for seen in server.seen() {
         let body = seen.body.to_string();

@@ -110,7 +110,7 @@ fn show_prompt(args: &Research) -> Result<Answer, Failure> {
 fn options(args: &Research, brief: &Brief, recipe: &RecipeText) -> Result<CampaignOptions, Failure> {
     let researcher = match &args.script {
         Some(path) => Researcher::Script(script(path)?.into()),
-        None => brief::researcher(brief)?,
+        None => brief::researcher(brief, args)?,
     };
     let rungs = brief.ladder().map_err(Failure::misuse)?;
     for rung in rungs.all() {
