@@ -4,6 +4,7 @@
 mod bench;
 mod check;
 mod data;
+mod foreign;
 mod lab;
 mod misuse;
 mod process;

@@ -4,8 +4,8 @@ use crate::process::{command, pawl};
 use std::io::Read;
 use std::process::Stdio;
 
-const COMMANDS: [&str; 13] = [
-    "research", "train", "check", "eval", "sample", "runs", "show", "diff", "report", "verify", "data",
+const COMMANDS: [&str; 16] = [
+    "research", "train", "check", "eval", "import", "export", "sample", "serve", "runs", "show", "diff", "report", "verify", "data",
     "bench", "doctor",
 ];
 
