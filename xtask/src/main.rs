@@ -23,6 +23,8 @@ usage: cargo xtask TASK
       power                                  planted effects, beside the rules other loops keep by
       replay                                 the public log of the best-known loop through the judge
   interop [--install]   licences, advisories and sources of the dependencies (cargo-deny)
+  interop models [--install] [--python PATH] [--data DIR]
+                        import, export, serving and scores beside transformers, llama.cpp, the OpenAI client, lm-eval
   sanitize              the engine's tests with AddressSanitizer
   bench peers [OPTION]  training steps of pawl and of PyTorch, interleaved
       --rounds N        [default: 3]
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         ["judge", ..] => judge(&root, &args[1..]),
         ["interop"] => interop::run(&root, false),
         ["interop", "--install"] => interop::run(&root, true),
+        ["interop", "models", ..] => interop::models::run(&root, &args[2..]),
         ["sanitize"] => sanitize::run(&root),
         ["bench", "peers", ..] => peers::run(&root, &args[2..]),
         ["help" | "--help" | "-h"] => {

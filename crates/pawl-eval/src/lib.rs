@@ -8,4 +8,6 @@ mod python_random;
 mod tasks;
 
 pub use bits_per_byte::{BitsPerByte, EvalError, Evaluator, SCORED_BYTES};
-pub use tasks::{CoreScore, Kind, NUM_CORE, TASKS, Task, TaskError, TaskOptions, core_score, run_task, tasks_named};
+pub use tasks::{
+    CoreScore, Kind, NUM_CORE, TASKS, Task, TaskError, TaskOptions, core_score, run_task, tasks_named,
+};

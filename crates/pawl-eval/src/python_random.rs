@@ -109,7 +109,10 @@ mod tests {
     #[test]
     fn draws_are_those_of_cpython() {
         let mut random = PythonRandom::new(5);
-        assert_eq!([random.word(), random.word(), random.word()], [2_675_342_405, 1_097_127_993, 3_185_950_873]);
+        assert_eq!(
+            [random.word(), random.word(), random.word()],
+            [2_675_342_405, 1_097_127_993, 3_185_950_873]
+        );
         let mut list: Vec<usize> = (0..20).collect();
         PythonRandom::new(1337).shuffle(&mut list);
         assert_eq!(list, [13, 1, 2, 9, 7, 8, 0, 18, 3, 14, 4, 16, 12, 15, 6, 10, 5, 11, 17, 19]);

@@ -13,7 +13,9 @@ mod sample;
 
 pub use checkpoint::{CheckpointError, load_checkpoint, save_checkpoint};
 pub use decode::{DecodeError, DecodeOptions, Decoder, Logits};
-pub use foreign::{Foreign, ForeignError, Gguf, GgufTokens, GgufType, HuggingFace, write_gguf, write_hugging_face};
+pub use foreign::{
+    Foreign, ForeignError, Gguf, GgufTokens, GgufType, HuggingFace, write_gguf, write_hugging_face,
+};
 pub use generate::{Emitted, Ended, Generator, LogProb, Request, log_prob, top_log_probs};
 pub use init::draw;
 pub use llama::{HeadOrder, LLAMA, LlamaShape, NamedTensor, rows_from, rows_to};

@@ -120,22 +120,29 @@ impl LlamaShape {
         }
         if !self.num_heads.is_multiple_of(self.num_kv_heads) || !self.head_dim.is_multiple_of(2) {
             let Self { num_heads, num_kv_heads, head_dim, .. } = self;
-            return Err(format!("{num_heads} heads of {head_dim} do not share {num_kv_heads} key/value heads"));
+            return Err(format!(
+                "{num_heads} heads of {head_dim} do not share {num_kv_heads} key/value heads"
+            ));
         }
         let fine = |x: f64| x.is_finite() && x > 0.0;
-        if fine(self.rope_base) && fine(self.norm_eps) { Ok(()) } else { Err("a rope base or norm epsilon of 0".into()) }
+        if fine(self.rope_base) && fine(self.norm_eps) {
+            Ok(())
+        } else {
+            Err("a rope base or norm epsilon of 0".into())
+        }
     }
 
     /// Every tensor.
     pub fn tensors(&self) -> Vec<NamedTensor> {
         let (c, f, h, k, d) = (self.width, self.hidden, self.num_heads, self.num_kv_heads, self.head_dim);
-        let named = |ours: &str, hugging_face: &str, gguf: &str, shape: &[usize], rotated_heads| NamedTensor {
-            ours: ours.to_string(),
-            hugging_face: hugging_face.to_string(),
-            gguf: gguf.to_string(),
-            shape: shape.to_vec(),
-            rotated_heads,
-        };
+        let named =
+            |ours: &str, hugging_face: &str, gguf: &str, shape: &[usize], rotated_heads| NamedTensor {
+                ours: ours.to_string(),
+                hugging_face: hugging_face.to_string(),
+                gguf: gguf.to_string(),
+                shape: shape.to_vec(),
+                rotated_heads,
+            };
         let table = [self.vocab_size, c];
         let mut all = vec![
             named("embed.weight", "model.embed_tokens.weight", "token_embd.weight", &table, None),

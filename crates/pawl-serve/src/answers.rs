@@ -88,7 +88,9 @@ impl Choice {
     /// Takes what was emitted next; `None` means that nothing more comes, whatever was promised.
     pub(crate) fn hear(&mut self, emitted: Option<Emitted>, tokenizer: &Tokenizer) {
         match emitted {
-            Some(Emitted::Prompt { token, top }) => self.tell(token.token, Some(token.log_prob), top, tokenizer),
+            Some(Emitted::Prompt { token, top }) => {
+                self.tell(token.token, Some(token.log_prob), top, tokenizer)
+            }
             Some(Emitted::Token { token, top }) => {
                 self.num_drawn += 1;
                 let text = self.stream.push(&tokenizer.decode_bytes(&[token.token]));
@@ -123,7 +125,13 @@ impl Choice {
     }
 
     /// What has not been told yet, as one element of `choices`.
-    pub(crate) fn take(&mut self, form: Form, streamed: bool, log_probs: bool, tokenizer: &Tokenizer) -> Value {
+    pub(crate) fn take(
+        &mut self,
+        form: Form,
+        streamed: bool,
+        log_probs: bool,
+        tokenizer: &Tokenizer,
+    ) -> Value {
         let (text, told) = (std::mem::take(&mut self.fresh), std::mem::take(&mut self.told));
         let log_probs = match (log_probs, form) {
             (false, _) => Value::Null,

@@ -191,7 +191,10 @@ mod tests {
         assert_eq!(prompts(&json!("a"), 9), Ok(vec![text("a")]));
         assert_eq!(prompts(&json!(["a", "b"]), 9), Ok(vec![text("a"), text("b")]));
         assert_eq!(prompts(&json!([1, 2]), 9), Ok(vec![Prompt::Tokens(vec![1, 2])]));
-        assert_eq!(prompts(&json!([[1], [8]]), 9), Ok(vec![Prompt::Tokens(vec![1]), Prompt::Tokens(vec![8])]));
+        assert_eq!(
+            prompts(&json!([[1], [8]]), 9),
+            Ok(vec![Prompt::Tokens(vec![1]), Prompt::Tokens(vec![8])])
+        );
         for wrong in [json!([[9]]), json!([]), json!(null), json!([null]), json!([1, "a"])] {
             assert!(prompts(&wrong, 9).is_err(), "{wrong}");
         }

@@ -52,7 +52,9 @@ impl ChatFormat {
                     tokens.push(end);
                     tokens.extend(tokenizer.encode("\n"));
                 };
-                if let Some(system) = system.as_ref().filter(|_| messages.first().is_none_or(|m| m.role != "system")) {
+                if let Some(system) =
+                    system.as_ref().filter(|_| messages.first().is_none_or(|m| m.role != "system"))
+                {
                     say("system", system);
                 }
                 messages.iter().for_each(|message| say(&message.role, &message.content));
@@ -93,7 +95,8 @@ impl ChatFormat {
 
 /// The system message that a ChatML template writes by itself.
 fn default_system(template: &str) -> Option<String> {
-    let (_, after) = template.split_once("<|im_start|>system\\n").or(template.split_once("<|im_start|>system\n"))?;
+    let (_, after) =
+        template.split_once("<|im_start|>system\\n").or(template.split_once("<|im_start|>system\n"))?;
     let (text, _) = after.split_once("<|im_end|>")?;
     // A variable instead of words is a place for a message, not one.
     (!text.contains(['{', '\'', '+'])).then(|| text.to_string())

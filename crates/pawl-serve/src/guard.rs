@@ -55,7 +55,15 @@ mod tests {
         for host in ["localhost", "LOCALHOST:80", "127.0.0.1:8080", "[::1]:1", "[::1]"] {
             assert!(is_this_machine(host), "{host}");
         }
-        for host in ["", "localhost.evil.com", "evil.com:80", "127.0.0.1.evil.com", "localhost:", "localhost:x", "127.0.0.10"] {
+        for host in [
+            "",
+            "localhost.evil.com",
+            "evil.com:80",
+            "127.0.0.1.evil.com",
+            "localhost:",
+            "localhost:x",
+            "127.0.0.10",
+        ] {
             assert!(!is_this_machine(host), "{host}");
         }
     }

@@ -43,9 +43,19 @@ impl Metrics {
         });
         family("answers", "counter", "Requests answered.", lines.collect());
         let seconds = read(&self.nanoseconds) as f64 / 1e9;
-        family("answer_seconds", "counter", "Time from request to the head of its answer.", one(format!("{seconds}")));
+        family(
+            "answer_seconds",
+            "counter",
+            "Time from request to the head of its answer.",
+            one(format!("{seconds}")),
+        );
         family("prompt_tokens", "counter", "Tokens read.", one(read(&self.prompt_tokens).to_string()));
-        family("completion_tokens", "counter", "Tokens drawn.", one(read(&self.completion_tokens).to_string()));
+        family(
+            "completion_tokens",
+            "counter",
+            "Tokens drawn.",
+            one(read(&self.completion_tokens).to_string()),
+        );
         family("pending", "gauge", "Texts in generation and waiting.", one(num_pending.to_string()));
         text.push_str("# EOF\n");
         text

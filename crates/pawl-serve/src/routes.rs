@@ -71,7 +71,9 @@ fn admit(state: &State, headers: &HeaderMap) -> Result<(), Trouble> {
         Refused::Host => {
             Trouble::new(StatusCode::FORBIDDEN, "forbidden", "this server answers to localhost alone")
         }
-        Refused::Origin => Trouble::new(StatusCode::FORBIDDEN, "forbidden", "pages of other sites may not ask"),
+        Refused::Origin => {
+            Trouble::new(StatusCode::FORBIDDEN, "forbidden", "pages of other sites may not ask")
+        }
         Refused::Token => Trouble::new(
             StatusCode::UNAUTHORIZED,
             "authentication_error",
@@ -133,7 +135,8 @@ struct Job {
 
 fn begin(form: Form, state: &State, headers: &HeaderMap, body: &[u8]) -> Result<(Job, Vec<Tokens>), Trouble> {
     admit(state, headers)?;
-    let body: Value = serde_json::from_slice(body).map_err(|why| Trouble::wrong(format!("not JSON: {why}")))?;
+    let body: Value =
+        serde_json::from_slice(body).map_err(|why| Trouble::wrong(format!("not JSON: {why}")))?;
     let asked = Asked::of(&body, form == Form::Chat).map_err(Trouble::wrong)?;
     let (prompts, ends) = match form {
         Form::Chat => {
@@ -182,7 +185,11 @@ fn begin(form: Form, state: &State, headers: &HeaderMap, body: &[u8]) -> Result<
         }
     }
     let tokens = state.engine.submit(requests).ok_or_else(|| {
-        Trouble::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "too many texts wait; ask again later")
+        Trouble::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "rate_limit_error",
+            "too many texts wait; ask again later",
+        )
     })?;
     let prompt_tokens = prompts.iter().map(Vec::len).sum();
     let id = format!("{}-{number:x}", form.id_prefix());

@@ -144,7 +144,7 @@ pub(crate) const BUILTIN_DATA: &str = "crates";
 
 #[derive(Args)]
 pub(crate) struct Train {
-    /// Path of a recipe, or the name of a shipped one: tiny, nano
+    /// Path of a recipe, or the name of a shipped one: tiny, nano, llama
     #[arg(value_name = "FILE", required_unless_present = "resume")]
     pub(crate) file: Option<String>,
     #[command(flatten)]
@@ -220,7 +220,7 @@ impl Limit {
 
 #[derive(Args)]
 pub(crate) struct Check {
-    /// Path of a recipe, or the name of a shipped one: tiny, nano
+    /// Path of a recipe, or the name of a shipped one: tiny, nano, llama
     #[arg(value_name = "FILE")]
     pub(crate) file: String,
     #[command(flatten)]
@@ -520,7 +520,8 @@ fn non_negative(text: &str) -> Result<f64, String> {
 }
 
 fn probability(text: &str) -> Result<f64, String> {
-    number(text).and_then(|x| if (0.0..=1.0).contains(&x) { Ok(x) } else { Err("must lie from 0 to 1".into()) })
+    number(text)
+        .and_then(|x| if (0.0..=1.0).contains(&x) { Ok(x) } else { Err("must lie from 0 to 1".into()) })
 }
 
 fn share(text: &str) -> Result<f64, String> {

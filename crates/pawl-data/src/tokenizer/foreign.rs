@@ -91,7 +91,7 @@ impl Tokenizer {
 
     /// The vocabulary as files state it.
     pub fn vocabulary(&self) -> Vocabulary {
-        let mut special = vec![false; self.vocab_size()];
+        let mut special: Vec<bool> = self.text.iter().map(|text| text.is_empty()).collect();
         for (_, id) in self.specials() {
             special[id as usize] = true;
         }
@@ -159,7 +159,8 @@ fn build(vocabulary: Vocabulary, splitter: Splitter) -> Result<Tokenizer, String
     for byte in 0..=255 {
         let id = ids.get(byte_char(byte).to_string().as_str()).copied();
         // Bytes that valid UTF-8 never has, or that training never met, become what has no name.
-        byte_ids.push(id.or(named("<|endoftext|>")).or(eos).ok_or(format!("it has no token for byte {byte}"))?);
+        byte_ids
+            .push(id.or(named("<|endoftext|>")).or(eos).ok_or(format!("it has no token for byte {byte}"))?);
     }
     let (mut pairs, mut merged): (Vec<Pair>, Vec<u32>) = Default::default();
     let mut ranks = HashMap::default();
@@ -175,7 +176,11 @@ fn build(vocabulary: Vocabulary, splitter: Splitter) -> Result<Tokenizer, String
     }
     let known_ends = ENDS.iter().filter_map(|name| named(name));
     let mut ends: Vec<u32> = eos.into_iter().collect();
-    known_ends.for_each(|id| if !ends.contains(&id) { ends.push(id) });
+    known_ends.for_each(|id| {
+        if !ends.contains(&id) {
+            ends.push(id)
+        }
+    });
     let declared = bos.filter(|_| adds_bos);
     let begins = declared.or(named(ENDS[0])).or(bos).or(eos).unwrap_or(0);
     if let Some(wrong) = [bos, eos].into_iter().flatten().find(|id| *id as usize >= text.len()) {
@@ -199,12 +204,8 @@ fn build(vocabulary: Vocabulary, splitter: Splitter) -> Result<Tokenizer, String
 }
 
 pub(super) fn to_json(tokenizer: &Tokenizer) -> String {
-    let byte_level = |use_regex: bool| {
-        json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex})
-    };
-    let split = |pattern: &str| {
-        json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false})
-    };
+    let byte_level = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex});
+    let split = |pattern: &str| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
     let sequence = |first: Value, last: Value| json!({"type": "Sequence", "pretokenizers": [first, last]});
     let pre_tokenizer = match tokenizer.splitter {
         Splitter::Own => unreachable!("json.rs writes ours"),
@@ -298,7 +299,9 @@ fn splitter_of(pre: &Value) -> Result<Splitter, String> {
     }
     let by_pattern = last["use_regex"] == false;
     match (first["type"].as_str(), first["pattern"]["Regex"].as_str()) {
-        (Some("Digits"), _) if first["individual_digits"] == true && !by_pattern => Ok(Splitter::SingleDigits),
+        (Some("Digits"), _) if first["individual_digits"] == true && !by_pattern => {
+            Ok(Splitter::SingleDigits)
+        }
         (Some("Split"), Some(LLAMA3)) if by_pattern => Ok(Splitter::Llama3),
         (Some("Split"), Some(QWEN2)) if by_pattern => Ok(Splitter::Qwen2),
         _ => unknown(),

@@ -175,9 +175,13 @@ mod tests {
     fn words_are_those_of_the_patterns() {
         let text = "don't I'LL  we've'x 12345\n\n  x \r\n!!\n ?";
         let begin = ["don", "'t", " I"];
-        let gpt2 = ["'", "LL", " ", " we", "'ve", "'", "x", " 12345", "\n\n ", " x", " \r", "\n", "!!", "\n", " ?"];
+        let gpt2 =
+            ["'", "LL", " ", " we", "'ve", "'", "x", " 12345", "\n\n ", " x", " \r", "\n", "!!", "\n", " ?"];
         check(Splitter::Gpt2, text, &[&begin[..], &gpt2].concat());
-        let single = ["'", "LL", " ", " we", "'ve", "'", "x", " ", "1", "2", "3", "4", "5", "\n\n ", " x", " \r", "\n", "!!", "\n", " ?"];
+        let single = [
+            "'", "LL", " ", " we", "'ve", "'", "x", " ", "1", "2", "3", "4", "5", "\n\n ", " x", " \r", "\n",
+            "!!", "\n", " ?",
+        ];
         check(Splitter::SingleDigits, text, &[&begin[..], &single].concat());
         let modern = ["'LL", " ", " we", "'ve", "'x", " "];
         let end = ["\n\n", " ", " x", " \r\n", "!!\n", " ?"];
@@ -185,7 +189,11 @@ mod tests {
         check(Splitter::Qwen2, text, &[&begin[..], &modern, &["1", "2", "3", "4", "5"], &end].concat());
         // A vowel sign is no letter, a Roman numeral and a half are numbers.
         let text = "\u{645}\u{64f}\u{62d} 3\u{bd} \u{2167} a_b\t\t";
-        check(Splitter::Gpt2, text, &["\u{645}", "\u{64f}", "\u{62d}", " 3\u{bd}", " \u{2167}", " a", "_", "b", "\t\t"]);
+        check(
+            Splitter::Gpt2,
+            text,
+            &["\u{645}", "\u{64f}", "\u{62d}", " 3\u{bd}", " \u{2167}", " a", "_", "b", "\t\t"],
+        );
         let llama3 = ["\u{645}", "\u{64f}\u{62d}", " ", "3\u{bd}", " ", "\u{2167}", " a", "_b", "\t\t"];
         check(Splitter::Llama3, text, &llama3);
         for splitter in [Splitter::Gpt2, Splitter::SingleDigits, Splitter::Llama3, Splitter::Qwen2] {

@@ -85,7 +85,8 @@ pub fn run_task(
     let task = task.name.to_string();
     let score = TaskScore { schema: SCHEMA, key, task, all, chance, shots, cut, parts };
     if let (Some(path), Some(folder)) = (path, options.cache) {
-        std::fs::create_dir_all(folder).map_err(|source| TaskError::Io { path: folder.to_path_buf(), source })?;
+        std::fs::create_dir_all(folder)
+            .map_err(|source| TaskError::Io { path: folder.to_path_buf(), source })?;
         write_json(&path, &score)?;
     }
     Ok(score)
@@ -97,7 +98,8 @@ fn key(task: &Task, data: &str, tokenizer: &Tokenizer, options: &TaskOptions<'_>
     let bos = tokenizer.bos().to_string();
     let rules = format!("{RULES} {} {:?}", task.shots, task.kind);
     let mut key = blake3::Hasher::new();
-    for part in [options.model_hash, tokenizer.hash(), &bos, task.name, task.delimiter, &rules, data, &limit] {
+    for part in [options.model_hash, tokenizer.hash(), &bos, task.name, task.delimiter, &rules, data, &limit]
+    {
         key.update(part.as_bytes()).update(&[0]);
     }
     key.finalize().to_hex().to_string()
@@ -118,7 +120,8 @@ fn is_right(kind: Kind, item: &Item, scores: &[Score]) -> bool {
         // Of equals the first, as everywhere; a twin that is as likely is no proof.
         Kind::Pair => value(&scores[item.gold]) < value(&scores[1 - item.gold]),
         Kind::Choice | Kind::Schema => {
-            let lower = |best: usize, at: usize| if value(&scores[at]) < value(&scores[best]) { at } else { best };
+            let lower =
+                |best: usize, at: usize| if value(&scores[at]) < value(&scores[best]) { at } else { best };
             (0..scores.len()).fold(0, lower) == item.gold
         }
     }
@@ -126,7 +129,8 @@ fn is_right(kind: Kind, item: &Item, scores: &[Score]) -> bool {
 
 /// The mean over the tasks of CORE among `scores`; `None` when there are none.
 pub fn core_score(scores: &[TaskScore]) -> Option<CoreScore> {
-    let is_core = |score: &&TaskScore| super::TASKS.iter().any(|task| task.is_core && task.name == score.task);
+    let is_core =
+        |score: &&TaskScore| super::TASKS.iter().any(|task| task.is_core && task.name == score.task);
     let core: Vec<&TaskScore> = scores.iter().filter(is_core).collect();
     let num = core.len() as f64;
     let mean = core.iter().map(|score| score.centered()).sum::<f64>() / num;
@@ -135,7 +139,11 @@ pub fn core_score(scores: &[TaskScore]) -> Option<CoreScore> {
 }
 
 /// Batches of sequences of about the same length: T, and which. Longest first.
-fn batches(sequences: &[Sequence], max_len: usize, most: impl Fn(usize) -> usize) -> Vec<(usize, Vec<usize>)> {
+fn batches(
+    sequences: &[Sequence],
+    max_len: usize,
+    most: impl Fn(usize) -> usize,
+) -> Vec<(usize, Vec<usize>)> {
     let mut order: Vec<usize> = (0..sequences.len()).collect();
     order.sort_by_key(|at| std::cmp::Reverse(sequences[*at].tokens.len()));
     let mut batches: Vec<(usize, Vec<usize>)> = Vec::new();

@@ -38,12 +38,14 @@ impl<'a> Renderer<'a> {
         let sequences = match self.task.kind {
             Kind::Choice => {
                 let query = &item.asked[0];
-                let options = item.continuations.iter().map(|choice| format!("{before}{query}{delimiter}{choice}"));
+                let options =
+                    item.continuations.iter().map(|choice| format!("{before}{query}{delimiter}{choice}"));
                 self.after_common_prefix(options)
             }
             Kind::Schema => {
                 let continuation = &item.continuations[0];
-                let options = item.asked.iter().map(|context| format!("{before}{context}{delimiter}{continuation}"));
+                let options =
+                    item.asked.iter().map(|context| format!("{before}{context}{delimiter}{continuation}"));
                 self.common_suffix(options)
             }
             Kind::Completion => {
@@ -119,7 +121,9 @@ fn whole(tokens: Vec<u32>) -> Sequence {
 /// How many places from one end hold the same token in all.
 fn common(all: &[Vec<u32>], at: impl Fn(&Vec<u32>, usize) -> Option<&u32>) -> usize {
     let Some(first) = all.first() else { return 0 };
-    (0..first.len()).take_while(|place| all.iter().all(|tokens| at(tokens, *place) == at(first, *place))).count()
+    (0..first.len())
+        .take_while(|place| all.iter().all(|tokens| at(tokens, *place) == at(first, *place)))
+        .count()
 }
 
 #[cfg(test)]
@@ -160,7 +164,10 @@ mod tests {
 
         let mut schema = Renderer::new(task(Kind::Schema, 0), &tokenizer, 9999);
         let rendered = schema.render(&[item(3, &["the cat", "the hat"], &["sat"])], 0);
-        assert_eq!((text(&rendered[0]), text(&rendered[1])), ("the cat3 sat3".into(), "the hat3 sat3".into()));
+        assert_eq!(
+            (text(&rendered[0]), text(&rendered[1])),
+            ("the cat3 sat3".into(), "the hat3 sat3".into())
+        );
         assert_eq!((scored(&rendered[0]), scored(&rendered[1])), ("at3 sat3".into(), "at3 sat3".into()));
 
         let mut pair = Renderer::new(task(Kind::Pair, 0), &tokenizer, 3);

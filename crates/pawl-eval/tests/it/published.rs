@@ -24,7 +24,8 @@ fn every_task_reads_its_published_files() {
     };
     let (model, tokenizer) = (model(64), tokenizer());
     for task in TASKS {
-        let limit = ITEMS.iter().find(|(name, _)| *name == task.name).map_or(3, |(_, items)| *items as usize + 1);
+        let limit =
+            ITEMS.iter().find(|(name, _)| *name == task.name).map_or(3, |(_, items)| *items as usize + 1);
         // All items of the small ones; of the large ones three are read from the whole.
         let limit = if limit > 1000 { 3 } else { limit };
         let options = TaskOptions {
@@ -34,8 +35,10 @@ fn every_task_reads_its_published_files() {
             model_hash: "",
             progress: &|_, _| (),
         };
-        let score = run_task(task, &model, &tokenizer, &options).unwrap_or_else(|e| panic!("{}: {e}", task.name));
-        let expected = ITEMS.iter().find(|(name, items)| *name == task.name && *items < 1000).map_or(3, |(_, n)| *n);
+        let score =
+            run_task(task, &model, &tokenizer, &options).unwrap_or_else(|e| panic!("{}: {e}", task.name));
+        let expected =
+            ITEMS.iter().find(|(name, items)| *name == task.name && *items < 1000).map_or(3, |(_, n)| *n);
         assert_eq!(score.all.items, expected, "{}", task.name);
     }
 }

@@ -128,7 +128,9 @@ fn a_completion_is_right_when_every_token_is_the_likeliest() {
         let best = (0..VOCAB).fold(0, |best, i| if row[i] > row[best] { i } else { best });
         text.push_str(tokenizer.decode(&[best as u32]).trim());
         let continuation = text.split_once(' ').unwrap().1.to_string();
-        if continuation.is_empty() || !continuation.chars().all(|c| c.is_ascii_graphic() && c != '"' && c != '\\') {
+        if continuation.is_empty()
+            || !continuation.chars().all(|c| c.is_ascii_graphic() && c != '"' && c != '\\')
+        {
             continue;
         }
         let before = tokenizer.encode(context).len();

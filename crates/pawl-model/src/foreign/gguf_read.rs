@@ -168,9 +168,9 @@ fn header(cursor: &mut Cursor<'_>) -> Result<Header, String> {
             .filter(|_| extents[0] > 0)
             .and_then(|len| format.bytes(len))
             .ok_or_else(|| format!("tensor {name} of {extents:?} is no whole number of blocks"))?;
-        let start = data.checked_add(offset).filter(|start| {
-            start.checked_add(num_bytes).is_some_and(|end| end <= cursor.bytes.len())
-        });
+        let start = data
+            .checked_add(offset)
+            .filter(|start| start.checked_add(num_bytes).is_some_and(|end| end <= cursor.bytes.len()));
         let start = start.ok_or_else(|| format!("it ends before tensor {name} does"))?;
         tensors.insert(name, Entry { extents, format, start, num_bytes });
     }
@@ -203,9 +203,8 @@ fn shape(values: &BTreeMap<String, Value>, tensors: &BTreeMap<String, Entry>) ->
         return Err(format!("it has a bias, {bias}"));
     }
     let (width, num_heads) = (whole("embedding_length")?, whole("attention.head_count")?);
-    let head_dim = whole("attention.key_length").or_else(|_| {
-        width.checked_div(num_heads).ok_or_else(|| "it has no heads".to_string())
-    })?;
+    let head_dim = whole("attention.key_length")
+        .or_else(|_| width.checked_div(num_heads).ok_or_else(|| "it has no heads".to_string()))?;
     if whole("rope.dimension_count").is_ok_and(|dim| dim != head_dim) {
         return Err("rotary positions turn a part of each head".to_string());
     }

@@ -79,9 +79,8 @@ fn write(
     out.write_all(&head)?;
     for tensor in &tensors {
         let values = model.param(&tensor.ours).expect("the model is of these sizes");
-        let arranged = tensor
-            .rotated_heads
-            .map(|heads| rows_to(HeadOrder::Pairs, values, heads, shape.head_dim));
+        let arranged =
+            tensor.rotated_heads.map(|heads| rows_to(HeadOrder::Pairs, values, heads, shape.head_dim));
         let values = arranged.as_deref().unwrap_or(values);
         let mut bytes: Vec<u8> = match stored(&tensor.shape) {
             GgufType::F32 => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
@@ -141,7 +140,8 @@ fn metadata(shape: &LlamaShape, tokens: &GgufTokens, name: &str, kind: GgufType)
     add("tokenizer.ggml.tokens", 9, &texts(&tokens.tokens));
     add("tokenizer.ggml.merges", 9, &texts(&tokens.merges));
     // 1 is text, 3 a control token.
-    let mut types = [5_u32.to_le_bytes().to_vec(), (tokens.special.len() as u64).to_le_bytes().to_vec()].concat();
+    let mut types =
+        [5_u32.to_le_bytes().to_vec(), (tokens.special.len() as u64).to_le_bytes().to_vec()].concat();
     tokens.special.iter().for_each(|special| types.extend((if *special { 3_i32 } else { 1 }).to_le_bytes()));
     add("tokenizer.ggml.token_type", 9, &types);
     for (key, id) in [("bos", tokens.bos), ("eos", tokens.eos)] {

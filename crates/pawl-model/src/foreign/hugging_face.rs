@@ -95,7 +95,8 @@ fn shape(config: &Value) -> Result<LlamaShape, String> {
         return Err("it has biases".to_string());
     }
     let parameters = &config["rope_parameters"];
-    let scaling = [&config["rope_scaling"]["rope_type"], &config["rope_scaling"]["type"], &parameters["rope_type"]];
+    let scaling =
+        [&config["rope_scaling"]["rope_type"], &config["rope_scaling"]["type"], &parameters["rope_type"]];
     if let Some(kind) = scaling.iter().find_map(|kind| kind.as_str().filter(|kind| *kind != "default")) {
         return Err(format!("its rotary positions are scaled ({kind})"));
     }
@@ -135,9 +136,8 @@ pub fn write_hugging_face(
     let mut views = Vec::new();
     for tensor in shape.tensors() {
         let values = model.param(&tensor.ours).expect("the model is of these sizes");
-        let arranged = tensor
-            .rotated_heads
-            .map(|heads| rows_to(HeadOrder::Halves, values, heads, shape.head_dim));
+        let arranged =
+            tensor.rotated_heads.map(|heads| rows_to(HeadOrder::Halves, values, heads, shape.head_dim));
         let values = arranged.as_deref().unwrap_or(values);
         let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
         views.push((tensor.hugging_face, tensor.shape, bytes));

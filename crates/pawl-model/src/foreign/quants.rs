@@ -108,9 +108,10 @@ impl Format {
                     let (high, quants) = (&b[16..48], &b[48 + part / 2 * 32..][..32]);
                     let shift = 4 * (part % 2);
                     out.extend(
-                        quants.iter().zip(high).map(|(q, h)| {
-                            d * f32::from((q >> shift & 15) | (h >> part & 1) << 4) - m
-                        }),
+                        quants
+                            .iter()
+                            .zip(high)
+                            .map(|(q, h)| d * f32::from((q >> shift & 15) | (h >> part & 1) << 4) - m),
                     );
                 }
             }
@@ -194,7 +195,13 @@ mod tests {
 
     #[test]
     fn halves_are_exact_and_round_trip() {
-        for (bits, value) in [(0x3c00, 1.0), (0xc000, -2.0), (0x7bff, 65504.0), (1, 2.0_f32.powi(-24)), (0x0400, 2.0_f32.powi(-14))] {
+        for (bits, value) in [
+            (0x3c00, 1.0),
+            (0xc000, -2.0),
+            (0x7bff, 65504.0),
+            (1, 2.0_f32.powi(-24)),
+            (0x0400, 2.0_f32.powi(-14)),
+        ] {
             assert_eq!((half_to_f32(bits), f32_to_half(value)), (value, bits));
         }
         for bits in 0..0x7c00 {

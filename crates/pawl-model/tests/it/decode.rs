@@ -317,7 +317,8 @@ fn greedy(model: &Model, mut context: Vec<u32>, num: usize) -> Vec<u32> {
 /// A sampler's greedy tokens, beyond the window too, and whether it says that each costs a full pass.
 fn check_samples(body: &str, is_full_pass: bool) {
     let model = model(small(body), 1);
-    let mut sampler = Sampler::new(&model, SamplerSettings { temperature: 0.0, ..SamplerSettings::default() }).unwrap();
+    let mut sampler =
+        Sampler::new(&model, SamplerSettings { temperature: 0.0, ..SamplerSettings::default() }).unwrap();
     assert_eq!(sampler.full_pass().is_some(), is_full_pass, "{body}");
     for prompt in [vec![3], vec![3, 9, 4], vec![1, 2]] {
         let want = greedy(&model, prompt.clone(), 45);

@@ -1,7 +1,8 @@
 //! Checkpoints of the Llama family, read and written.
 
 use pawl_model::{
-    Foreign, ForeignError, GgufTokens, GgufType, LLAMA, LlamaShape, Model, Scorer, write_gguf, write_hugging_face,
+    Foreign, ForeignError, GgufTokens, GgufType, LLAMA, LlamaShape, Model, Scorer, write_gguf,
+    write_hugging_face,
 };
 use pawl_recipe::{Overrides, Recipe, Source, shipped, std_only};
 use safetensors::tensor::{Dtype, TensorView};
@@ -136,19 +137,17 @@ fn damaged_and_foreign_files_are_refused_wherever_they_break() {
         assert!(matches!(opened, Err(ForeignError::Unfit { .. })), "cut at {cut}");
     }
     // Any byte of the header may lie: an error or another model, never a panic.
+    let mut read = frozen(&shape);
     for at in 0..whole.len().min(4000) {
         let mut changed = whole.clone();
         changed[at] ^= 0xff;
         std::fs::write(&path, &changed).unwrap();
         if let Ok(foreign) = Foreign::open(&path) {
-            let mut read = frozen(&shape);
             if *foreign.shape() == shape {
                 let _ = foreign.fill(&mut read);
             }
         }
     }
-    let other = String::from_utf8_lossy(&whole).contains("llama");
-    assert!(other);
     write_hugging_face(folder.path(), &frozen(&shape), &shape, 2, &[2]).unwrap();
     let config = std::fs::read_to_string(folder.path().join("config.json")).unwrap();
     for (from, to) in [

@@ -150,7 +150,9 @@ fn score_json(score: &TaskScore) -> Value {
 
 fn from_task(error: TaskError) -> Failure {
     let hint = match &error {
-        TaskError::Missing { .. } => Some("name the folder that holds core/, blimp/, hellaswag/ with --data-dir"),
+        TaskError::Missing { .. } => {
+            Some("name the folder that holds core/, blimp/, hellaswag/ with --data-dir")
+        }
         TaskError::Unknown { .. }
         | TaskError::Io { .. }
         | TaskError::Malformed { .. }

@@ -23,7 +23,9 @@ pub(crate) fn run(args: Export) -> Result<Answer, Failure> {
             write_hugging_face(&args.path, &model, &shape, roles.bos, &roles.ends)?;
             tokenizer.save_folder(&args.path).map_err(from_data)?;
         }
-        Format::Gguf => write_gguf(&args.path, &model, &shape, &gguf_tokens(&tokenizer), &name, GgufType::F32)?,
+        Format::Gguf => {
+            write_gguf(&args.path, &model, &shape, &gguf_tokens(&tokenizer), &name, GgufType::F32)?
+        }
         Format::GgufF16 => {
             write_gguf(&args.path, &model, &shape, &gguf_tokens(&tokenizer), &name, GgufType::F16)?;
         }

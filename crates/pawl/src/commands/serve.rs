@@ -40,7 +40,10 @@ pub(crate) fn run(args: Serve) -> Result<Answer, Failure> {
     serve(served, &options, &stop, ready).map_err(from_serve)?;
     let mut block = Block::default();
     block.line("run", &manifest.id).line("served", address.get());
-    Ok(Answer::new(block.text().to_string(), json!({ "run": manifest.id, "address": address.get().to_string() })))
+    Ok(Answer::new(
+        block.text().to_string(),
+        json!({ "run": manifest.id, "address": address.get().to_string() }),
+    ))
 }
 
 fn read_token(path: &Path) -> Result<String, Failure> {
@@ -58,7 +61,9 @@ fn from_serve(error: ServeError) -> Failure {
         ServeError::NoToken { .. } => {
             Failure::misuse(error.to_string()).hint("write a token into a file and name it with --token-file")
         }
-        ServeError::Listen { .. } => Failure::from(error).hint("choose another with --port; 0 takes a free one"),
+        ServeError::Listen { .. } => {
+            Failure::from(error).hint("choose another with --port; 0 takes a free one")
+        }
         ServeError::Decode(_) | ServeError::Io(_) => Failure::from(error),
     }
 }

@@ -27,13 +27,26 @@ fn an_exported_run_is_imported_as_it_was() {
     assert_eq!(expected.as_array().unwrap().len(), 30);
     for (format, path) in [("hf", "out"), ("gguf", "out.gguf")] {
         ask(folder, &["export", &run, path, "--format", format]);
-        let imported = ask(folder, &["import", path, "--json"]).json()["run"]["id"].as_str().unwrap().to_string();
+        let imported =
+            ask(folder, &["import", path, "--json"]).json()["run"]["id"].as_str().unwrap().to_string();
         assert_ne!(imported, run);
         // Prompts of another splitter may give other tokens; this one has no long number in it.
         assert_eq!(sampled(folder, &imported), expected, "{format}");
         assert_eq!(ask(folder, &["import", path, "--json"]).json()["run"]["id"], imported.as_str(), "again");
     }
-    let tiny = ["train", "tiny", "--depth", "1", "--steps", "2", "--data", "words", "--json", "--set", "seq_len=128"];
+    let tiny = [
+        "train",
+        "tiny",
+        "--depth",
+        "1",
+        "--steps",
+        "2",
+        "--data",
+        "words",
+        "--json",
+        "--set",
+        "seq_len=128",
+    ];
     let tiny = ask(folder, &tiny).json()["run"]["id"].as_str().unwrap().to_string();
     let refused = pawl_in(folder, &["export", &tiny, "no"]);
     assert_eq!(refused.code, 2, "{}", refused.stderr);

@@ -5,8 +5,8 @@ use std::io::Read;
 use std::process::Stdio;
 
 const COMMANDS: [&str; 16] = [
-    "research", "train", "check", "eval", "import", "export", "sample", "serve", "runs", "show", "diff", "report", "verify", "data",
-    "bench", "doctor",
+    "research", "train", "check", "eval", "import", "export", "sample", "serve", "runs", "show", "diff",
+    "report", "verify", "data", "bench", "doctor",
 ];
 
 #[test]
