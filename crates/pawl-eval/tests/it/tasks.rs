@@ -78,14 +78,14 @@ fn pairs_choices_schemas_and_completions_are_judged_as_each_one_alone() {
         let (good, bad) = (format!("the {noun} sat on a {other}"), format!("on a {other} the sat {noun}"));
         expected[0] += u64::from(sum(&good) > sum(&bad));
         pairs.push(format!(r#"{{"sentence_good":"{good}","sentence_bad":"{bad}","UID":"order_{}"}}"#, n % 2));
-        // One letter is the first that differs, so what follows the shared tokens is known.
+        // A digit is the first that differs, so what follows the shared tokens is known.
         let query = format!("the {noun} is");
-        let (a, b) = ("9zz", "5z");
+        let (a, b) = (format!("9{}", NOUNS[(n * 7 + 1) % 12]), format!("5{}", NOUNS[(n * 5 + 3) % 12]));
         let num = |text: &str| tokenizer().encode(text).len();
         let shared = num(&format!("{query} "));
         let full = |choice: &str| format!("{query} {choice}");
         let value = |choice: &str| mean(&full(choice), num(&full(choice)) - shared);
-        expected[1] += u64::from(value(a) >= value(b));
+        expected[1] += u64::from(value(&a) >= value(&b));
         choices.push(format!(r#"{{"query":"{query}","choices":["{a}","{b}"],"gold":0}}"#));
         let continuation = "?! ate.";
         let num_shared = num(&format!(" {continuation}"));
