@@ -115,17 +115,17 @@ impl Generator {
         !self.waiting.is_empty() || self.num_active() > 0
     }
 
-    /// Adds a request; `id` names it in what is emitted. Refused when its prompt is empty or fills all positions.
-    pub fn submit(&mut self, id: u64, request: Request) -> Result<(), DecodeError> {
+    /// Adds a request; `id` names it in what is emitted. Refused when its prompt is empty or has more tokens than
+    /// there are positions. The last token that is drawn needs none.
+    pub fn submit(&mut self, id: u64, mut request: Request) -> Result<(), DecodeError> {
         let seq_len = self.seq_len();
         if request.prompt.is_empty() {
             return Err(DecodeError::Empty);
         }
-        // What is only scored may fill every position.
-        let most = if request.max_tokens == 0 { seq_len } else { seq_len - 1 };
-        if request.prompt.len() > most {
+        if request.prompt.len() > seq_len {
             return Err(DecodeError::Full { row: 0, seq_len });
         }
+        request.max_tokens = request.max_tokens.min(seq_len + 1 - request.prompt.len());
         self.waiting.push_back((id, request));
         Ok(())
     }

@@ -164,12 +164,11 @@ fn begin(form: Form, state: &State, headers: &HeaderMap, body: &[u8]) -> Result<
     let seed = asked.seed.unwrap_or(drawn);
     let (mut requests, mut choices) = (Vec::new(), Vec::new());
     for prompt in &prompts {
-        let room =
-            (state.seq_len + usize::from(asked.max_tokens == Some(0))).saturating_sub(1 + prompt.len());
-        if prompt.len() + 1 > state.seq_len + usize::from(asked.max_tokens == Some(0)) {
-            let (has, most) = (prompt.len(), state.seq_len - 1);
+        if prompt.len() > state.seq_len {
+            let (has, most) = (prompt.len(), state.seq_len);
             return Err(Trouble::wrong(format!("the prompt has {has} tokens, this model takes {most}")));
         }
+        let room = state.seq_len + 1 - prompt.len();
         let default = if form == Form::Chat { room } else { DEFAULT_TOKENS };
         for _ in 0..asked.num_choices {
             let index = choices.len();
@@ -177,16 +176,13 @@ fn begin(form: Form, state: &State, headers: &HeaderMap, body: &[u8]) -> Result<
             choices.push(Choice::new(index, &asked.stops, echo, &state.tokenizer));
             requests.push(Request {
                 prompt: prompt.clone(),
-                max_tokens: asked.max_tokens.unwrap_or(default).min(room.max(1)),
+                max_tokens: asked.max_tokens.unwrap_or(default).min(room),
                 settings: asked.settings(seed, index),
                 ends: ends.clone(),
                 num_top: asked.log_probs.unwrap_or(0),
                 echo: asked.echo && asked.log_probs.is_some(),
             });
         }
-    }
-    if asked.max_tokens == Some(0) {
-        requests.iter_mut().for_each(|request| request.max_tokens = 0);
     }
     let tokens = state.engine.submit(requests).ok_or_else(|| {
         Trouble::new(

@@ -181,7 +181,7 @@ pub(crate) const BUILTIN_DATA: &str = "crates";
 
 #[derive(Args)]
 pub(crate) struct Train {
-    /// Path of a recipe, or the name of a shipped one: tiny, nano
+    /// Path of a recipe, or the name of a shipped one: tiny, nano, llama
     #[arg(value_name = "FILE", required_unless_present = "resume")]
     pub(crate) file: Option<String>,
     #[command(flatten)]
@@ -257,7 +257,7 @@ impl Limit {
 
 #[derive(Args)]
 pub(crate) struct Check {
-    /// Path of a recipe, or the name of a shipped one: tiny, nano
+    /// Path of a recipe, or the name of a shipped one: tiny, nano, llama
     #[arg(value_name = "FILE")]
     pub(crate) file: String,
     #[command(flatten)]

@@ -91,7 +91,7 @@ impl Tokenizer {
 
     /// The vocabulary as files state it.
     pub fn vocabulary(&self) -> Vocabulary {
-        let mut special = vec![false; self.vocab_size()];
+        let mut special: Vec<bool> = self.text.iter().map(|text| text.is_empty()).collect();
         for (_, id) in self.specials() {
             special[id as usize] = true;
         }

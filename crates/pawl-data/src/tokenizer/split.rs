@@ -165,3 +165,43 @@ fn is_category_l(c: char) -> bool {
 fn is_newline(c: char) -> bool {
     c == '\r' || c == '\n'
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by running each pattern in a regex engine with Unicode classes and look-ahead.
+    #[test]
+    fn words_are_those_of_the_patterns() {
+        let text = "don't I'LL  we've'x 12345\n\n  x \r\n!!\n ?";
+        let begin = ["don", "'t", " I"];
+        let gpt2 =
+            ["'", "LL", " ", " we", "'ve", "'", "x", " 12345", "\n\n ", " x", " \r", "\n", "!!", "\n", " ?"];
+        check(Splitter::Gpt2, text, &[&begin[..], &gpt2].concat());
+        let single = [
+            "'", "LL", " ", " we", "'ve", "'", "x", " ", "1", "2", "3", "4", "5", "\n\n ", " x", " \r", "\n",
+            "!!", "\n", " ?",
+        ];
+        check(Splitter::SingleDigits, text, &[&begin[..], &single].concat());
+        let modern = ["'LL", " ", " we", "'ve", "'x", " "];
+        let end = ["\n\n", " ", " x", " \r\n", "!!\n", " ?"];
+        check(Splitter::Llama3, text, &[&begin[..], &modern, &["123", "45"], &end].concat());
+        check(Splitter::Qwen2, text, &[&begin[..], &modern, &["1", "2", "3", "4", "5"], &end].concat());
+        // A vowel sign is no letter, a Roman numeral and a half are numbers.
+        let text = "\u{645}\u{64f}\u{62d} 3\u{bd} \u{2167} a_b\t\t";
+        check(
+            Splitter::Gpt2,
+            text,
+            &["\u{645}", "\u{64f}", "\u{62d}", " 3\u{bd}", " \u{2167}", " a", "_", "b", "\t\t"],
+        );
+        let llama3 = ["\u{645}", "\u{64f}\u{62d}", " ", "3\u{bd}", " ", "\u{2167}", " a", "_b", "\t\t"];
+        check(Splitter::Llama3, text, &llama3);
+        for splitter in [Splitter::Gpt2, Splitter::SingleDigits, Splitter::Llama3, Splitter::Qwen2] {
+            check(splitter, "  \n  \n", &["  \n  \n"]);
+        }
+    }
+
+    fn check(splitter: Splitter, text: &str, words: &[&str]) {
+        assert_eq!(words_by(text, splitter).collect::<Vec<_>>(), words, "{splitter:?}");
+    }
+}

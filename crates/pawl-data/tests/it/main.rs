@@ -9,6 +9,7 @@ mod cleaned;
 #[allow(dead_code, reason = "the build script uses all of it, the tests most of it")]
 #[path = "../../cleaning/mod.rs"]
 mod cleaning;
+mod foreign;
 mod loading;
 mod packing;
 mod scoring;

@@ -150,7 +150,7 @@ fn batches(
     for at in order {
         let inputs = (sequences[at].tokens.len() - 1).max(1);
         // Lengths come in steps of an eighth, so that few programs serve all of them.
-        let grain = (inputs.next_power_of_two() / 8).max(8);
+        let grain = (inputs.next_power_of_two() / 8).max(4);
         let length = inputs.next_multiple_of(grain).min(max_len);
         match batches.last_mut() {
             Some((known, batch)) if *known == length && batch.len() < most(length) => batch.push(at),

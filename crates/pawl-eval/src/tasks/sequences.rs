@@ -125,3 +125,54 @@ fn common(all: &[Vec<u32>], at: impl Fn(&Vec<u32>, usize) -> Option<&u32>) -> us
         .take_while(|place| all.iter().all(|tokens| at(tokens, *place) == at(first, *place)))
         .count()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(kind: Kind, shots: usize) -> &'static Task {
+        let found = super::super::TASKS.iter().find(|task| task.kind == kind && task.shots == shots);
+        found.expect("the registry has such a task")
+    }
+
+    fn item(n: usize, asked: &[&str], continuations: &[&str]) -> Item {
+        let texts = |texts: &[&str]| texts.iter().map(|text| format!("{text}{n}")).collect();
+        Item { asked: texts(asked), continuations: texts(continuations), gold: 0, part: None }
+    }
+
+    #[test]
+    fn prompts_are_examples_and_then_the_item() {
+        let tokenizer = Tokenizer::train(&["a b c".to_string()], 270, 1).expect("a vocabulary");
+        let text = |sequence: &Sequence| tokenizer.decode(&sequence.tokens[1..]);
+        // Python: random.Random(1235).sample([0, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], 10)
+        let others = [7, 9, 8, 11, 2, 6, 3, 4, 0, 5];
+        let items: Vec<Item> = (0..12).map(|n| item(n, &["  what is "], &["one", "two"])).collect();
+        let mut choice = Renderer::new(task(Kind::Choice, 10), &tokenizer, 9999);
+        assert_eq!(choice.task.delimiter, "\nAnswer: ");
+        let rendered = choice.render(&items, 1);
+        let before: String = others.iter().map(|n| format!("  what is {n}\nAnswer: one{n}\n\n")).collect();
+        assert_eq!(text(&rendered[1]), format!("{before}  what is 1\nAnswer: two1"));
+        let scored = |sequence: &Sequence| tokenizer.decode(&sequence.tokens[sequence.start..sequence.end]);
+        assert_eq!((scored(&rendered[0]), scored(&rendered[1])), ("one1".into(), "two1".into()));
+
+        let mut completion = Renderer::new(task(Kind::Completion, 10), &tokenizer, 9999);
+        let rendered = completion.render(&items, 1);
+        let delimiter = completion.task.delimiter;
+        let before: String = others.iter().map(|n| format!("what is {n}{delimiter}one{n}\n\n")).collect();
+        assert_eq!(text(&rendered[0]), format!("{before}what is 1{delimiter}one1"));
+        assert_eq!(scored(&rendered[0]).trim(), "one1");
+
+        let mut schema = Renderer::new(task(Kind::Schema, 0), &tokenizer, 9999);
+        let rendered = schema.render(&[item(3, &["the cat", "the hat"], &["sat"])], 0);
+        assert_eq!(
+            (text(&rendered[0]), text(&rendered[1])),
+            ("the cat3 sat3".into(), "the hat3 sat3".into())
+        );
+        assert_eq!((scored(&rendered[0]), scored(&rendered[1])), ("at3 sat3".into(), "at3 sat3".into()));
+
+        let mut pair = Renderer::new(task(Kind::Pair, 0), &tokenizer, 3);
+        let rendered = pair.render(&[item(1, &[], &["abcdef", "xy"])], 0);
+        assert_eq!((scored(&rendered[0]), scored(&rendered[1])), ("ef1".into(), "xy1".into()));
+        assert_eq!(pair.num_cut, 1);
+    }
+}

@@ -3,6 +3,8 @@
 
 mod causality;
 mod decode;
+mod foreign;
+mod generate;
 #[path = "../../examples/parity/inputs.rs"]
 mod inputs;
 mod library;

@@ -5,6 +5,7 @@ mod bench;
 mod cheats;
 mod check;
 mod data;
+mod foreign;
 mod keeps;
 mod lab;
 mod misuse;

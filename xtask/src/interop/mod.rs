@@ -1,5 +1,7 @@
 //! Policy on what we depend on: `cargo deny check` with the repository's `deny.toml`.
 
+pub(crate) mod models;
+
 use crate::{Failure, cargo};
 use std::path::Path;
 
