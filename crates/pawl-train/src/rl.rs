@@ -115,15 +115,7 @@ pub fn rl(
     load_checkpoint(&dir.checkpoint("best"), &mut model)?;
     let test_after = class.test(env, &model)?;
     let hash = state.save(&mut dir, "last", &model, &manifest, trained)?;
-    let lesson_result = LessonResult {
-        schema: SCHEMA,
-        id: manifest.id.clone(),
-        held_out_loss: None,
-        test_before: Some(test_before),
-        test_after: Some(test_after),
-        best_batch: past.best.map(|(batch, _)| batch),
-        flops: past.flops,
-    };
+    let lesson_result = past.result(&manifest, test_before, test_after);
     write_json(&dir.file(RESULT), &lesson_result)?;
     let mut result = outcome(&manifest, &state, begun, trained, resumed_at, options);
     result.flops = past.flops;
@@ -145,6 +137,18 @@ struct Past {
 }
 
 impl Past {
+    fn result(&self, manifest: &RunManifest, before: EnvScore, after: EnvScore) -> LessonResult {
+        LessonResult {
+            schema: SCHEMA,
+            id: manifest.id.clone(),
+            held_out_loss: None,
+            test_before: Some(before),
+            test_after: Some(after),
+            best_batch: self.best.map(|(batch, _)| batch),
+            flops: self.flops,
+        }
+    }
+
     /// From the log, of which what came after the checkpoint is cut off: it will be done again, to the same bits.
     fn read(dir: &RunDir, batches: u64) -> Result<Past, TrainError> {
         let mut past = Past { flops: 0.0, best: None };
