@@ -209,3 +209,40 @@ fn python_problems_of_a_file_are_judged_by_values_that_the_program_never_sees() 
         assert_eq!(env.reward(&problem, answer).unwrap(), worth, "{answer}");
     }
 }
+
+/// Becomes a command for which the system call of a number does not exist.
+#[cfg(target_arch = "x86_64")]
+const WITHOUT: &str = r#"
+import ctypes, struct, os, sys
+def line(code, jump, skip, k): return struct.pack("HBBI", code, jump, skip, k)
+program = line(0x20, 0, 0, 0) + line(0x15, 0, 1, int(sys.argv[1])) + line(6, 0, 0, 0x50026) + line(6, 0, 0, 0x7fff0000)
+text = ctypes.create_string_buffer(program)
+class Filter(ctypes.Structure): _fields_ = [("length", ctypes.c_ushort), ("lines", ctypes.c_void_p)]
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+assert libc.prctl(22, 2, ctypes.byref(Filter(4, ctypes.addressof(text))), 0, 0) == 0
+os.execv(sys.argv[2], sys.argv[2:])
+"#;
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_kernel_that_lacks_a_part_is_refused_unless_the_user_says_otherwise() {
+    let python = pawl_eval::sandbox::Python::find().unwrap().program;
+    let under = |missing: &str, locks| {
+        let command: Vec<OsString> = vec![
+            python.clone().into(),
+            "-c".into(),
+            WITHOUT.into(),
+            missing.into(),
+            env!("CARGO_BIN_EXE_pawl").into(),
+            "sandbox-cell".into(),
+        ];
+        Sandbox::new(command, Limits::default(), locks)
+    };
+    for (missing, said) in [("444", "Landlock"), ("317", "seccomp")] {
+        let error = under(missing, Locks::All).err().unwrap().to_string();
+        assert!(error.contains("not whole") && error.contains(said), "{missing}: {error}");
+        under(missing, Locks::Available).unwrap();
+    }
+    under("999", Locks::All).unwrap();
+}
