@@ -60,6 +60,11 @@ pub fn rl(
     let unix_s = manifest.created_unix_s;
     dir.log(&Event::Started { step: state.step, threads: options.num_threads as u64, unix_s })?;
 
+    if past.best.is_none() {
+        // A lesson that teaches nothing leaves the model as it was.
+        past.compare(0, class.validate(env, &model)?, &mut log)?;
+        state.save(&mut dir, "best", &model, &manifest, Duration::ZERO)?;
+    }
     let resumed_at = state.step;
     let mut trained = Duration::ZERO;
     let mut saved = Instant::now();
@@ -93,11 +98,7 @@ pub fn rl(
         let done = batch_idx + 1;
         let last = state.step >= manifest.num_steps || task.flops.is_some_and(|flops| past.flops >= flops);
         if last || done.is_multiple_of(task.eval_every) {
-            let score = class.validate(env, &model)?;
-            let rate = score.pass_at_1();
-            log.log(&LessonEvent::Validation { batch: done, score })?;
-            if past.best.is_none_or(|(_, best)| rate > best) {
-                past.best = Some((done, rate));
+            if past.compare(done, class.validate(env, &model)?, &mut log)? {
                 state.save(&mut dir, "best", &model, &manifest, trained)?;
             }
         }
@@ -147,6 +148,17 @@ impl Past {
             best_batch: self.best.map(|(batch, _)| batch),
             flops: self.flops,
         }
+    }
+
+    /// Logs a validation; whether it is the best so far.
+    fn compare(&mut self, batch: u64, score: EnvScore, log: &mut LessonLog) -> Result<bool, TrainError> {
+        let rate = score.pass_at_1();
+        log.log(&LessonEvent::Validation { batch, score })?;
+        let is_best = self.best.is_none_or(|(_, best)| rate > best);
+        if is_best {
+            self.best = Some((batch, rate));
+        }
+        Ok(is_best)
     }
 
     /// From the log, of which what came after the checkpoint is cut off: it will be done again, to the same bits.
