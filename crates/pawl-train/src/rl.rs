@@ -62,6 +62,11 @@ pub fn rl(
     let unix_s = manifest.created_unix_s;
     dir.log(&Event::Started { step: state.step, threads: options.num_threads as u64, unix_s })?;
 
+    if past.best.is_none() {
+        // A lesson that teaches nothing leaves the model as it was.
+        past.compare(0, class.validate(env, &model)?, &mut log)?;
+        state.save(&mut dir, "best", &model, &manifest, Duration::ZERO)?;
+    }
     let resumed_at = state.step;
     let mut trained = Duration::ZERO;
     let mut saved = Instant::now();
@@ -96,11 +101,7 @@ pub fn rl(
         let done = batch_idx + 1;
         let last = state.step >= manifest.num_steps || task.flops.is_some_and(|flops| past.flops >= flops);
         if last || done.is_multiple_of(task.eval_every) {
-            let score = class.validate(env, &model)?;
-            let rate = score.pass_at_1();
-            log.log(&LessonEvent::Validation { batch: done, score })?;
-            if past.best.is_none_or(|(_, best)| rate > best) {
-                past.best = Some((done, rate));
+            if past.compare(done, class.validate(env, &model)?, &mut log)? {
                 state.save(&mut dir, "best", &model, &manifest, trained)?;
             }
         }
@@ -118,15 +119,7 @@ pub fn rl(
     load_checkpoint(&dir.checkpoint("best"), &mut model)?;
     let test_after = class.test(env, &model)?;
     let hash = state.save(&mut dir, "last", &model, &manifest, trained)?;
-    let lesson_result = LessonResult {
-        schema: SCHEMA,
-        id: manifest.id.clone(),
-        held_out_loss: None,
-        test_before: Some(test_before),
-        test_after: Some(test_after),
-        best_batch: past.best.map(|(batch, _)| batch),
-        flops: past.flops,
-    };
+    let lesson_result = past.result(&manifest, test_before, test_after);
     write_json(&dir.file(RESULT), &lesson_result)?;
     let mut result = outcome(&manifest, &state, begun, trained, resumed_at, options);
     result.flops = past.flops;
@@ -148,6 +141,29 @@ struct Past {
 }
 
 impl Past {
+    fn result(&self, manifest: &RunManifest, before: EnvScore, after: EnvScore) -> LessonResult {
+        LessonResult {
+            schema: SCHEMA,
+            id: manifest.id.clone(),
+            held_out_loss: None,
+            test_before: Some(before),
+            test_after: Some(after),
+            best_batch: self.best.map(|(batch, _)| batch),
+            flops: self.flops,
+        }
+    }
+
+    /// Logs a validation; whether it is the best so far.
+    fn compare(&mut self, batch: u64, score: EnvScore, log: &mut LessonLog) -> Result<bool, TrainError> {
+        let rate = score.pass_at_1();
+        log.log(&LessonEvent::Validation { batch, score })?;
+        let is_best = self.best.is_none_or(|(_, best)| rate > best);
+        if is_best {
+            self.best = Some((batch, rate));
+        }
+        Ok(is_best)
+    }
+
     /// From the log, of which what came after the checkpoint is cut off: it will be done again, to the same bits.
     fn read(dir: &RunDir, batches: u64) -> Result<Past, TrainError> {
         let mut past = Past { flops: 0.0, best: None };

@@ -74,16 +74,17 @@ pub fn sft(
         dir.log(&Event::Step { step: state.step - 1, loss, seconds: round_ms(trained) })?;
 
         let last = state.step == manifest.num_steps;
-        if last || options.eval_every_steps.is_some_and(|every| state.step.is_multiple_of(every.max(1))) {
-            if let Some((loss, bpb)) = held_out.as_mut().map(|held_out| held_out.score(&model)) {
-                state.val_bpb = Some(bpb);
-                let is_best = state.best_val_bpb.is_none_or(|best| bpb < best);
-                log.log(&LessonEvent::HeldOut { step: state.step, loss, bpb })?;
-                dir.log(&Event::Eval { step: state.step, val_bpb: bpb, by_domain: assistant(bpb) })?;
-                if is_best {
-                    state.best_val_bpb = Some(bpb);
-                    state.save(&mut dir, "best", &model, &manifest, trained)?;
-                }
+        let due = options.eval_every_steps.is_some_and(|every| state.step.is_multiple_of(every.max(1)));
+        if (last || due)
+            && let Some((loss, bpb)) = held_out.as_mut().map(|held_out| held_out.score(&model))
+        {
+            state.val_bpb = Some(bpb);
+            let is_best = state.best_val_bpb.is_none_or(|best| bpb < best);
+            log.log(&LessonEvent::HeldOut { step: state.step, loss, bpb })?;
+            dir.log(&Event::Eval { step: state.step, val_bpb: bpb, by_domain: assistant(bpb) })?;
+            if is_best {
+                state.best_val_bpb = Some(bpb);
+                state.save(&mut dir, "best", &model, &manifest, trained)?;
             }
         }
         let stopping = options.stop.load(Ordering::Relaxed) && !last;

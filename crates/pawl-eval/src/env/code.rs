@@ -7,15 +7,16 @@ const SHOWN: [i64; 3] = [0, 1, 2];
 /// Arguments of the hidden tests: a table of the shown values is no program.
 const HIDDEN: [i64; 6] = [3, 4, 7, 10, -1, -6];
 
-/// `f 0 = 2, f 1 = 5, f 2 = 8`, answered by `x 3 * 2 +`. Difficulty 1: lines with small whole coefficients; 2: larger
-/// ones; from 3 on squares too.
+/// `f 0 = 2, f 1 = 5, f 2 = 8`, answered by `x 3 * 2 +`. Lines, with larger coefficients the more difficult; from 3 on
+/// squares too.
 pub(super) fn program(draws: &mut Draws, difficulty: u32) -> Problem {
-    let most = 5 * i64::from(difficulty.clamp(1, 20)) + 4;
-    let (a, b) = (draws.within(1, most), draws.within(0, most));
-    let text = match (difficulty >= 3 && draws.below(2) == 0, b) {
-        (true, _) => format!("x dup * {a} * {b} +"),
-        (false, 0) => format!("x {a} *"),
-        (false, _) => format!("x {a} * {b} +"),
+    let most = 10 * i64::from(difficulty.clamp(1, 20)) + 9;
+    let (a, b) = (draws.within(1, most), draws.within(-most, most));
+    let square = if difficulty >= 3 && draws.below(2) == 0 { "x dup *" } else { "x" };
+    let text = match b.signum() {
+        1 => format!("{square} {a} * {b} +"),
+        0 => format!("{square} {a} *"),
+        _ => format!("{square} {a} * {} -", -b),
     };
     let read = Program::read(&text).expect("a program of the machine's words");
     let value = |x: i64| (x, read.run(x).expect("small numbers"));

@@ -32,9 +32,9 @@ pub(super) fn sum(draws: &mut Draws, difficulty: u32) -> Problem {
     }
 }
 
-/// `make 26 of 3 5 7`: an expression. difficulty + 1 numbers, all of which the demonstration uses.
+/// `make 26 of 3 5 7`: an expression. difficulty + 2 numbers, all of which the demonstration uses.
 pub(super) fn countdown(draws: &mut Draws, difficulty: u32) -> Problem {
-    let size = difficulty.clamp(1, 8) as usize + 1;
+    let size = difficulty.clamp(1, 8) as usize + 2;
     loop {
         let mut numbers: Vec<i64> = (0..size).map(|_| draws.within(1, 9)).collect();
         let mut text = numbers[0].to_string();
@@ -66,9 +66,9 @@ pub(super) fn countdown(draws: &mut Draws, difficulty: u32) -> Problem {
     }
 }
 
-/// `3 x + 4 = 19`: the whole number x. Coefficients up to 3 and 3 more for each difficulty.
+/// `3 x + 4 = 19`: the whole number x. Coefficients up to 3 and 6 more for each difficulty.
 pub(super) fn linear(draws: &mut Draws, difficulty: u32) -> Problem {
-    let most = 3 * i64::from(difficulty.clamp(1, 30)) + 3;
+    let most = 6 * i64::from(difficulty.clamp(1, 30)) + 3;
     let (a, x, b) = (draws.within(1, most), draws.within(0, most), draws.within(0, most));
     let c = a * x + b;
     Problem {

@@ -41,7 +41,9 @@ pub(super) fn mbpp(path: &Path, sandbox: &Sandbox) -> Result<Vec<Problem>, EnvEr
     }
     let known = match sandbox.run("", &values)? {
         Outcome::Values(known) => known,
-        other => return Err(wrong(1, format!("the values of its tests came to {other:?}"))),
+        outcome @ (Outcome::TimedOut | Outcome::TooMuchOutput | Outcome::NoAnswer) => {
+            return Err(wrong(1, format!("the values of its tests came to {outcome:?}")));
+        }
     };
     let mut known = known.into_iter();
     let mut problems = Vec::new();

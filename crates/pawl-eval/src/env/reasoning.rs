@@ -27,7 +27,9 @@ pub(super) fn sort(draws: &mut Draws, difficulty: u32) -> Problem {
 pub(super) fn edit(draws: &mut Draws, difficulty: u32) -> Problem {
     let size = difficulty.clamp(1, 48) as usize + 2;
     let letters: Vec<char> = (0..size).map(|_| char::from(b'a' + draws.below(8) as u8)).collect();
-    let (prompt, answer) = match draws.below(4) {
+    // Of letters that are all the same nothing would be left to say.
+    let same = letters.iter().all(|letter| *letter == letters[0]);
+    let (prompt, answer) = match draws.below(if same { 3 } else { 4 }) {
         0 => (format!("reverse {}", words(&letters)), letters.iter().rev().copied().collect()),
         1 => (format!("rotate {}", words(&letters)), [&letters[1..], &letters[..1]].concat()),
         2 => (format!("double {}", words(&letters)), letters.iter().flat_map(|c| [*c, *c]).collect()),

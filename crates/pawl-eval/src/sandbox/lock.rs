@@ -28,6 +28,8 @@ pub fn enter(text: &str) -> LockError {
         Err(why) => LockError(format!("this is no cell: {why}")),
     };
     tell(&format!("{REFUSED}{error}"));
+    // A socket that is closed with something unread loses what was said on it.
+    let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
     error
 }
 

@@ -117,7 +117,12 @@ impl Sandbox {
         let sandbox = Sandbox { worker, cell: Cell { python: Python::find()?, limits, locks } };
         match sandbox.run("import math", &["math.isqrt(49)".to_string()])? {
             Outcome::Values(values) if values == [Ok(json!(7))] => Ok(sandbox),
-            other => Err(SandboxError::Refused { because: format!("a first program came to {other:?}") }),
+            outcome @ (Outcome::Values(_)
+            | Outcome::TimedOut
+            | Outcome::TooMuchOutput
+            | Outcome::NoAnswer) => {
+                Err(SandboxError::Refused { because: format!("a first program came to {outcome:?}") })
+            }
         }
     }
 

@@ -28,7 +28,7 @@ fn no_problem_is_in_two_splits_and_every_demonstration_is_right() {
                         "{name}: {} {right}",
                         problem.prompt
                     );
-                    for wrong in ["", "1000000", &format!("{right} 1000000"), &problem.prompt] {
+                    for wrong in ["", "1000000", &format!("{right} 1000000")] {
                         assert_eq!(
                             env.reward(&problem, wrong).unwrap(),
                             0.0,

@@ -134,9 +134,9 @@ fn a_thousand_mixed_programs_end_as_they_deserve() {
     check_mixed(1000);
 }
 
-/// Programs that want to be paid for f(3) = 8 without knowing it.
+/// Programs that want to be paid for f(3) = 8, f(5) = 24, f(-2) = 3 without knowing the rule.
 const FORGERIES: [&str; 32] = [
-    "print('{\"values\": [{\"value\": 8}]}')",
+    "print('{\"values\": [{\"value\": 8}, {\"value\": 8}, {\"value\": 8}]}')",
     "print('PASS')\nraise SystemExit(0)",
     "import os\nos._exit(0)",
     "import sys\nsys.exit(0)",
@@ -156,26 +156,27 @@ const FORGERIES: [&str; 32] = [
     "import sys\nsys._getframe(2).f_locals['job']['calls'] = []",
     "import sys\nsys._getframe(1).f_locals['values'].append({'value': True})\ndef f(x): return 7",
     "import sys\nf = sys._getframe\ndef f(x): return sys._getframe(1).f_locals",
-    "import os, sys\nj = sys._getframe(2).f_locals['job']\nos.write(3, ('{\"nonce\": \"%s\", \"values\": [{\"value\": true}]}' % j['nonce']).encode())\nos._exit(0)",
+    "import os, sys\nj = sys._getframe(2).f_locals['job']\nos.write(3, ('{\"nonce\": \"%s\", \"values\": [{\"value\": true}, {\"value\": true}, {\"value\": true}]}' % j['nonce']).encode())\nos._exit(0)",
     "import os, sys\nj = sys._getframe(2).f_locals['job']\nos.write(3, ('{\"nonce\": \"%s\", \"values\": []}' % j['nonce']).encode())\nos._exit(0)",
     "import os\nfor fd in range(10):\n    try: os.write(fd, b'refused: nothing')\n    except OSError: pass\nos._exit(0)",
-    "import os\nfor fd in range(10):\n    try: os.write(fd, b'locked\\n{\"nonce\": \"\", \"values\": [{\"value\": 8}]}')\n    except OSError: pass\nos._exit(0)",
+    "import os\nfor fd in range(10):\n    try: os.write(fd, b'locked\\n{\"nonce\": \"\", \"values\": [{\"value\": 8}, {\"value\": 8}, {\"value\": 8}]}')\n    except OSError: pass\nos._exit(0)",
     "import gc\ndef f(x):\n    return [o for o in gc.get_objects() if isinstance(o, dict) and 'expected' in o]",
     "import os\ndef f(x): return open('/proc/%d/environ' % os.getppid()).read()",
     "import sys\ndef f(x): return sys.argv",
     "import os\ndef f(x): return dict(os.environ)",
-    "import atexit, os\natexit.register(lambda: os.write(3, b'{\"values\": [{\"value\": 8}]}'))\ndef f(x): return 7",
+    "import atexit, os\natexit.register(lambda: os.write(3, b'{\"values\": [{\"value\": 8}, {\"value\": 8}, {\"value\": 8}]}'))\ndef f(x): return 7",
     "def f(*a): raise AssertionError('8')",
     "def f(x): return {'value': 8}",
-    "import os, sys\nj = sys._getframe(2).f_locals['job']\nr = ('{\"nonce\": \"%s\", \"values\": [{\"value\": 7}]}' % j['nonce']).encode()\nos.write(3, r * 2)\nos._exit(0)",
+    "import os, sys\nj = sys._getframe(2).f_locals['job']\nr = ('{\"nonce\": \"%s\", \"values\": [{\"value\": 7}, {\"value\": 7}, {\"value\": 7}]}' % j['nonce']).encode()\nos.write(3, r * 2)\nos._exit(0)",
 ];
 
 #[test]
 fn no_forged_reward_is_paid_and_an_earned_one_is() {
     let sandbox = locked(2.0);
     let paid = |program: &str| -> bool {
-        let right: Vec<Result<Value, String>> = vec![Ok(json!(8))];
-        sandbox.run(program, &["f(3)".to_string()]).unwrap() == Outcome::Values(right)
+        let right: Vec<Result<Value, String>> = vec![Ok(json!(8)), Ok(json!(24)), Ok(json!(3))];
+        let calls = ["f(3)", "f(5)", "f(-2)"].map(str::to_string);
+        sandbox.run(program, &calls).unwrap() == Outcome::Values(right)
     };
     assert!(paid("def f(x): return x * x - 1"));
     each(FORGERIES.len(), |at| assert!(!paid(FORGERIES[at]), "paid:\n{}", FORGERIES[at]));
@@ -207,4 +208,41 @@ fn python_problems_of_a_file_are_judged_by_values_that_the_program_never_sees() 
     {
         assert_eq!(env.reward(&problem, answer).unwrap(), worth, "{answer}");
     }
+}
+
+/// Becomes a command for which the system call of a number does not exist.
+#[cfg(target_arch = "x86_64")]
+const WITHOUT: &str = r#"
+import ctypes, struct, os, sys
+def line(code, jump, skip, k): return struct.pack("HBBI", code, jump, skip, k)
+program = line(0x20, 0, 0, 0) + line(0x15, 0, 1, int(sys.argv[1])) + line(6, 0, 0, 0x50026) + line(6, 0, 0, 0x7fff0000)
+text = ctypes.create_string_buffer(program)
+class Filter(ctypes.Structure): _fields_ = [("length", ctypes.c_ushort), ("lines", ctypes.c_void_p)]
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+assert libc.prctl(22, 2, ctypes.byref(Filter(4, ctypes.addressof(text))), 0, 0) == 0
+os.execv(sys.argv[2], sys.argv[2:])
+"#;
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_kernel_that_lacks_a_part_is_refused_unless_the_user_says_otherwise() {
+    let python = pawl_eval::sandbox::Python::find().unwrap().program;
+    let under = |missing: &str, locks| {
+        let command: Vec<OsString> = vec![
+            python.clone().into(),
+            "-c".into(),
+            WITHOUT.into(),
+            missing.into(),
+            env!("CARGO_BIN_EXE_pawl").into(),
+            "sandbox-cell".into(),
+        ];
+        Sandbox::new(command, Limits::default(), locks)
+    };
+    for (missing, said) in [("444", "Landlock"), ("317", "seccomp")] {
+        let error = under(missing, Locks::All).err().unwrap().to_string();
+        assert!(error.contains("not whole") && error.contains(said), "{missing}: {error}");
+        under(missing, Locks::Available).unwrap();
+    }
+    under("999", Locks::All).unwrap();
 }
