@@ -134,7 +134,7 @@ fn kept(logits: &[f32], settings: SamplerSettings) -> Vec<usize> {
     let peak = fold(logits, f32::NEG_INFINITY, f32::max);
     // A share of a probability is a distance between logits.
     let floor = peak + settings.temperature * settings.min_p.ln();
-    let mut kept: Vec<usize> = (0..logits.len()).filter(|i| !(logits[*i] < floor)).collect();
+    let mut kept: Vec<usize> = (0..logits.len()).filter(|i| logits[*i].total_cmp(&floor).is_ge()).collect();
     if settings.top_k > 0 && settings.top_k < kept.len() {
         kept.select_nth_unstable_by(settings.top_k - 1, by_rank);
         kept.truncate(settings.top_k);

@@ -72,11 +72,9 @@ impl HuggingFace {
             if view.shape() != shape {
                 return Err(unfit(format!("{name} has extents {:?}, not {shape:?}", view.shape())));
             }
-            let format = match view.dtype() {
-                Dtype::F32 => Format::F32,
-                Dtype::F16 => Format::F16,
-                Dtype::BF16 => Format::Bf16,
-                other => return Err(unfit(format!("{name} is stored as {other:?}, which is not read"))),
+            let known = [(Dtype::F32, Format::F32), (Dtype::F16, Format::F16), (Dtype::BF16, Format::Bf16)];
+            let Some((_, format)) = known.iter().find(|(dtype, _)| *dtype == view.dtype()) else {
+                return Err(unfit(format!("{name} is stored as {:?}, which is not read", view.dtype())));
             };
             return Ok(format.decode(view.data()));
         }

@@ -262,8 +262,6 @@ fn what_is_too_much_or_wrong_is_refused_and_the_server_goes_on() {
     );
     assert_eq!(server.ask("GET", "/v1/nothing", "", "").0, 404);
     assert_eq!(wrong(json!({ "prompt": "a", "n": 8, "max_tokens": 4 })), 200, "as many as may");
-    let slow = Running::new(ServeOptions { timeout: Duration::ZERO, ..options() });
-    assert_eq!(slow.post(COMPLETIONS, &json!({ "prompt": "a", "max_tokens": 40 })).0, 504);
     let (_, metrics) = server.ask("GET", "/metrics", "", "");
     assert!(metrics.contains("pawl_answers_total{path=\"/v1/completions\",status=\"429\"} 1\n"), "{metrics}");
     assert!(metrics.contains("pawl_pending 0\n") && metrics.ends_with("# EOF\n"), "{metrics}");
