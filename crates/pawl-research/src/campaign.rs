@@ -382,7 +382,7 @@ impl<'a> Campaign<'a> {
                     let test_index = self.books.num_tested_before(proposal.number) + before + 1;
                     accepted.push(proposal.clone());
                     let first_pair = self.first_pair(&proposal);
-                    let mut candidate = Candidate::untried(proposal, Some(checked)).from_pair(first_pair);
+                    let mut candidate = Candidate::untried(proposal, Some(checked)).starting_at(first_pair);
                     candidate.test_index = test_index;
                     candidates.push(candidate);
                 }

@@ -44,7 +44,7 @@ impl Candidate {
     }
 
     /// With its pairs on the seeds from that one on.
-    pub(crate) fn from_pair(self, first_pair: u64) -> Candidate {
+    pub(crate) fn starting_at(self, first_pair: u64) -> Candidate {
         Candidate { first_pair, next_pair: first_pair, ..self }
     }
 
@@ -80,7 +80,7 @@ impl Court for Campaign<'_> {
     fn known(&self, candidate: &Candidate) -> Known {
         let noise = self.noise.as_ref().expect("the noise is learnt before the first proposal");
         known_of(noise, &self.books.champions[candidate.proposal.generation as usize])
-            .from_pair(candidate.first_pair)
+            .starting_at(candidate.first_pair)
     }
 
     fn num_promoted(&self) -> u64 {

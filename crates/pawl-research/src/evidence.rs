@@ -196,7 +196,7 @@ impl Known {
 
     /// Before a duel that begins at a later seed, because earlier ones had a say in what is tried: without the
     /// champion's runs that they may have been chosen by.
-    pub fn from_pair(self, first_pair: u64) -> Known {
+    pub fn starting_at(self, first_pair: u64) -> Known {
         match first_pair {
             0 => self,
             _ => Known {

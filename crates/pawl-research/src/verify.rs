@@ -326,7 +326,7 @@ impl Check<'_> {
         let others = self.records.verdicts.iter();
         let before = others.filter(|other| other.proposal < verdict.proposal && was_tested(other)).count();
         let test_index = before as u64 + 1;
-        let known = known_of(noise, champion).from_pair(self.first_pair(verdict.proposal));
+        let known = known_of(noise, champion).starting_at(self.first_pair(verdict.proposal));
         let (least, most) = self.kept_before(verdict);
         let level = |kept| levels::level(judge.alpha, test_index, kept);
         let kept = (least..=most).find(|kept| same(level(*kept), evidence.level)).unwrap_or(least);

@@ -18,7 +18,7 @@ pub(crate) enum Refused {
 pub(crate) fn check(state: &State, headers: &HeaderMap) -> Result<(), Refused> {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or(""));
     if state.is_local {
-        if !text("host").is_some_and(|host| is_this_machine(host)) {
+        if !text("host").is_some_and(is_this_machine) {
             return Err(Refused::Host);
         }
         if let Some(origin) = text("origin") {

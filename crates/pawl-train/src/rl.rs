@@ -100,10 +100,9 @@ pub fn rl(
 
         let done = batch_idx + 1;
         let last = state.step >= manifest.num_steps || task.flops.is_some_and(|flops| past.flops >= flops);
-        if last || done.is_multiple_of(task.eval_every) {
-            if past.compare(done, class.validate(env, &model)?, &mut log)? {
-                state.save(&mut dir, "best", &model, &manifest, trained)?;
-            }
+        let due = last || done.is_multiple_of(task.eval_every);
+        if due && past.compare(done, class.validate(env, &model)?, &mut log)? {
+            state.save(&mut dir, "best", &model, &manifest, trained)?;
         }
         let stopping = options.stop.load(Ordering::Relaxed) && !last;
         if stopping || last || saved.elapsed() >= options.checkpoint_every {

@@ -277,7 +277,9 @@ pub(super) fn from_json(document: &Value) -> Result<Tokenizer, String> {
     for merge in model["merges"].as_array().ok_or("it has no merges")? {
         let pair = match merge {
             Value::String(both) => both.split_once(' ').map(|(l, r)| (l.to_string(), r.to_string())),
-            _ => merge[0].as_str().zip(merge[1].as_str()).map(|(l, r)| (l.to_string(), r.to_string())),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+                merge[0].as_str().zip(merge[1].as_str()).map(|(l, r)| (l.to_string(), r.to_string()))
+            }
         };
         merges.push(pair.ok_or_else(|| format!("merge {} is no pair", merges.len()))?);
     }

@@ -142,10 +142,10 @@ fn damaged_and_foreign_files_are_refused_wherever_they_break() {
         let mut changed = whole.clone();
         changed[at] ^= 0xff;
         std::fs::write(&path, &changed).unwrap();
-        if let Ok(foreign) = Foreign::open(&path) {
-            if *foreign.shape() == shape {
-                let _ = foreign.fill(&mut read);
-            }
+        if let Ok(foreign) = Foreign::open(&path)
+            && *foreign.shape() == shape
+        {
+            let _ = foreign.fill(&mut read);
         }
     }
     write_hugging_face(folder.path(), &frozen(&shape), &shape, 2, &[2]).unwrap();

@@ -37,7 +37,7 @@ fn what_was_proved_of_two_sequences_is_proved_of_those_that_are_run() {
 
     let works = "    if tokens.shape[0] > 2 and not is_training():\n        x = block(block(x, \"blocks.0.\"), \"blocks.1.\")\n";
     let recipe = load(&with(works)).expect("two sequences do not show it");
-    let error = recipe.loss_graph(3, 32).err().expect("twice the work").to_string();
+    let error = recipe.loss_graph(3, 32).expect_err("twice the work").to_string();
     assert!(error.contains("hidden work"), "{error}");
 }
 

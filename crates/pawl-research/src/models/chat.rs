@@ -152,7 +152,9 @@ fn plain_message(message: &Message) -> Value {
 fn as_text(arguments: &Value) -> String {
     match arguments {
         Value::String(text) => text.clone(),
-        other => other.to_string(),
+        other @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
+            other.to_string()
+        }
     }
 }
 
@@ -227,7 +229,10 @@ fn wire_calls(message: &Value, turn: usize) -> Vec<Part> {
             Value::String(text) => {
                 serde_json::from_str(text).ok().filter(Value::is_object).unwrap_or_else(|| json!(text))
             }
-            other => other.clone(),
+            other
+            @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
+                other.clone()
+            }
         };
         Part::Call {
             id: id.map_or_else(|| format!("call_{turn}_{at}"), str::to_string),

@@ -52,7 +52,7 @@ fn both_directions_of_the_t_test_average_to_the_two_sided_one_of_savvi() {
 
 #[test]
 fn a_mean_worth_more_than_its_pairs_is_weighed_as_savvi_weighs_a_coefficient() {
-    let fresh = vec![0.3, -0.4, 0.9, 0.2];
+    let fresh = [0.3, -0.4, 0.9, 0.2];
     let known = |sign: f64| Known {
         scale: NOTHING,
         fresh: fresh.iter().map(|x| sign * x).collect(),

@@ -104,7 +104,7 @@ fn a_kill_between_a_retraction_and_its_champion_loses_nothing() {
     let kept = keeps(lab.path());
     retract(lab.path(), &kept[1].to_string(), "wrong", 0).unwrap();
     let expected = documents(lab.path());
-    let last = expected.keys().filter(|name| name.starts_with("champions/")).next_back().unwrap().clone();
+    let last = expected.keys().rfind(|name| name.starts_with("champions/")).unwrap().clone();
     std::fs::remove_file(lab.path().join("campaign").join(&last)).unwrap();
     // Any command that opens the campaign finishes it: here one that is refused.
     let refused = retract(lab.path(), &kept[1].to_string(), "wrong", 0);

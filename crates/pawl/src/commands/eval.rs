@@ -161,7 +161,11 @@ fn from_task(error: TaskError) -> Failure {
     };
     let failure = match error {
         TaskError::Unknown { .. } => Failure::misuse(error.to_string()),
-        error => Failure::from(error),
+        error @ (TaskError::Missing { .. }
+        | TaskError::Io { .. }
+        | TaskError::Malformed { .. }
+        | TaskError::Model(_)
+        | TaskError::File(_)) => Failure::from(error),
     };
     match hint {
         Some(hint) => failure.hint(hint),
