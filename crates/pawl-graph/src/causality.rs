@@ -346,13 +346,14 @@ impl Analysis<'_> {
         let fallback: Vec<usize> = (0..to.len()).take(1).collect();
         let single = if target.is_empty() { &fallback } else { &target };
         match (source.as_slice(), single.as_slice()) {
-            ([role], [axis]) => to[*axis] = *role,
-            ([Role::Batch, Role::Time], [axis]) if to.len() == 1 || target.len() == 1 => {
-                to[*axis] = Role::Rows
-            }
+            // Before what follows: rows of a single sequence have one axis of more than one place too.
             ([Role::Rows], _) if to_shape == self.extents => {
                 to[0] = Role::Batch;
                 to[1] = Role::Time;
+            }
+            ([role], [axis]) => to[*axis] = *role,
+            ([Role::Batch, Role::Time], [axis]) if to.len() == 1 || target.len() == 1 => {
+                to[*axis] = Role::Rows
             }
             _ => return Err(self.leak("mixes positions or sequences with other axes")),
         }

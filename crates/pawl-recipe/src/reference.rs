@@ -88,6 +88,7 @@ const MEANINGS: &[(&str, &[(&str, &str)])] = &[
             ("iota", "0, 1, .., n - 1 as whole numbers"),
             ("full", "a constant tensor"),
             ("cross_entropy", "mean over targets >= 0 of logits (.., V)"),
+            ("token_losses", "cross-entropy of each target (B, T), 0 where it is ignored"),
         ],
     ),
 ];
@@ -184,7 +185,8 @@ fn page() -> String {
     }
     page.push_str(HANDLES);
     page.push_str("\nStandard library, by load(\"FILE\", \"NAME\", ...):\n");
-    for file in crate::shipped::std_names() {
+    // What lessons after pretraining minimise is no part of a recipe.
+    for file in crate::shipped::std_names().into_iter().filter(|file| !file.contains("lessons/")) {
         let functions: Vec<String> =
             library_functions(crate::shipped::shipped(file).expect("a named file is shipped"))
                 .into_iter()
@@ -245,6 +247,6 @@ mod tests {
             assert!(page.contains(line), "{line}");
         }
         assert!(!page.contains("_running_sum"));
-        assert!(page.lines().all(|line| line.len() < 420), "a line is too long");
+        assert!(page.lines().all(|line| line.len() < 600), "a line is too long");
     }
 }

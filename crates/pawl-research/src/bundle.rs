@@ -1,4 +1,4 @@
-//! Undecided changes that look promising, together: small gains are common, add up, and are beyond what one duel can
+//! Changes that look promising and that no duel has settled, together: small gains are common, add up, and are beyond what one duel can
 //! decide. This file chooses; a bundle is then a proposal like any other, and what wins is pruned to the parts that
 //! carry it ([`crate::prune`]).
 //!
@@ -27,7 +27,7 @@ const WORTH_SDS: f64 = 1.5;
 /// Variance, in pair sds squared, that a champion since adds to what is known of a gain.
 const AGEING: f64 = 0.25;
 
-/// A change that was left undecided.
+/// A change that no duel has settled.
 struct Open {
     proposal: u64,
     change: Change,
@@ -44,7 +44,7 @@ pub(crate) fn draft(
 ) -> Option<Draft> {
     let sd = noise.sd();
     let mut open: Vec<Open> =
-        books.history().filter_map(|(proposal, verdict)| undecided(books, proposal, verdict, sd)).collect();
+        books.history().filter_map(|(proposal, verdict)| open_change(books, proposal, verdict, sd)).collect();
     open.retain(|it| it.mean * sd > judge.min_effect_bpb && fits(compiled, &it.change));
     open.sort_by(|a, b| b.mean.total_cmp(&a.mean));
     let mut bundle: Vec<Open> = Vec::new();
@@ -71,11 +71,20 @@ pub(crate) fn draft(
     })
 }
 
-/// A single change whose verdict is open and that has not been in a bundle since.
-fn undecided(books: &Books, proposal: &Proposal, verdict: &Verdict, sd: f64) -> Option<Open> {
-    let ([change], Decision::Undecided(_)) = (proposal.changes.as_slice(), &verdict.decision) else {
-        return None;
+/// A single change that was neither kept nor hopeless at first sight, and that has not been in a bundle since. A
+/// reject after several pairs says that the change is not worth more pairs of its own, not that it is worth nothing.
+fn open_change(books: &Books, proposal: &Proposal, verdict: &Verdict, sd: f64) -> Option<Open> {
+    let is_open = match verdict.decision {
+        Decision::Undecided(_) => true,
+        Decision::Reject(_) => {
+            verdict.pairs.len() > 1 && verdict.pairs.iter().all(|pair| pair.difference.is_some())
+        }
+        Decision::Keep | Decision::Skipped(_) | Decision::Failed(_) => false,
     };
+    let [change] = proposal.changes.as_slice() else { return None };
+    if !is_open {
+        return None;
+    }
     let rode = |other: &Proposal| {
         other.number > proposal.number
             && other.researcher == CAMPAIGN

@@ -125,7 +125,10 @@ fn gain_tile(report: &Report) -> (String, &'static str, String, &'static str) {
 /// `; worth 2.9 times the compute` on the last rung that was measured.
 fn compute_note(report: &Report) -> String {
     let last = report.worth.as_ref().and_then(|worth| worth.rungs.last());
-    last.map_or_else(String::new, |it| format!("; worth {:.1} times the compute", it.compute.value))
+    last.map_or_else(String::new, |it| {
+        let high = it.compute.high.map_or_else(|| "upwards".to_string(), |high| format!("to {high:.1}"));
+        format!("; worth {:.1} times the compute ({:.1} {high})", it.compute.value, it.compute.low)
+    })
 }
 
 fn legend(out: &mut String, report: &Report) {

@@ -184,6 +184,10 @@ fn champions(check: &mut Check<'_>) {
             check.differs(&place, format!("champion {generation} is missing"));
             return;
         }
+        // What a pruned or a restored champion follows from is looked at with the keeps.
+        if promotion.origin.is_some() {
+            continue;
+        }
         let (recipe, settings) = match promotion.proposal {
             None => (&records.manifest.recipe, &records.manifest.settings),
             Some(number) => {

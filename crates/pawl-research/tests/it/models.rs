@@ -420,7 +420,7 @@ fn without_its_service_a_model_pauses_and_others_go_on() {
     let lab = new_lab();
     let options = CampaignOptions {
         researcher: Researcher::Team(Arc::new(Team::new(members).unwrap())),
-        ..asked(lab.path(), 3, CampaignBudget::Trials(80))
+        ..asked(lab.path(), 3, CampaignBudget::Trials(50))
     };
     let report = campaign::run(&options, &fake(3), &mut |_| {}).unwrap();
     assert_eq!(report.end.reason, EndReason::Budget);

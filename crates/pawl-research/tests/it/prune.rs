@@ -87,7 +87,7 @@ fn choice(name: &str, gains: &[f64]) -> Choice {
 fn small_gains(seed: u64) -> Fake {
     let mut choices = Vec::new();
     for i in 0..8 {
-        choices.push(choice(&format!("small{i}"), &[0.0, 0.03]));
+        choices.push(choice(&format!("small{i}"), &[0.0, 0.025]));
         choices.push(choice(&format!("idle{i}"), &[0.0, 0.0]));
     }
     Fake::new(seed, choices, Vec::new())

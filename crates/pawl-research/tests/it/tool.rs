@@ -131,7 +131,7 @@ fn a_proposal_is_complete_or_refused_and_what_speaks_against_it_is_said() {
     assert!(refused(propose(json!({"edits": edits}))).contains("category is one of architecture"));
     let change = submitted(propose(json!({"edits": edits, "category": "architecture"})));
     assert!(change.draft.recipe.unwrap().contains("\"mlp\", 96)") && change.objection.is_none());
-    let broken = json!([{"find": "width = 32", "replace": "width = 33"}]);
+    let broken = json!([{"find": "linear(rms_norm(x), \"head\"", "replace": "linear(tokens, \"head\""}]);
     let broken = submitted(propose(json!({"edits": broken, "category": "architecture"})));
     assert!(matches!(broken.objection, Some(Objection::DoesNotCompile(_))), "{broken:?}");
     let same = submitted(propose(json!({"settings": {"lr": 0.01}})));

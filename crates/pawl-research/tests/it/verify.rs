@@ -120,6 +120,7 @@ impl Filed<'_> {
         let choices = self.fake.choices.iter().map(|it| json!([it.name, it.gains, it.silent]));
         let knobs = self.fake.knobs.iter().map(|it| json!([it.name, it.start]));
         let all = json!([choices.collect::<Vec<_>>(), knobs.collect::<Vec<_>>()]);
+        std::fs::create_dir_all(&self.options.lab).unwrap();
         std::fs::write(self.options.lab.join("fake.json"), all.to_string()).unwrap();
     }
 }

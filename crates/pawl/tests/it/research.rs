@@ -127,7 +127,7 @@ fn the_real_gain_is_kept_and_no_planted_no_op() {
     assert_eq!(kept["climbs"][0]["decision"]["verdict"], "keep", "{kept}");
     assert_eq!(kept["promoted"], true, "{kept}");
     assert!(kept["worth"]["rungs"][1]["compute"]["value"].as_f64() > Some(1.0), "{kept}");
-    let worth = &campaign["final_measurement"]["worth"];
+    let worth = &campaign["final"]["worth"];
     assert!(worth["rungs"].as_array().is_some_and(|rungs| rungs.len() == 2), "{worth}");
     let verified = pawl_in(lab.path(), &["verify"]);
     assert_eq!(verified.code, 0, "{}{}", verified.stdout, verified.stderr);

@@ -94,7 +94,7 @@ fn cheats() -> Vec<Row> {
         ("sum of everything", ASIDE, &["not causal"], Body("x = x + x.sum(None)")),
         ("model asks for targets", GOLF, &["targets"], Swap("def model(tokens):", "def model(tokens, targets):")),
         ("targets kept in a global by the loss", GOLF, &["Immutable"], TopSwap("kept = []\ndef loss(tokens, targets):\n    seen.append(targets)\n    return cross_entropy(model(tokens), targets)\nseen = kept", "recipe(model = model,", "recipe(model = model, loss = loss,")),
-        ("logits of the targets in the loss alone", GOLF, &["never trained"], TopSwap("def loss(tokens, targets):\n    return to_float(targets).mean(None) * param('free', (1,), zeros()).sum(0, keepdim = False)", "recipe(model = model,", "recipe(model = model, loss = loss,")),
+        ("logits of the targets in the loss alone", GOLF, &["does hidden work"], TopSwap("def loss(tokens, targets):\n    return to_float(targets).mean(None) * param('free', (1,), zeros()).sum(0, keepdim = False)", "recipe(model = model,", "recipe(model = model, loss = loss,")),
         ("more layers in evaluation than in training", COST, &["hidden work"], Body("if not is_training():\n    for i in range(8):\n        x = x + matmul(x, weight('m0'))")),
         ("declares fewer FLOPs", COST, &["flops"], Swap("vocab_size = 16)", "vocab_size = 16, flops = 1)")),
         ("asks for more steps", COST, &["num_steps"], Swap("vocab_size = 16)", "vocab_size = 16, num_steps = 100000)")),
