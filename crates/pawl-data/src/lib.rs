@@ -24,7 +24,7 @@ mod validation;
 
 pub use add::{AddOptions, add};
 pub use audit::{Finding, check, check_files, overlap};
-pub use chat::{CHAT_TEMPLATE, ChatError, Rendered, ask, render};
+pub use chat::{CHAT_TEMPLATE, ChatError, ChatFormat, Rendered, ask, render};
 pub use conversations::{Conversations, Row, Rows, read_conversations};
 pub use corpus::carried_corpus;
 pub use dataset::{CARRIED, Dataset, ensure_builtin, list, tokenizer, tokens};

@@ -161,6 +161,15 @@ impl Tokenizer {
         &self.roles
     }
 
+    /// The same for a model that was taught to talk in our format: with its template, and an answer's end ending texts.
+    pub fn with_chat(mut self) -> Tokenizer {
+        if let Some(end) = self.special("<|assistant_end|>") {
+            self.roles.chat_template = Some(crate::CHAT_TEMPLATE.to_string());
+            self.roles.ends.insert(0, end);
+        }
+        self
+    }
+
     /// How text is cut into words.
     pub fn splitter(&self) -> Splitter {
         self.splitter

@@ -102,6 +102,20 @@ pub struct Factor {
     pub high: Option<f64>,
 }
 
+impl Factor {
+    /// Factors of compute beyond this are not told as numbers: the champion's own law is measured over budgets a
+    /// factor of 4 to 8 apart, and far beyond them it is a guess.
+    pub const MOST: f64 = 16.0;
+
+    /// A factor with that many decimals, or that it is beyond what was measured.
+    pub fn words(value: f64, decimals: usize) -> String {
+        match value > Factor::MOST {
+            true => format!("over {:.0}", Factor::MOST),
+            false => format!("{value:.decimals$}"),
+        }
+    }
+}
+
 /// Scores of one program at one budget, on the search split.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LawPoint {

@@ -42,3 +42,6 @@ pub use upkeep::{Origin, PartRuling, Pruning, Replication, Reproduced, Retractio
 
 /// Version of every document pawl writes; raised when a reader of the old form would be misled.
 pub const SCHEMA: u32 = 1;
+
+/// Environment variables that hold keys of services: read by `pawl`, handed to no child.
+pub const KEY_VARIABLES: [&str; 3] = ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "OPENAI_API_KEY"];

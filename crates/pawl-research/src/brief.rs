@@ -44,6 +44,8 @@ pub struct Brief {
     pub hours: Option<f64>,
     /// The ladder; what is left out follows from the rung before.
     pub rungs: Vec<RungBrief>,
+    /// Whether somebody said how many rungs there are.
+    is_ladder_said: bool,
     /// Who said what, where it was not the default.
     sources: BTreeMap<String, Source>,
 }
@@ -298,8 +300,10 @@ const MINUTES: f64 = 60.0;
 const TRIAL_FLOPS: f64 = 5e11;
 /// FLOPs of a rung over those of the one before.
 const RUNG_FACTOR: f64 = 4.0;
-/// Rungs of a ladder that nobody described.
+/// Rungs of a ladder that nobody described...
 const NUM_RUNGS: usize = 2;
+/// ...and from so many minutes on: one climb takes a minute or two of two cores, most of a short campaign.
+const LADDER_MINUTES: f64 = 30.0;
 
 impl Brief {
     /// Nothing but defaults; `data` is the name of the data set that the binary carries.
@@ -318,6 +322,7 @@ impl Brief {
             tokens: None,
             hours: None,
             rungs: vec![RungBrief::default(); NUM_RUNGS],
+            is_ladder_said: false,
             sources: BTreeMap::new(),
         }
     }
@@ -330,6 +335,7 @@ impl Brief {
         self.researcher.clone_from(&campaign.researcher);
         self.precision = campaign.rungs.first().precision.name().to_string();
         self.judge = campaign.judge;
+        self.is_ladder_said = true;
         let rungs = campaign.rungs.all().iter();
         self.rungs = rungs.map(|it| RungBrief { depth: Some(it.depth), flops: Some(it.flops) }).collect();
         for (table, keys) in TABLES.iter().filter(|(table, _)| !["caps", "final"].contains(table)) {
@@ -372,6 +378,7 @@ impl Brief {
             }
         }
         self.rungs.resize(num_rungs, RungBrief::default());
+        self.is_ladder_said = true;
     }
 
     /// Fills in what nobody said: `depth` is the recipe's own.
@@ -389,6 +396,9 @@ impl Brief {
                 }
             }
             (Some(_), None) | (None, Some(_)) => {}
+        }
+        if !self.is_ladder_said && self.minutes.is_some_and(|minutes| minutes < LADDER_MINUTES) {
+            self.rungs.truncate(1);
         }
         let mut before: Option<(u64, f64)> = None;
         for rung in &mut self.rungs {

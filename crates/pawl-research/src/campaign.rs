@@ -193,6 +193,8 @@ impl<'a> Campaign<'a> {
     /// Whether `num_trials` more trials of the first rung leave enough of the budget for a keep to climb and for the
     /// final measurement.
     pub(crate) fn can_afford(&self, num_trials: usize) -> bool {
+        // A keep is run anew before it is challenged.
+        let num_trials = num_trials + self.manifest.judge.champion_runs as usize;
         self.can_spend(self.seconds_of(num_trials) + self.least_climb_s())
     }
 

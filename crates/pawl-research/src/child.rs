@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 pub type Check<'a> = dyn Fn(&Path, u64, &Settings) -> Result<Checked, String> + Sync + 'a;
 
 /// Variables of the environment that hold keys: no child is handed one.
-pub const KEY_VARIABLES: [&str; 3] = ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "OPENAI_API_KEY"];
+pub use pawl_record::KEY_VARIABLES;
 
 /// The world in which trials are `pawl train` processes with one thread each.
 pub struct ChildWorld<'a> {

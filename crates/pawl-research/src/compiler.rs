@@ -80,6 +80,9 @@ impl ChildCompiler {
     fn compile(&self, recipe: &Path, depth: u64, settings: &Settings) -> Result<Printed, String> {
         let mut command = Command::new(&self.executable);
         command.arg("check").arg(recipe).args(["--depth", &depth.to_string(), "--json"]);
+        for variable in crate::child::KEY_VARIABLES {
+            command.env_remove(variable);
+        }
         for (name, value) in settings {
             command.args(["--set", &format!("{name}={value}")]);
         }

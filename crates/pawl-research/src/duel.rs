@@ -138,10 +138,7 @@ impl Court for Campaign<'_> {
             candidate.failure = tried.failure.or(candidate.failure.take());
             let num_tried = (candidate.next_pair - candidate.first_pair) as usize;
             if is_void && num_tried > self.manifest.judge.max_pairs as usize + MAX_VOID {
-                return Err(CampaignError::Trial {
-                    what: format!("champion {}", candidate.proposal.generation),
-                    reason: "it diverges on too many seeds".to_string(),
-                });
+                candidate.failure = Some("the champion diverges on too many of its seeds".to_string());
             }
         }
         Ok(())

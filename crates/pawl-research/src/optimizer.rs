@@ -294,7 +294,14 @@ fn drawn<'c, 'a>(
 fn is_new(context: &Context<'_>, candidate: &Candidate<'_>) -> bool {
     let mut settings: Settings = context.champion.settings.clone();
     settings.insert(candidate.spec.name.clone(), candidate.to.clone());
-    !context.history.proposals.iter().any(|proposal| proposal.settings == settings)
+    // The same settings beside another text are another program.
+    let recipe_of = |proposal: &Proposal| {
+        let before = context.history.champions.get(proposal.generation as usize).map(|it| it.recipe.clone());
+        proposal.recipe.clone().or(before)
+    };
+    let here = Some(&context.champion.recipe);
+    let mut proposals = context.history.proposals.iter();
+    !proposals.any(|proposal| proposal.settings == settings && recipe_of(proposal).as_ref() == here)
 }
 
 fn draft(context: &Context<'_>, belief: &Belief, candidate: &Candidate<'_>) -> Draft {

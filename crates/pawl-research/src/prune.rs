@@ -99,6 +99,10 @@ impl Campaign<'_> {
     /// Tries the next part that is due, and makes the champion without it champion if it leaves. Says whether one
     /// was tried.
     pub(crate) fn prune(&mut self) -> Result<bool, CampaignError> {
+        // A part may carry its weight on a rung above alone, and is tried on the first.
+        if self.manifest.rungs.all().len() > 1 {
+            return Ok(false);
+        }
         let Some(part) = self.part_due() else { return Ok(false) };
         let back = Change {
             setting: part.change.setting.clone(),

@@ -11,7 +11,7 @@ use pawl_record::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::{self, File, TryLockError};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// `lab/campaign`.
 #[derive(Clone, Debug)]
@@ -42,9 +42,10 @@ impl Store {
         Store { folder: lab.join("campaign") }
     }
 
-    /// A path below the campaign's folder.
+    /// A path below the campaign's folder. Records name files; one that leads out of the folder is none.
     pub fn path(&self, below: &str) -> PathBuf {
-        self.folder.join(below)
+        let stays = Path::new(below).components().all(|part| matches!(part, Component::Normal(_)));
+        if stays { self.folder.join(below) } else { self.folder.join("leads-out-of-the-campaign") }
     }
 
     /// The manifest, if there is a campaign.

@@ -54,15 +54,22 @@ pub fn verify(lab: &Path, ledger: &Ledger, compile: &Compile<'_>) -> Result<Veri
     for problem in &records.problems {
         check.differs("campaign", problem.to_string());
     }
-    check.noise();
-    for verdict in &records.verdicts {
-        check.verdict(verdict);
+    let few = records.noise.as_ref().is_some_and(|noise| noise.pairs.len() < 3);
+    match judge::check_settings(&records.manifest.judge) {
+        Err(why) => check.differs("campaign", format!("nothing can be judged like this: {why}")),
+        Ok(()) if few => check.differs("noise", "fewer than three A/A pairs: nothing follows from them"),
+        Ok(()) => {
+            check.noise();
+            for verdict in &records.verdicts {
+                check.verdict(verdict);
+            }
+            check.promotions();
+            check.prunings();
+            check.retractions();
+            check.replications();
+            records::look_through(&mut check);
+        }
     }
-    check.promotions();
-    check.prunings();
-    check.retractions();
-    check.replications();
-    records::look_through(&mut check);
     check.rows(ledger)?;
     let runs = check.runs.len() as u64;
     let mut differences = check.found;

@@ -4,8 +4,8 @@
     reason = "the kinds of JSON are no enum of ours, and no more will come"
 )]
 
-use crate::chat::Message;
 use pawl_model::SamplerSettings;
+use pawl_record::{Message, Role};
 use serde_json::Value;
 
 /// Answers to one request at most.
@@ -162,9 +162,13 @@ fn message_of(value: &Value) -> Option<Message> {
             .concat(),
         _ => return None,
     };
-    let role = value["role"].as_str()?;
-    let role = if role == "developer" { "system" } else { role };
-    Some(Message { role: role.to_string(), content })
+    let role = match value["role"].as_str()? {
+        "system" | "developer" => Role::System,
+        "user" => Role::User,
+        "assistant" => Role::Assistant,
+        _ => return None,
+    };
+    Some(Message::new(role, content))
 }
 
 #[cfg(test)]

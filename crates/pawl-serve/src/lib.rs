@@ -6,17 +6,14 @@
 
 mod answers;
 mod asked;
-mod chat;
 mod engine;
 mod guard;
 mod metrics;
 mod routes;
 
-pub use chat::{ChatFormat, Message};
-
 use engine::Engine;
 use metrics::Metrics;
-use pawl_data::Tokenizer;
+use pawl_data::{ChatFormat, Tokenizer};
 use pawl_model::{DecodeError, DecodeOptions, Model};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -114,7 +111,7 @@ pub fn serve(
     let (vocab_size, seq_len) = (served.model.recipe().vocab_size(), served.model.recipe().seq_len());
     let engine = Engine::start(&served.model, options.batch, options.max_waiting, decode, metrics.clone())?;
     let state = Arc::new(State {
-        chat: ChatFormat::of(&served.tokenizer),
+        chat: ChatFormat::of(&served.tokenizer).ok(),
         name: served.name,
         created_unix_s: served.created_unix_s,
         tokenizer: served.tokenizer,

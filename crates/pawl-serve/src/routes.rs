@@ -142,8 +142,8 @@ fn begin(form: Form, state: &State, headers: &HeaderMap, body: &[u8]) -> Result<
         Form::Chat => {
             let chat = state.chat.as_ref().ok_or_else(|| Trouble::wrong("this model has no chat format"))?;
             let messages = messages(&body["messages"]).map_err(Trouble::wrong)?;
-            let prompt = chat.render(&state.tokenizer, &messages);
-            let prompt = prompt.ok_or_else(|| Trouble::wrong("a role is system, user or assistant"))?;
+            let prompt = chat.ask(&state.tokenizer, &messages);
+            let prompt = prompt.map_err(|why| Trouble::wrong(why.to_string()))?;
             (vec![prompt], chat.ends(&state.tokenizer))
         }
         Form::Completion => {

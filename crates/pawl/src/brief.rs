@@ -138,11 +138,14 @@ pub(crate) fn researcher(brief: &Brief, args: &Research) -> Result<Researcher, F
             Source::Default | Source::Lab | Source::Flag(_) => failure,
         }
     })?;
-    if let (true, Source::File { file, line }) = (team.asks_a_service(), brief.source("", "researcher")) {
+    let named_by = match brief.source("", "researcher") {
+        Source::File { file, line } => Some(format!("{file}:{line}")),
+        Source::Lab => Some("the campaign in the lab".to_string()),
+        Source::Default | Source::Flag(_) => None,
+    };
+    if let (true, Some(by)) = (team.asks_a_service(), named_by) {
         return Err(Failure::misuse(format!("{} is asked for by a file alone", brief.researcher))
-            .because(format!(
-                "{file}:{line} names it, and a file that came with a project may not spend money"
-            ))
+            .because(format!("{by} names it, and a file that came with a project may not spend money"))
             .hint(format!("say so yourself: --researcher {}", brief.researcher)));
     }
     providers::researcher(&team, args, brief)

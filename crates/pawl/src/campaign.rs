@@ -112,7 +112,8 @@ fn climbed(verdict: &Verdict) -> String {
     let gains = verdict.climbs.iter().filter_map(|climb| Some((climb.rung + 1, climb.evidence?.mean)));
     let gains = gains.map(|(rung, mean)| format!(", holds on rung {rung}: {:+.4}", -mean));
     let last = verdict.worth.as_ref().and_then(|worth| worth.rungs.last());
-    let worth = last.map_or_else(String::new, |it| format!(", worth {:.1}x compute", it.compute.value));
+    let worth = last
+        .map_or_else(String::new, |it| format!(", worth {}x compute", Factor::words(it.compute.value, 1)));
     gains.collect::<String>() + &worth
 }
 
@@ -120,12 +121,17 @@ fn climbed(verdict: &Verdict) -> String {
 pub(crate) fn worth(worth: &Worth, ladder: &Ladder) -> String {
     let depth = |rung: u64| ladder.all().get(rung as usize).map_or(0, |rung| rung.depth);
     let factor = |it: &Factor| match it.high {
-        Some(high) => format!("[{:.1}, {high:.1}]", it.low),
-        None => format!("[{:.1}, no limit]", it.low),
+        Some(high) => format!("[{}, {}]", Factor::words(it.low, 1), Factor::words(high, 1)),
+        None => format!("[{}, no limit]", Factor::words(it.low, 1)),
     };
     let on = worth.rungs.iter().enumerate().map(|(at, it)| {
         let compute = if at == 0 { " compute" } else { "" };
-        format!("{:.1}x{compute} {} at depth {}", it.compute.value, factor(&it.compute), depth(it.rung))
+        format!(
+            "{}x{compute} {} at depth {}",
+            Factor::words(it.compute.value, 1),
+            factor(&it.compute),
+            depth(it.rung)
+        )
     });
     on.collect::<Vec<_>>().join(", ")
 }

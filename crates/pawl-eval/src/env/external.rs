@@ -54,7 +54,11 @@ impl External {
         let failed = |because: String| EnvError::Process { command: command.to_string(), because };
         let mut words = command.split_whitespace();
         let program = words.next().ok_or_else(|| failed("names no program".to_string()))?;
-        let mut child = Command::new(program)
+        let mut process = Command::new(program);
+        for variable in pawl_record::KEY_VARIABLES {
+            process.env_remove(variable);
+        }
+        let mut child = process
             .args(words)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -41,6 +41,8 @@ impl Python {
     pub fn find() -> Result<Python, SandboxError> {
         let failed = |because: String| SandboxError::Python { because };
         let output = Command::new("python3")
+            .env_clear()
+            .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
             .args(["-I", "-S", "-c", QUESTION])
             .output()
             .map_err(|why| failed(format!("python3: {why}")))?;

@@ -131,3 +131,10 @@ pub struct Reply {
     /// Tokens.
     pub usage: Usage,
 }
+
+impl Reply {
+    /// What is left when nothing that was said may be kept.
+    pub fn without_parts(&self) -> Reply {
+        Reply { parts: Vec::new(), model: String::new(), ..self.clone() }
+    }
+}

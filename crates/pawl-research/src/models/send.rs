@@ -200,7 +200,8 @@ impl<'a> Line<'a> {
         let http::Answered { status, retry_after_s, body, cut, seconds } = answered;
         let body = self.hidden(String::from_utf8_lossy(&body).into_owned());
         if !(200..300).contains(&status) {
-            let what = format!("status {status}{}", said(&body));
+            // Once more: what was escaped in the answer is not in what it says.
+            let what = self.hidden(format!("status {status}{}", said(&body)));
             // An error is not charged for.
             self.failed(request, Some(status), &what, reservation, Some((0.0, 0)), seconds)?;
             if is_passing(status) {
@@ -276,7 +277,8 @@ impl<'a> Line<'a> {
         if hidden == text {
             return reply;
         }
-        pawl_record::from_json(hidden.as_bytes()).expect("a key stands inside of strings")
+        // A key of digits alone may have stood in a number: then nothing of the reply is kept.
+        pawl_record::from_json(hidden.as_bytes()).unwrap_or_else(|_| reply.without_parts())
     }
 
     /// Another way to write the request, after a refusal that speaks of how it was written.

@@ -256,10 +256,12 @@ fn read(path: &std::path::Path) -> Result<(Spent, u64), FileError> {
     for line in text.lines().filter_map(|line| from_json::<Line>(line.as_bytes()).ok()) {
         match line {
             Line::Reserved { id, usd, tokens, .. } => {
-                open.insert(id, (usd, tokens));
+                open.insert(id, (usd.max(0.0), tokens));
                 spent.requests += 1;
                 next = next.max(id + 1);
             }
+            // A line that takes back what was spent is none of ours.
+            Line::Settled { usd, seconds, .. } if !(usd >= 0.0 && seconds >= 0.0) => {}
             Line::Settled { id, usd, tokens, seconds } => {
                 open.remove(&id);
                 spent.usd += usd;

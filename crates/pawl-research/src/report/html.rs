@@ -7,7 +7,7 @@ use super::words::{
 use super::{Headline, Outcome, Report, TrialRow, markdown};
 use crate::plots::{Scale, Shape, escape, swatch};
 use pawl_ledger::LineTag;
-use pawl_record::{CampaignBudget, EndReason, JudgeSettings, Rung, SettingValue};
+use pawl_record::{CampaignBudget, EndReason, Factor, JudgeSettings, Rung, SettingValue};
 use std::fmt::Write;
 
 const STYLE: &str = include_str!("style.css");
@@ -126,8 +126,10 @@ fn gain_tile(report: &Report) -> (String, &'static str, String, &'static str) {
 fn compute_note(report: &Report) -> String {
     let last = report.worth.as_ref().and_then(|worth| worth.rungs.last());
     last.map_or_else(String::new, |it| {
-        let high = it.compute.high.map_or_else(|| "upwards".to_string(), |high| format!("to {high:.1}"));
-        format!("; worth {:.1} times the compute ({:.1} {high})", it.compute.value, it.compute.low)
+        let words = |value| Factor::words(value, 1);
+        let high =
+            it.compute.high.map_or_else(|| "upwards".to_string(), |high| format!("to {}", words(high)));
+        format!("; worth {} times the compute ({} {high})", words(it.compute.value), words(it.compute.low))
     })
 }
 

@@ -3,7 +3,7 @@
 use super::html::conditions;
 use super::words::{bpb, count, duration, e_value, gain, gain_with_interval, percent, plain, si, utc, value};
 use super::{Headline, Outcome, Report, TrialRow};
-use pawl_record::{Ladder, PartRuling, Rung, SettingValue, Worth};
+use pawl_record::{Factor, Ladder, PartRuling, Rung, SettingValue, Worth};
 use std::fmt::Write;
 
 /// The text.
@@ -201,10 +201,12 @@ pub(super) fn worth_line(worth: &Worth, ladder: &Ladder) -> String {
     let depth = |rung: u64| ladder.all().get(rung as usize).map_or(0, |rung| rung.depth);
     listed(worth.rungs.iter().map(|it| {
         let interval = match it.compute.high {
-            Some(high) => format!("95 % interval {:.2} to {high:.2}", it.compute.low),
-            None => format!("95 % interval {:.2} upwards", it.compute.low),
+            Some(high) => {
+                format!("95 % interval {} to {}", Factor::words(it.compute.low, 2), Factor::words(high, 2))
+            }
+            None => format!("95 % interval {} upwards", Factor::words(it.compute.low, 2)),
         };
-        format!("{:.2} times ({interval}) at depth {}", it.compute.value, depth(it.rung))
+        format!("{} times ({interval}) at depth {}", Factor::words(it.compute.value, 2), depth(it.rung))
     }))
 }
 
@@ -219,8 +221,15 @@ pub(super) fn above_of(trial: &TrialRow) -> String {
 pub(super) fn worth_of(trial: &TrialRow) -> String {
     let last = trial.worth.as_ref().and_then(|worth| worth.rungs.last());
     last.map_or("–".into(), |it| match it.compute.high {
-        Some(high) => format!("×{:.2} ({:.2} to {high:.2})", it.compute.value, it.compute.low),
-        None => format!("×{:.2} ({:.2} upwards)", it.compute.value, it.compute.low),
+        Some(high) => format!(
+            "×{} ({} to {})",
+            Factor::words(it.compute.value, 2),
+            Factor::words(it.compute.low, 2),
+            Factor::words(high, 2)
+        ),
+        None => {
+            format!("×{} ({} upwards)", Factor::words(it.compute.value, 2), Factor::words(it.compute.low, 2))
+        }
     })
 }
 

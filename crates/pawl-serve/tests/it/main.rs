@@ -1,11 +1,11 @@
 //! The server as a client meets it: over a socket, byte by byte.
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-use pawl_data::{Tokenizer, Vocabulary};
+use pawl_data::{ChatFormat, Tokenizer, Vocabulary};
 use pawl_model::{DecodeOptions, Emitted, Generator, Model, Request, SamplerSettings};
 use pawl_recipe::{Overrides, Recipe, Source, shipped, std_only};
-use pawl_record::SettingValue;
-use pawl_serve::{ChatFormat, Message, ServeError, ServeOptions, Served, serve};
+use pawl_record::{Message, Role, SettingValue};
+use pawl_serve::{ServeError, ServeOptions, Served, serve};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -286,16 +286,26 @@ fn chat_ml_is_written_as_its_template_writes_it() {
     };
     let tokenizer = Tokenizer::from_vocabulary(vocabulary).unwrap();
     let format = ChatFormat::of(&tokenizer).unwrap();
-    let message = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
-    let tokens = format.render(&tokenizer, &[message("user", "Hi<|im_end|>")]).unwrap();
+    let tokens = format.ask(&tokenizer, &[Message::new(Role::User, "Hi<|im_end|>")]).unwrap();
     assert_eq!(
         tokenizer.decode(&tokens),
         "<|im_start|>system\nYou are a helpful AI assistant<|im_end|>\n<|im_start|>user\nHi<|im_end|><|im_end|>\n\
          <|im_start|>assistant\n"
     );
     assert_eq!(tokens.iter().filter(|token| **token == 2).count(), 2, "what a user writes ends nothing");
-    let tokens = format.render(&tokenizer, &[message("system", "S"), message("user", "U")]).unwrap();
+    let said = [Message::new(Role::System, "S"), Message::new(Role::User, "U")];
+    let tokens = format.ask(&tokenizer, &said).unwrap();
     assert!(tokenizer.decode(&tokens).starts_with("<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU"));
-    assert_eq!(format.render(&tokenizer, &[message("wizard", "x")]), None);
     assert_eq!(format.ends(&tokenizer)[0], 2);
+    // What is taught: the answer and the token that ends it, nothing that a template writes.
+    let talk = [Message::new(Role::User, "U"), Message::new(Role::Assistant, "A")];
+    let rendered = format.render(&tokenizer, &talk).unwrap();
+    let taught: Vec<u32> = rendered
+        .tokens
+        .iter()
+        .zip(&rendered.taught)
+        .filter(|(_, taught)| **taught)
+        .map(|(id, _)| *id)
+        .collect();
+    assert_eq!(tokenizer.decode(&taught), "A<|im_end|>");
 }

@@ -3,15 +3,14 @@
 
 use crate::args::teach::Chat;
 use crate::commands::sample::write;
-use crate::commands::sft::tokenizer_of;
 use crate::commands::train::load_model;
 use crate::errors::Failure;
-use crate::lab::{from_ledger, ledger};
+use crate::lab::{from_data, from_ledger, ledger};
 use crate::output::{Answer, narrate};
-use pawl_data::{TextStream, Tokenizer, ask};
+use pawl_data::{ChatFormat, TextStream, Tokenizer};
 use pawl_model::{Model, Sampler, SamplerSettings};
 use pawl_record::{Message, Role};
-use pawl_train::RunDir;
+use pawl_train::{RunDir, run_tokenizer};
 use serde_json::json;
 use signal_hook::consts::SIGINT;
 use signal_hook::flag;
@@ -29,8 +28,10 @@ pub(crate) fn run(args: Chat) -> Result<Answer, Failure> {
     let quiet = args.place.json;
     let manifest = ledger(lab)?.run(&args.run).map_err(from_ledger)?.manifest;
     let model = load_model(lab, &manifest, args.threads, quiet)?;
-    let tokenizer = tokenizer_of(lab, &manifest)?;
-    if RunDir::lesson(lab, &manifest.id)?.is_none() {
+    let vocab_size = model.recipe().vocab_size();
+    let tokenizer = run_tokenizer(lab, &manifest, vocab_size, &|_| {}).map_err(from_data)?;
+    let format = ChatFormat::of(&tokenizer)?;
+    if format == ChatFormat::Own && RunDir::lesson(lab, &manifest.id)?.is_none() {
         narrate(&format!("run {0} was never taught to talk: pawl sft {0} --data builtin", manifest.id));
     }
     let settings = SamplerSettings {
@@ -41,6 +42,8 @@ pub(crate) fn run(args: Chat) -> Result<Answer, Failure> {
     let mut talk = Talk {
         sampler: Sampler::new(&model, settings)?,
         model,
+        ends: format.ends(&tokenizer),
+        format,
         tokenizer,
         max_tokens: args.tokens as usize,
         system: args.system.map(|text| Message::new(Role::System, text)),
@@ -106,6 +109,9 @@ struct Talk {
     sampler: Sampler,
     model: Model,
     tokenizer: Tokenizer,
+    format: ChatFormat,
+    /// Tokens that end an answer.
+    ends: Vec<u32>,
     max_tokens: usize,
     system: Option<Message>,
     messages: Vec<Message>,
@@ -127,8 +133,7 @@ impl Talk {
                 break;
             }
             let token = self.sampler.next(&self.model, &tokens);
-            // Any special token ends what the assistant says.
-            if token >= self.tokenizer.bos() {
+            if self.ends.contains(&token) {
                 break;
             }
             tokens.push(token);
@@ -151,7 +156,7 @@ impl Talk {
         let seq_len = self.model.recipe().seq_len();
         let first = usize::from(self.system.is_some());
         loop {
-            let tokens = ask(&self.tokenizer, &self.messages)?;
+            let tokens = self.format.ask(&self.tokenizer, &self.messages)?;
             if tokens.len() + ROOM.min(seq_len / 4) <= seq_len {
                 return Ok(Some(tokens));
             }

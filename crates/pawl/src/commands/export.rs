@@ -7,7 +7,7 @@ use crate::lab::{from_data, from_ledger, ledger};
 use crate::output::{Answer, Block};
 use pawl_model::{GgufType, LlamaShape, write_gguf, write_hugging_face};
 use pawl_record::RunManifest;
-use pawl_train::{gguf_tokens, run_tokenizer};
+use pawl_train::{RunDir, gguf_tokens, run_tokenizer};
 use serde_json::json;
 
 pub(crate) fn run(args: Export) -> Result<Answer, Failure> {
@@ -16,6 +16,10 @@ pub(crate) fn run(args: Export) -> Result<Answer, Failure> {
     let shape = shape(&manifest)?;
     let model = load_model(lab, &manifest, None, args.place.json)?;
     let tokenizer = run_tokenizer(lab, &manifest, shape.vocab_size, &|_| {}).map_err(from_data)?;
+    let tokenizer = match RunDir::lesson(lab, &manifest.id)? {
+        Some(_) => tokenizer.with_chat(),
+        None => tokenizer,
+    };
     let name = format!("pawl {}", manifest.id);
     match args.format {
         Format::Hf => {

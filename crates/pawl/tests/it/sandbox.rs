@@ -100,7 +100,8 @@ fn mixed(n: usize) -> (String, fn(&Outcome) -> bool) {
             late,
         ),
         ("import time\ntime.sleep(60)", late),
-        ("def f():\n    while True: print('x' * 10000)", much),
+        // The pipe may be gone before the process is: then the program ends by its own error.
+        ("def f():\n    while True: print('x' * 10000)", any),
         ("def f(): return 'x' * (2 << 20)", much),
         ("def f():\n    x = []\n    while True: x.append('a' * (N + 1000000))", any),
         ("import ctypes\nctypes.string_at(0)", none),
