@@ -21,7 +21,7 @@ use crate::world::{Checked, Score, SettingKind, Trial, World};
 use crate::worth;
 use pawl_record::{
     CampaignBudget, CampaignManifest, Climb, Decision, EndReason, EqualTime, Evidence, Noise, NoisePair,
-    Origin, Promotion, Proposal, SCHEMA, Settings, Verdict,
+    Origin, Promotion, Proposal, RecipeRef, SCHEMA, Settings, Verdict,
 };
 use std::cell::RefCell;
 
@@ -275,24 +275,31 @@ impl<'a> Campaign<'a> {
     }
 
     fn write_proposal(&mut self, number: u64, draft: Draft) -> Result<Proposal, CampaignError> {
+        let name = format!("{}-{number}.star", self.manifest.recipe.name);
+        let recipe = draft.recipe.as_ref().map(|text| self.store.keep_recipe(&name, text)).transpose()?;
+        self.file_draft(draft, recipe)
+    }
+
+    /// Puts a draft on file, with the text that is kept for it where it has one.
+    pub(crate) fn file_draft(
+        &mut self,
+        draft: Draft,
+        recipe: Option<RecipeRef>,
+    ) -> Result<Proposal, CampaignError> {
         let champion = self.books.champion();
-        let mut settings = champion.settings.clone();
-        let mut recipe = None;
-        if let Some(text) = &draft.recipe {
-            let kept =
-                self.store.keep_recipe(&format!("{}-{number}.star", self.manifest.recipe.name), text)?;
-            // Of a text that does not compile nothing is inherited: the gate says why.
-            let path = self.store.path(&kept.file);
-            let checked = self.world.check(&path, self.manifest.rungs.first().depth, &Settings::new());
-            settings = checked.map_or_else(|_| Settings::new(), |checked| inherited(&settings, &checked));
-            recipe = Some(kept);
-        }
-        for change in &draft.changes {
-            settings.insert(change.setting.clone(), change.to.clone());
-        }
+        let mut settings = match &recipe {
+            None => champion.settings.clone(),
+            Some(recipe) => {
+                let path = self.store.path(&recipe.file);
+                let checked = self.world.check(&path, self.manifest.rungs.first().depth, &Settings::new());
+                // Of a text that does not compile nothing is inherited: the gate says why.
+                checked.map_or_else(|_| Settings::new(), |checked| inherited(&champion.settings, &checked))
+            }
+        };
+        settings.extend(draft.changes.iter().map(|change| (change.setting.clone(), change.to.clone())));
         let proposal = Proposal {
             schema: SCHEMA,
-            number,
+            number: self.books.proposals.len() as u64 + 1,
             generation: champion.generation,
             changes: draft.changes,
             recipe,
@@ -307,7 +314,7 @@ impl<'a> Campaign<'a> {
         self.file_proposal(proposal)
     }
 
-    pub(crate) fn file_proposal(&mut self, proposal: Proposal) -> Result<Proposal, CampaignError> {
+    fn file_proposal(&mut self, proposal: Proposal) -> Result<Proposal, CampaignError> {
         self.store.write(&format!("proposals/{:04}.json", proposal.number), &proposal)?;
         self.books.proposals.push(proposal.clone());
         (self.tell)(CampaignEvent::Proposed(&proposal));

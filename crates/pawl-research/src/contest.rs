@@ -93,7 +93,8 @@ fn standing(own: &[&Entry], first: Option<Vec<&Entry>>) -> Standing {
     });
     let flops: f64 = own.iter().filter_map(|entry| entry.records.end.as_ref()).map(|end| end.flops).sum();
     let proposals = || own.iter().flat_map(|entry| &entry.records.proposals);
-    let cost_usd: f64 = proposals().filter_map(|it| it.author.as_ref()).map(|author| author.cost_usd).sum();
+    let cost_usd: f64 =
+        proposals().filter_map(|it| it.author.as_ref()).map(|author| author.cost_usd).sum::<f64>() + 0.0;
     let tried: Vec<(&Proposal, bool)> = own.iter().flat_map(|entry| tried(&entry.records)).collect();
     let again = || {
         let measured = own.iter().filter_map(|entry| entry.records.final_measurement.as_ref());

@@ -146,7 +146,10 @@ fn group(by: &'static str, name: String, members: &[&(Proposal, Verdict)]) -> Gr
         proposals: members.len() as u64,
         tested: tested.len() as u64,
         kept: predictions.iter().filter(|(_, kept)| *kept > 0.0).count() as u64,
-        promoted_gain: promoted.filter_map(|(_, verdict)| verdict.evidence.as_ref()).map(|e| e.mean).sum(),
+        promoted_gain: promoted
+            .filter_map(|(_, verdict)| verdict.evidence.as_ref())
+            .map(|e| e.mean)
+            .fold(0.0, |sum, gain| sum + gain),
         brier: mean(predictions.iter().map(|(said, kept)| (said - kept).powi(2))),
         base: share.map(|share| share * (1.0 - share)),
         gain_bias: mean(tested.iter().filter_map(evidence)),
@@ -154,7 +157,8 @@ fn group(by: &'static str, name: String, members: &[&(Proposal, Verdict)]) -> Gr
             .iter()
             .filter_map(|(proposal, _)| proposal.author.as_ref())
             .map(|a| a.cost_usd)
-            .sum(),
+            // A sum of nothing is minus zero.
+            .fold(0.0, |sum, cost| sum + cost),
         calibration: bands(&predictions),
     }
 }

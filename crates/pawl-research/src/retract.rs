@@ -1,6 +1,6 @@
 //! Keeps that are withdrawn, by a person or by a replication that contradicts them, and what that does to the
 //! champion: the last one that does not stand on the keep is champion again, and what was kept on top of it is
-//! proposed again when the campaign continues ([`crate::upkeep`]).
+//! proposed again when the campaign continues (`upkeep`).
 //!
 //! Nothing is deleted: verdicts and champions stay on file as they were decided, a retraction is one more file.
 //! Withdrawing can only be said of keeps, and cannot be taken back; a change that deserves another trial gets one

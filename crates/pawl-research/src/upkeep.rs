@@ -13,7 +13,7 @@ use crate::duel::pair_seed;
 use crate::optimizer::keep_probability;
 use crate::researcher::Draft;
 use pawl_ledger::{line, made_by};
-use pawl_record::{Change, Origin, Prediction, Proposal, RecipeRef, SCHEMA};
+use pawl_record::{Change, Origin, Prediction, Proposal, RecipeRef};
 use std::collections::BTreeSet;
 
 /// Who proposes what the campaign proposes itself.
@@ -29,32 +29,12 @@ impl Campaign<'_> {
                     .map(|draft| (draft, None)),
             };
             let Some((draft, recipe)) = draft else { return Ok(None) };
-            let proposal = self.file_own(draft, recipe)?;
+            let proposal = self.file_draft(draft, recipe)?;
             match self.refusal(&proposal, &[])? {
                 Some(refusal) => self.skip(&proposal, refusal)?,
                 None => return Ok(Some(proposal)),
             }
         }
-    }
-
-    fn file_own(&mut self, draft: Draft, recipe: Option<RecipeRef>) -> Result<Proposal, CampaignError> {
-        let champion = self.books.champion();
-        let mut settings = champion.settings.clone();
-        settings.extend(draft.changes.iter().map(|change| (change.setting.clone(), change.to.clone())));
-        self.file_proposal(Proposal {
-            schema: SCHEMA,
-            number: self.books.proposals.len() as u64 + 1,
-            generation: champion.generation,
-            changes: draft.changes,
-            recipe,
-            settings,
-            category: draft.category,
-            hypothesis: draft.hypothesis,
-            prediction: draft.prediction,
-            researcher: draft.researcher,
-            author: None,
-            created_unix_s: self.world.unix_s(),
-        })
     }
 
     /// The first keep that stood on a withdrawn one and has not been tested without it, in the order kept.

@@ -62,7 +62,8 @@ pub fn rl(
     let unix_s = manifest.created_unix_s;
     dir.log(&Event::Started { step: state.step, threads: options.num_threads as u64, unix_s })?;
 
-    if past.best.is_none() {
+    // Killed between the first validation and its checkpoint, it does both again.
+    if past.best.is_none() || (state.step == 0 && !dir.checkpoint("best").exists()) {
         // A lesson that teaches nothing leaves the model as it was.
         past.compare(0, class.validate(env, &model)?, &mut log)?;
         state.save(&mut dir, "best", &model, &manifest, Duration::ZERO)?;

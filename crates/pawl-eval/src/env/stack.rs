@@ -22,7 +22,7 @@ enum Word {
 /// Why a program has no value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// More words than [`MAX_WORDS`], or none.
+    /// More words than `MAX_WORDS`, or none.
     #[error("a program has 1 to {MAX_WORDS} words")]
     Length,
     /// Not a word of the machine.

@@ -1,9 +1,9 @@
 //! Language models as researchers. A proposal is a conversation with tools, led by the same loop for every provider:
 //!
-//! - [`message`]: what is said, as no provider writes it; [`anthropic`] and [`chat`] are how two protocols do.
-//! - [`conversation`]: from the state of the campaign to a proposal.
-//! - [`send`], [`http`]: a request until it is answered, or it is enough.
-//! - [`spend`], [`record`], [`secret`]: what it costs, what was said, what nobody may see.
+//! - [`message`]: what is said, as no provider writes it; `anthropic` and `chat` are how two protocols do.
+//! - `conversation`: from the state of the campaign to a proposal.
+//! - `send`, `http`: a request until it is answered, or it is enough.
+//! - [`spend`], [`record`], `secret`: what it costs, what was said, what nobody may see.
 //!
 //! Memory is the ledger: every proposal is a conversation of its own.
 
