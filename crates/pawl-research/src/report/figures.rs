@@ -80,7 +80,15 @@ fn progress_scale(report: &Report) -> Scale {
     let noise = report.noise.as_ref().map_or(0.01, |noise| 4.0 * noise.pair_sd);
     let start = report.champions.first().map(|champion| champion.level_bpb);
     let around_start = start.into_iter().flat_map(|level| [level - noise, level + noise]);
-    let narrow = Scale::around(champions.chain(around_start), 0.0);
+    let again = start.zip(match report.headline {
+        Headline::Measured(measured) => Some(measured),
+        Headline::NothingKept | Headline::Unmeasured { .. } => None,
+    });
+    let again = again.into_iter().flat_map(|(level, measured)| {
+        let level = level - measured.mean;
+        [level - measured.half_width, level + measured.half_width].into_iter().filter(|end| end.is_finite())
+    });
+    let narrow = Scale::around(champions.chain(around_start).chain(again), 0.0);
     let room = 0.5 * (narrow.high - narrow.low);
     let trials = report.trials.iter().filter_map(|trial| level(trial, &report.champions));
     let near = trials.filter(|level| (narrow.low - room..narrow.high + room).contains(level));
