@@ -5,7 +5,6 @@
 use crate::model::Model;
 use pawl_record::{CheckpointManifest, FileError, TensorHash, read_json, write_json};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -105,11 +104,50 @@ pub fn save_checkpoint(
     Ok(manifest.hash)
 }
 
-/// Reads a checkpoint into the model and returns its manifest; `None` where there is none. A crash between
-/// the two renames of a save leaves the previous checkpoint beside, which is read instead.
+/// Reads a checkpoint into the model and returns its manifest; `None` where there is none.
 pub fn load_checkpoint(
     folder: &Path,
     model: &mut Model,
+) -> Result<Option<CheckpointManifest>, CheckpointError> {
+    with_tensors(folder, |tensors| {
+        let names: Vec<String> = model.tensors().iter().map(|(name, _)| name.to_string()).collect();
+        // A checkpoint of parameters alone, as an import leaves it, begins with fresh optimizer state; a frozen model
+        // has no use for the state of a checkpoint. What else is missing or too much belongs to another recipe.
+        let parameters_alone = tensors.names().iter().all(|name| is_parameter(name));
+        if let Some(unknown) = tensors.names().iter().find(|known| !names.iter().any(|name| name == **known))
+            && (is_parameter(unknown) || !model.is_frozen())
+        {
+            return Err(format!("the recipe has no tensor {unknown}"));
+        }
+        names
+            .iter()
+            .filter(|name| is_parameter(name) || !parameters_alone)
+            .try_for_each(|name| fill(model, name, tensors))
+    })
+}
+
+/// Takes the parameters of another run's checkpoint as first values, and its optimizer state where `keep_state` says
+/// so; otherwise the state stays at zero. What the checkpoint has beside is left.
+pub fn load_start(
+    folder: &Path,
+    model: &mut Model,
+    keep_state: bool,
+) -> Result<Option<CheckpointManifest>, CheckpointError> {
+    with_tensors(folder, |tensors| {
+        let names: Vec<String> = model.tensors().iter().map(|(name, _)| name.to_string()).collect();
+        names
+            .iter()
+            .filter(|name| keep_state || is_parameter(name))
+            .try_for_each(|name| fill(model, name, tensors))
+    })
+}
+
+/// Hands over the tensors of a checkpoint once they are shown to be those of its manifest, which is returned; `None`
+/// where there is none. A crash between the two renames of a save leaves the previous checkpoint beside, which is
+/// read instead. The error of `take` says what does not fit.
+fn with_tensors(
+    folder: &Path,
+    take: impl FnOnce(&SafeTensors<'_>) -> Result<(), String>,
 ) -> Result<Option<CheckpointManifest>, CheckpointError> {
     let name = folder.file_name().unwrap_or_default().to_string_lossy().to_string();
     let candidates = [folder.to_path_buf(), folder.with_file_name(format!(".{name}.old"))];
@@ -126,19 +164,7 @@ pub fn load_checkpoint(
     if hash_of(&tensors) != manifest.hash {
         return Err(mismatch("its bytes differ from the hashes in checkpoint.json".to_string()));
     }
-    let names: Vec<String> = model.tensors().iter().map(|(name, _)| name.to_string()).collect();
-    // A checkpoint of parameters alone, as an import leaves it, begins with fresh optimizer state; a frozen model
-    // has no use for the state of a checkpoint. What else is missing or too much belongs to another recipe.
-    let parameters_alone = tensors.names().iter().all(|name| is_parameter(name));
-    if let Some(unknown) = tensors.names().iter().find(|known| !names.iter().any(|name| name == **known))
-        && (is_parameter(unknown) || !model.is_frozen())
-    {
-        return Err(mismatch(format!("the recipe has no tensor {unknown}")));
-    }
-    for name in names.iter().filter(|name| is_parameter(name) || !parameters_alone) {
-        let view = tensors.tensor(name).map_err(|_| mismatch(format!("it has no tensor {name}")))?;
-        fill(model, name, &view).map_err(mismatch)?;
-    }
+    take(&tensors).map_err(mismatch)?;
     Ok(Some(manifest))
 }
 
@@ -158,40 +184,9 @@ fn hash_of(tensors: &SafeTensors<'_>) -> String {
     all.finalize().to_hex().to_string()
 }
 
-/// Takes the parameters of another run's checkpoint as first values, and its optimizer state where `keep_state` says
-/// so; otherwise the state stays at zero. What the checkpoint has beside is left.
-pub fn load_start(
-    folder: &Path,
-    model: &mut Model,
-    keep_state: bool,
-) -> Result<Option<CheckpointManifest>, CheckpointError> {
-    if !folder.join(MANIFEST).exists() {
-        return Ok(None);
-    }
-    let manifest: CheckpointManifest = read_json(&folder.join(MANIFEST))?;
-    let path = folder.join(TENSORS);
-    let mismatch = |because: String| CheckpointError::Mismatch { path: path.clone(), because };
-    let bytes = fs::read(&path).map_err(|source| CheckpointError::Io {
-        action: "read",
-        path: path.clone(),
-        source,
-    })?;
-    let tensors = SafeTensors::deserialize(&bytes).map_err(|e| mismatch(e.to_string()))?;
-    let hashes: BTreeMap<&str, &str> =
-        manifest.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.blake3.as_str())).collect();
-    let names: Vec<String> = model.tensors().into_iter().map(|(name, _)| name.to_string()).collect();
-    for name in names.iter().filter(|name| keep_state || is_parameter(name)) {
-        let view = tensors.tensor(name).map_err(|_| mismatch(format!("it has no tensor {name}")))?;
-        fill(model, name, &view).map_err(mismatch)?;
-        if hashes.get(name.as_str()) != Some(&blake3::hash(view.data()).to_hex().as_str()) {
-            return Err(mismatch(format!("the bytes of {name} differ from the hash in checkpoint.json")));
-        }
-    }
-    Ok(Some(manifest))
-}
-
 /// Copies one tensor into the model.
-fn fill(model: &mut Model, name: &str, view: &TensorView<'_>) -> Result<(), String> {
+fn fill(model: &mut Model, name: &str, tensors: &SafeTensors<'_>) -> Result<(), String> {
+    let view = tensors.tensor(name).map_err(|_| format!("it has no tensor {name}"))?;
     let buffer = model.tensor_mut(name).ok_or_else(|| format!("the recipe has no tensor {name}"))?;
     if view.dtype() != Dtype::F32 || view.data().len() != buffer.len() * 4 {
         return Err(format!("{name} has another size than in the recipe"));

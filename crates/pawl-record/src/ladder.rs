@@ -178,6 +178,12 @@ mod tests {
     }
 
     #[test]
+    fn far_beyond_what_was_measured_no_number_is_told() {
+        assert_eq!((Factor::words(2.512, 2), Factor::words(16.0, 1)), ("2.51".into(), "16.0".into()));
+        assert_eq!(Factor::words(144.7, 1), "over 16");
+    }
+
+    #[test]
     fn a_ladder_has_rungs_that_grow() {
         assert!(Ladder::new(vec![rung(3, 5e11), rung(4, 2e12)]).is_ok());
         let wrong = [vec![], vec![rung(3, 5e11), rung(4, 5e11)], vec![rung(3, f64::NAN)], vec![rung(0, 1e9)]];

@@ -44,7 +44,7 @@ pub(crate) fn propose(context: &Context<'_>) -> Option<Draft> {
     let belief = Belief::new(observations(context));
     let candidates = candidates(context, &belief, &mut random);
     let drawn = drawn(&belief, &candidates, &mut random);
-    let turned = drawn.into_iter().find(|(candidate, _)| is_new(context, candidate));
+    let turned = drawn.into_iter().find(|(candidate, _)| is_unproposed(context, candidate));
     let least = turned.as_ref().map_or(f64::NEG_INFINITY, |(_, gain)| *gain);
     edited(context, &belief, least, &mut random)
         .or_else(|| turned.map(|(candidate, _)| draft(context, &belief, candidate)))
@@ -291,7 +291,7 @@ fn drawn<'c, 'a>(
 }
 
 /// Whether the champion with this change has not been proposed.
-fn is_new(context: &Context<'_>, candidate: &Candidate<'_>) -> bool {
+fn is_unproposed(context: &Context<'_>, candidate: &Candidate<'_>) -> bool {
     let mut settings: Settings = context.champion.settings.clone();
     settings.insert(candidate.spec.name.clone(), candidate.to.clone());
     // The same settings beside another text are another program.

@@ -158,3 +158,17 @@ impl Store {
         Ok(documents)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_in_a_record_stays_in_the_campaign() {
+        let store = Store::new(Path::new("lab"));
+        assert_eq!(store.path("recipes/a.star"), Path::new("lab/campaign/recipes/a.star"));
+        for out in ["../x", "recipes/../../x", "/etc/passwd"] {
+            assert_eq!(store.path(out), Path::new("lab/campaign/leads-out-of-the-campaign"), "{out}");
+        }
+    }
+}

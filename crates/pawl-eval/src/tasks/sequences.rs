@@ -68,14 +68,14 @@ impl<'a> Renderer<'a> {
     /// What follows the tokens that all options share.
     fn after_common_prefix(&mut self, options: impl Iterator<Item = String>) -> Vec<Sequence> {
         let all: Vec<Vec<u32>> = options.map(|text| self.tokens(&text)).collect();
-        let start = common(&all, |tokens, at| tokens.get(at));
+        let start = num_equal(&all, |tokens, at| tokens.get(at));
         all.into_iter().map(|tokens| Sequence { start: start.max(1), end: tokens.len(), tokens }).collect()
     }
 
     /// The tokens that all options share at their end.
     fn common_suffix(&mut self, options: impl Iterator<Item = String>) -> Vec<Sequence> {
         let all: Vec<Vec<u32>> = options.map(|text| self.tokens(&text)).collect();
-        let shared = common(&all, |tokens, at| tokens.len().checked_sub(at + 1).map(|at| &tokens[at]));
+        let shared = num_equal(&all, |tokens, at| tokens.len().checked_sub(at + 1).map(|at| &tokens[at]));
         let sequence = |tokens: Vec<u32>| {
             let end = tokens.len();
             Sequence { start: (end - shared).max(1), end, tokens }
@@ -119,7 +119,7 @@ fn whole(tokens: Vec<u32>) -> Sequence {
 }
 
 /// How many places from one end hold the same token in all.
-fn common(all: &[Vec<u32>], at: impl Fn(&Vec<u32>, usize) -> Option<&u32>) -> usize {
+fn num_equal(all: &[Vec<u32>], at: impl Fn(&Vec<u32>, usize) -> Option<&u32>) -> usize {
     let Some(first) = all.first() else { return 0 };
     (0..first.len())
         .take_while(|place| all.iter().all(|tokens| at(tokens, *place) == at(first, *place)))

@@ -313,4 +313,22 @@ mod tests {
         assert!(again.reserve("c", 0.31, 1).is_err() && again.reserve("c", 0.0, 551).is_err());
         assert!(again.reserve("c", 0.29, 550).is_ok());
     }
+
+    #[test]
+    fn a_line_that_takes_back_what_was_spent_lifts_no_cap() {
+        let lab = tempfile::tempdir().unwrap();
+        let store = Store::new(lab.path());
+        let caps = Caps { usd: Some(1.0), tokens: None, hours: None };
+        fs::create_dir_all(lab.path().join("campaign")).unwrap();
+        let mut purse = Purse::open(&store, caps).ok().unwrap();
+        let first = purse.reserve("c", 0.9, 1).ok().unwrap();
+        purse.settle(first, Some((0.9, 1)), 1.0).unwrap();
+        let path = purse.path.clone();
+        let honest = fs::read_to_string(&path).unwrap();
+        assert!(honest.contains("0.9"), "{honest}");
+        let taken_back = honest.replace("0.9", "-1000.0");
+        fs::write(&path, honest + &taken_back).unwrap();
+        let mut again = Purse::open(&store, caps).ok().unwrap();
+        assert!(again.reserve("c", 0.2, 1).is_err(), "{:?}", again.spent);
+    }
 }

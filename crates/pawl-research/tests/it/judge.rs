@@ -382,3 +382,15 @@ fn a_simulated_campaign_is_its_seed() {
     assert_ne!(campaign(&plan, 4), campaign(&plan, 5));
     assert!(campaign(&plan, 4).runs < 100);
 }
+
+#[test]
+fn a_duel_that_begins_later_leaves_out_the_runs_it_may_have_been_chosen_by() {
+    let pairs: Vec<Scores> =
+        (0..8).map(|i| Scores { champion: f64::from(i), challenger: f64::from(i) + 0.5 }).collect();
+    let known = Known::of_start(&pairs);
+    assert_eq!(known.clone().starting_at(0), known);
+    let later = known.clone().starting_at(3);
+    assert_eq!(later.fresh, known.fresh[3..]);
+    assert!(later.spare.is_empty() && later.scale == known.scale);
+    assert!(later.worth(2) < known.worth(2), "what is left out is worth something");
+}

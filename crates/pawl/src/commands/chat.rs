@@ -10,7 +10,7 @@ use crate::output::{Answer, narrate};
 use pawl_data::{ChatFormat, TextStream, Tokenizer};
 use pawl_model::{Model, Sampler, SamplerSettings};
 use pawl_record::{Message, Role};
-use pawl_train::{RunDir, run_tokenizer};
+use pawl_train::{IMPORTED, RunDir, run_tokenizer};
 use serde_json::json;
 use signal_hook::consts::SIGINT;
 use signal_hook::flag;
@@ -31,7 +31,8 @@ pub(crate) fn run(args: Chat) -> Result<Answer, Failure> {
     let vocab_size = model.recipe().vocab_size();
     let tokenizer = run_tokenizer(lab, &manifest, vocab_size, &|_| {}).map_err(from_data)?;
     let format = ChatFormat::of(&tokenizer)?;
-    if format == ChatFormat::Own && RunDir::lesson(lab, &manifest.id)?.is_none() {
+    let taught = manifest.data.name == IMPORTED || RunDir::lesson(lab, &manifest.id)?.is_some();
+    if format == ChatFormat::Own && !taught {
         narrate(&format!("run {0} was never taught to talk: pawl sft {0} --data builtin", manifest.id));
     }
     let settings = SamplerSettings {

@@ -98,6 +98,11 @@ pub(crate) fn run(args: Sft) -> Result<Answer, Failure> {
 
 /// The tokenizer of a run.
 pub(crate) fn tokenizer_of(lab: &Path, manifest: &RunManifest) -> Result<Tokenizer, Failure> {
+    if manifest.data.name == pawl_train::IMPORTED {
+        return Err(Failure::misuse(format!("run {} cannot be taught", manifest.id))
+            .because("it was imported, and lessons are taught to runs that were trained here alone")
+            .hint("it can be sampled, scored, served and talked to"));
+    }
     let recipe = pawl_train::recipe_of(lab, &manifest.id).map_err(from_train)?;
     let folder = data_folder(lab, &manifest.data.name);
     pawl_data::tokenizer(&folder, recipe.vocab_size(), &|_| {}).map_err(from_data)

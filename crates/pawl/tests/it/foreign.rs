@@ -33,6 +33,8 @@ fn an_exported_run_is_imported_as_it_was() {
         // Prompts of another splitter may give other tokens; this one has no long number in it.
         assert_eq!(sampled(folder, &imported), expected, "{format}");
         assert_eq!(ask(folder, &["import", path, "--json"]).json()["run"]["id"], imported.as_str(), "again");
+        let taught = pawl_in(folder, &["sft", &imported, "--data", "builtin"]);
+        assert!(taught.code == 2 && taught.stderr.contains("it was imported"), "{}", taught.stderr);
     }
     let tiny = [
         "train",

@@ -56,6 +56,9 @@ fn a_campaign_file_that_cannot_be_meant_is_refused_with_its_line() {
         ("[caps]\nminutes = 1\ntrials = 1\n", "minutes and trials are both given", "--explain"),
         ("researcher = \"oracle\"\n", "there is no researcher oracle", ""),
         ("seed = \n", "error: campaign.toml:1: this is not TOML", ""),
+        // A file may name any researcher but one that costs money.
+        ("seed = 1\nresearcher = \"claude\"\n", "campaign.toml:2 names it", "--researcher claude"),
+        ("researcher = \"optimizer:0.5,openai=m:0.5\"\n", "may not spend money", "--researcher optimizer"),
     ] {
         std::fs::write(folder.path().join("campaign.toml"), text).unwrap();
         let ended = pawl_in(folder.path(), &["research"]);

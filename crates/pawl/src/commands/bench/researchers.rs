@@ -109,8 +109,8 @@ fn table(standings: &[Standing]) -> String {
             it.researcher.clone(),
             change(&it.sealed_gain),
             it.beyond_first.as_ref().map_or(String::new(), change),
-            format!("{:+.4}", -it.gain_per_petaflop),
-            it.gain_per_usd.map_or(String::new(), |gain| format!("{:+.4}", -gain)),
+            format!("{:+.4}", 0.0 - it.gain_per_petaflop),
+            it.gain_per_usd.map_or(String::new(), |gain| format!("{:+.4}", 0.0 - gain)),
             it.tried.to_string(),
             it.kept.to_string(),
             format!("{} of {}", it.false_keeps, it.measured_again),
@@ -125,8 +125,8 @@ fn table(standings: &[Standing]) -> String {
 /// A change in bits per byte: negative is better.
 fn change(gain: &Estimate) -> String {
     match gain.half_width.is_finite() {
-        true => format!("{:+.4} +- {:.4}", -gain.mean, gain.half_width),
-        false => format!("{:+.4}", -gain.mean),
+        true => format!("{:+.4} +- {:.4}", 0.0 - gain.mean, gain.half_width),
+        false => format!("{:+.4}", 0.0 - gain.mean),
     }
 }
 
