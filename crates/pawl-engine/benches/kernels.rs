@@ -143,12 +143,29 @@ fn bench_attention(pool: &Pool, isa: Isa, precision: Precision, filter: &str) {
             continue;
         }
         let (gflops, peak) = best(9, pool, 2.0 * flops, || {
-            attention_forward(pool, isa, precision, scratch, out, lse, q, k, v, dims, mask, scale);
+            let halves = &mut [];
+            attention_forward(pool, isa, precision, scratch, out, lse, halves, q, k, v, dims, mask, scale);
         });
         report(&format!("attention forward  {label}"), pool, gflops, peak);
         let (gflops, peak) = best(9, pool, 5.0 * flops, || {
             attention_backward(
-                pool, isa, precision, scratch, dq, dk, dv, dout, out, lse, q, k, v, dims, mask, scale,
+                pool,
+                isa,
+                precision,
+                scratch,
+                dq,
+                dk,
+                dv,
+                [&mut [], &mut [], &mut []],
+                dout,
+                out,
+                lse,
+                q,
+                k,
+                v,
+                dims,
+                mask,
+                scale,
             );
         });
         report(&format!("attention backward {label}"), pool, gflops, peak);

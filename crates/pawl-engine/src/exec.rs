@@ -1,17 +1,19 @@
 //! Executes a plan: one kernel call after another, no allocation, no decision.
 
+mod row_kernels;
+
 use crate::buffer::Buffer;
 use crate::engine::{Engine, Hands};
-use crate::kernels::attention::AttentionDims;
 use crate::kernels::gemm::{self, Dims, Strided};
 use crate::kernels::map;
 use crate::kernels::row_program::row_program;
 use crate::kernels::{self, Precision};
-use crate::plan::{Kernel, Loc, Output, Plan, Products, RopeTable, RowLoop, Step, Target};
+use crate::plan::{Adds, Kernel, Loc, Output, Plan, Products, RowLoop, Step, Target};
 use crate::pool::Pool;
 use crate::profile::Profile;
 use crate::reference::binary_int;
-use pawl_graph::{Graph, Mask};
+use pawl_graph::Graph;
+use row_kernels::{attention_dims, row_kernel};
 
 /// Most operands of one loop over rows; the planner makes no larger ones.
 pub(crate) const MAX_LOOP_BUFFERS: usize = 32;
@@ -100,14 +102,56 @@ impl Program {
 
 /// What later rounds find done.
 pub(crate) fn run_once(hands: Hands<'_>, plan: &Plan, memory: Memory<'_>) {
-    plan.once.iter().for_each(|step| timed_step(hands, plan, step, memory, 0));
+    let first = Round { inner: 0, outer: 0 };
+    plan.once.iter().for_each(|step| timed_step(hands, plan, step, memory, first));
 }
 
 pub(crate) fn run_round(hands: Hands<'_>, plan: &Plan, memory: Memory<'_>, round: usize) {
+    let round = Round { inner: round, outer: 0 };
     plan.steps.iter().for_each(|step| timed_step(hands, plan, step, memory, round));
 }
 
-fn timed_step(hands: Hands<'_>, plan: &Plan, step: &Step, memory: Memory<'_>, round: usize) {
+/// The same beside other rounds that write the same buffers: a step that writes one is run once `wait` of its index
+/// has returned true, and then passed on. Where `wait` says that its turn never comes, the round ends.
+pub(crate) fn run_round_in_turn(
+    hands: Hands<'_>,
+    plan: &Plan,
+    memory: Memory<'_>,
+    round: usize,
+    wait: impl Fn(usize) -> bool,
+    pass: impl Fn(usize),
+) {
+    let round = Round { inner: round, outer: 0 };
+    for (idx, step) in plan.steps.iter().enumerate() {
+        let is_shared = step.writes.iter().any(|loc| matches!(loc, Loc::Buffer { .. }));
+        if is_shared && !wait(idx) {
+            return;
+        }
+        timed_step(hands, plan, step, memory, round);
+        if is_shared {
+            pass(idx);
+        }
+    }
+}
+
+/// How many rounds came before: of the innermost loop, and of the program around it.
+#[derive(Clone, Copy)]
+struct Round {
+    inner: usize,
+    outer: usize,
+}
+
+impl Round {
+    fn adds(self, adds: Adds) -> bool {
+        match adds {
+            Adds::Never => false,
+            Adds::ToRounds => self.inner > 0,
+            Adds::ToAllRounds => self.inner > 0 || self.outer > 0,
+        }
+    }
+}
+
+fn timed_step(hands: Hands<'_>, plan: &Plan, step: &Step, memory: Memory<'_>, round: Round) {
     let started = hands.profile.map(Profile::now);
     run_step(hands, plan, step, memory, round);
     if let (Some(profile), Some(started)) = (hands.profile, started) {
@@ -144,11 +188,14 @@ pub(crate) fn scratch_len(kernel: &Kernel, num_threads: usize) -> usize {
         | Kernel::Embedding { .. }
         | Kernel::EmbeddingBackward { .. }
         | Kernel::CrossEntropy { .. }
-        | Kernel::CrossEntropyBackward { .. }
+        | Kernel::CrossEntropyBackward { halves: false, .. }
         | Kernel::Scan { .. }
         | Kernel::TopK { .. }
         | Kernel::Dropout { .. }
         | Kernel::Accumulate { .. } => 0,
+        Kernel::CrossEntropyBackward { v, .. } => {
+            kernels::cross_entropy::cross_entropy_halves_scratch_len(num_threads, *v)
+        }
     }
 }
 
@@ -193,7 +240,7 @@ impl Operands<'_> {
     }
 }
 
-fn run_step(hands: Hands<'_>, plan: &Plan, step: &Step, memory: Memory<'_>, round: usize) {
+fn run_step(hands: Hands<'_>, plan: &Plan, step: &Step, memory: Memory<'_>, round: Round) {
     let Hands { pool, isa, .. } = hands;
     let o = Operands { step, memory, precision: plan.precision };
     match &step.kernel {
@@ -253,22 +300,28 @@ fn run_step(hands: Hands<'_>, plan: &Plan, step: &Step, memory: Memory<'_>, roun
             let b = strided(o.read(0, k * n), *k, *n, *tb);
             gemm::pack_right(pool, isa, o.precision, o.write(0, len), b, *k, *n);
         }
-        Kernel::Accumulate { len } => {
+        Kernel::Accumulate { len, adds } => {
             let (out, x) = (o.write(0, *len), o.read(0, *len));
-            if round == 0 {
-                out.copy_from_slice(x);
-            } else {
+            if round.adds(*adds) {
                 out.iter_mut().zip(x).for_each(|(out, x)| *out += x);
+            } else {
+                out.copy_from_slice(x);
             }
         }
-        Kernel::Loop(rows) => row_loop(hands, rows, &o),
+        Kernel::EmbeddingBackward { v, c, n, adds } => {
+            let (dtable, dy, ids) = (o.write(0, v * c), o.read(0, n * c), o.ints(1, *n));
+            if !round.adds(*adds) {
+                dtable.fill(0.0);
+            }
+            kernels::embedding::embedding_backward(pool, isa, dtable, dy, ids, *c);
+        }
+        Kernel::Loop(rows) => row_loop(hands, rows, &o, round),
         Kernel::RmsNorm { .. }
         | Kernel::RmsNormBackward { .. }
         | Kernel::Softmax { .. }
         | Kernel::SoftmaxBackward { .. }
         | Kernel::Rope { .. }
         | Kernel::Embedding { .. }
-        | Kernel::EmbeddingBackward { .. }
         | Kernel::Attention { .. }
         | Kernel::AttentionBackward { .. }
         | Kernel::CrossEntropy { .. }
@@ -305,20 +358,21 @@ fn pointers(locs: &[Loc], memory: Memory<'_>) -> Pointers {
     Pointers { list, len: locs.len() }
 }
 
-fn row_loop(hands: Hands<'_>, rows: &RowLoop, o: &Operands<'_>) {
+fn row_loop(hands: Hands<'_>, rows: &RowLoop, o: &Operands<'_>, outer: Round) {
     let (reads, writes) = (&o.step.reads, &o.step.writes);
     let mut buffers = [std::ptr::null_mut(); MAX_LOOP_BUFFERS];
     let num = reads.len() + writes.len();
     assert!(num <= buffers.len(), "a loop over rows binds {num} operands");
-    for round in 0..rows.rounds {
+    for inner in 0..rows.rounds {
         let moves = rows.read_strides.iter().chain(&rows.write_strides);
         for ((pointer, loc), stride) in buffers.iter_mut().zip(reads.iter().chain(writes)).zip(moves) {
-            *pointer = o.memory.at(loc.shifted(round * stride));
+            *pointer = o.memory.at(loc.shifted(inner * stride));
         }
         // A body keeps nothing: what it would pack is packed outside.
         let kept = std::ptr::null_mut();
         let memory = Memory { arena: o.scratch().as_mut_ptr(), kept, buffers: &buffers[..num] };
-        run_round(hands, &rows.body, memory, round);
+        let round = Round { inner, outer: outer.inner };
+        rows.body.steps.iter().for_each(|step| timed_step(hands, &rows.body, step, memory, round));
     }
 }
 
@@ -327,24 +381,28 @@ fn strided(data: &[f32], rows: usize, cols: usize, transposed: bool) -> Strided<
     if transposed { Strided { data, row: 1, col: rows } } else { Strided { data, row: cols, col: 1 } }
 }
 
-fn product(hands: Hands<'_>, o: &Operands<'_>, products: &Products, round: usize) {
+fn product(hands: Hands<'_>, o: &Operands<'_>, products: &Products, round: Round) {
     let Hands { pool, isa, .. } = hands;
-    let Products { batch, dims, ta, tb, accumulate, packed, symmetric, addend } = *products;
+    let Products { batch, dims, ta, tb, adds, packed, halves, symmetric, addend } = *products;
     let Dims { m, n, k } = dims;
     let store = match addend {
         Some(row) => gemm::Store::Plus(Strided { data: o.read(2, (m - 1) * row + n), row, col: 1 }),
-        None if accumulate && round > 0 => gemm::Store::Add,
+        None if round.adds(adds) => gemm::Store::Add,
         None if symmetric => gemm::Store::Mirror,
         None => gemm::Store::Set,
     };
-    let a = strided(o.read(0, batch * m * k), m, k, ta);
+    let len = |operand: usize, len: usize| if halves[operand] { len.div_ceil(2) } else { len };
+    let a = strided(o.read(0, len(0, batch * m * k)), m, k, ta);
     let c = o.write(0, batch * m * n);
     if packed {
         let b = gemm::Right::Packed(o.read(1, gemm::packed_right_len(isa, o.precision, k, n)));
+        let a = if halves[0] { gemm::Left::Halves(a) } else { a.into() };
         return gemm::gemm(pool, isa, o.precision, o.scratch(), c, n, a, b, dims, store);
     }
-    let b = strided(o.read(1, batch * k * n), k, n, tb);
+    let b = strided(o.read(1, len(1, batch * k * n)), k, n, tb);
     if batch == 1 {
+        let a = if halves[0] { gemm::Left::Halves(a) } else { a.into() };
+        let b = if halves[1] { gemm::Right::Halves(b) } else { b.into() };
         gemm::gemm(pool, isa, o.precision, o.scratch(), c, n, a, b, dims, store);
     } else {
         let strides = gemm::BatchStrides { a: m * k, b: k * n, c: m * n };
@@ -406,151 +464,4 @@ unsafe fn copy(pool: &Pool, to: *mut f32, from: *const f32, axes: &[(usize, usiz
             }
         }
     });
-}
-
-/// Kernels whose work is rows, heads or sequences rather than elements.
-fn row_kernel(hands: Hands<'_>, tables: &[RopeTable], kernel: &Kernel, o: &Operands<'_>) {
-    let Hands { pool, isa, .. } = hands;
-    match *kernel {
-        Kernel::RmsNorm { eps, c, rows } => {
-            kernels::rows::rmsnorm_forward(
-                pool,
-                isa,
-                o.write(0, rows * c),
-                o.write(1, rows),
-                o.read(0, rows * c),
-                c,
-                eps,
-            );
-        }
-        Kernel::RmsNormBackward { c, rows } => {
-            let (dy, x, rstd) = (o.read(0, rows * c), o.read(1, rows * c), o.read(2, rows));
-            kernels::rows::rmsnorm_backward(pool, isa, o.write(0, rows * c), dy, x, rstd, c);
-        }
-        Kernel::Softmax { mask, c, rows } => {
-            kernels::rows::softmax_forward(pool, isa, o.write(0, rows * c), o.read(0, rows * c), c, mask);
-        }
-        Kernel::SoftmaxBackward { c, rows } => {
-            let (dy, y) = (o.read(0, rows * c), o.read(1, rows * c));
-            kernels::rows::softmax_backward(pool, isa, o.write(0, rows * c), dy, y, c);
-        }
-        Kernel::TopK { k, c, rows } => {
-            kernels::rows::top_k(pool, o.write(0, rows * c), o.read(0, rows * c), c, k);
-        }
-        Kernel::Rope { shape, table, inverse } => {
-            let len = shape.iter().product();
-            let RopeTable { cos, sin, .. } = &tables[table];
-            kernels::sequence::rope(pool, isa, o.write(0, len), o.read(0, len), cos, sin, shape, inverse);
-        }
-        Kernel::Scan { shape, reverse } => {
-            let len = shape.iter().product();
-            let (a, x) = (o.read(0, len), o.read(1, len));
-            kernels::sequence::scan(pool, isa, o.write(0, len), a, x, shape, reverse);
-        }
-        Kernel::Embedding { v, c, n } => {
-            kernels::embedding::embedding_forward(pool, o.write(0, n * c), o.read(0, v * c), o.ints(1, n), c);
-        }
-        Kernel::EmbeddingBackward { v, c, n } => {
-            let (dy, ids) = (o.read(0, n * c), o.ints(1, n));
-            kernels::embedding::embedding_backward(pool, isa, o.write(0, v * c), dy, ids, c);
-        }
-        Kernel::Attention { shape, kv, mask, scale } => {
-            attention_kernel(hands, o, false, shape, kv, mask, scale);
-        }
-        Kernel::AttentionBackward { shape, kv, mask, scale } => {
-            attention_kernel(hands, o, true, shape, kv, mask, scale);
-        }
-        Kernel::CrossEntropy { n, v } => {
-            let (logits, targets) = (o.read(0, n * v), o.ints(1, n));
-            kernels::cross_entropy::cross_entropy_forward(
-                pool,
-                isa,
-                o.write(0, n),
-                o.write(1, n),
-                logits,
-                targets,
-                v,
-            );
-        }
-        Kernel::CrossEntropyBackward { n, v } => {
-            let (logits, targets) = (o.read(0, n * v), o.ints(1, n));
-            let (lse, dloss) = (o.read(2, n), o.read(3, n));
-            let dlogits = o.write(0, n * v);
-            kernels::cross_entropy::cross_entropy_backward(
-                pool, isa, dlogits, logits, targets, lse, dloss, v,
-            );
-        }
-        Kernel::Dropout { rate, stream, len } => {
-            let key = o.ints(1, 2);
-            let (y, x) = (o.write(0, len), o.read(0, len));
-            kernels::dropout::dropout(pool, isa, y, x, [key[0], key[1]], rate, stream);
-        }
-        Kernel::Map { .. }
-        | Kernel::Rows { .. }
-        | Kernel::MapReduce { .. }
-        | Kernel::IntBinary { .. }
-        | Kernel::Iota { .. }
-        | Kernel::ToFloat { .. }
-        | Kernel::Copy { .. }
-        | Kernel::Clear { .. }
-        | Kernel::Gemm(_)
-        | Kernel::Pack { .. }
-        | Kernel::Accumulate { .. }
-        | Kernel::Loop(_) => unreachable!("handled by run_step"),
-    }
-}
-
-fn attention_dims(shape: [usize; 4], kv: usize) -> AttentionDims {
-    let [num_seqs, seq_len, num_heads, head_dim] = shape;
-    AttentionDims { num_seqs, seq_len, num_heads, num_kv_heads: kv, head_dim }
-}
-
-fn attention_kernel(
-    hands: Hands<'_>,
-    o: &Operands<'_>,
-    backward: bool,
-    shape: [usize; 4],
-    kv: usize,
-    mask: Mask,
-    scale: f32,
-) {
-    let Hands { pool, isa, .. } = hands;
-    let dims = attention_dims(shape, kv);
-    let [b, t, h, d] = shape;
-    let (q_len, kv_len, lse_len) = (b * t * h * d, b * t * kv * d, b * h * t);
-    if backward {
-        kernels::attention::attention_backward(
-            pool,
-            isa,
-            o.precision,
-            o.scratch(),
-            o.write(0, q_len),
-            o.write(1, kv_len),
-            o.write(2, kv_len),
-            o.read(0, q_len),
-            o.read(1, q_len),
-            o.read(2, lse_len),
-            o.read(3, q_len),
-            o.read(4, kv_len),
-            o.read(5, kv_len),
-            dims,
-            mask,
-            scale,
-        );
-    } else {
-        kernels::attention::attention_forward(
-            pool,
-            isa,
-            o.precision,
-            o.scratch(),
-            o.write(0, q_len),
-            o.write(1, lse_len),
-            o.read(0, q_len),
-            o.read(1, kv_len),
-            o.read(2, kv_len),
-            dims,
-            mask,
-            scale,
-        );
-    }
 }

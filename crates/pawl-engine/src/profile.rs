@@ -3,7 +3,7 @@
 
 use crate::kernels::map::{Axis, MapProgram, Pattern};
 use crate::kernels::row_program::{RowInstr, RowProgram};
-use crate::plan::Kernel;
+use crate::plan::{Adds, Kernel};
 use pawl_graph::visible_pairs;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -162,7 +162,8 @@ pub(crate) fn work(kernel: &Kernel) -> (f64, f64) {
     let each = |len: usize, flops: f64, moved: f64| floats(flops * len as f64, moved * len as f64);
     match kernel {
         Kernel::Map { program, len } => {
-            let moved = read_len(program, *len) + (program.outputs.len() * len) as f64;
+            let written = (program.outputs.len() * len) as f64 + (program.halves.len() * len) as f64 / 2.0;
+            let moved = read_len(program, *len) + written;
             floats((program.instrs.len() * len) as f64, moved)
         }
         Kernel::Rows { program, rows } => row_work(program, *rows),
@@ -175,7 +176,7 @@ pub(crate) fn work(kernel: &Kernel) -> (f64, f64) {
         Kernel::Copy { axes } => each(axes.iter().map(|axis| axis.0).product(), 0.0, 2.0),
         Kernel::Iota { n: len } | Kernel::Clear { len } => each(*len, 0.0, 1.0),
         Kernel::ToFloat { len } => each(*len, 0.0, 2.0),
-        Kernel::Accumulate { len } => each(*len, 1.0, 3.0),
+        Kernel::Accumulate { len, .. } => each(*len, 1.0, 3.0),
         Kernel::Dropout { len, .. } => each(*len, 1.0, 2.0),
         Kernel::Gemm(p) => {
             let [m, n, k] = [p.dims.m, p.dims.n, p.dims.k].map(|extent| extent as f64);
@@ -185,7 +186,9 @@ pub(crate) fn work(kernel: &Kernel) -> (f64, f64) {
                 Some(row) => (m * n, (p.dims.m - 1) as f64 * row as f64 + n),
                 None => (0.0, 0.0),
             };
-            floats(batch * flops + added, batch * (m * k + k * n + m * n) + addend)
+            let stored = |len: f64, halves: bool| if halves { len / 2.0 } else { len };
+            let [a, b] = [stored(m * k, p.halves[0]), stored(k * n, p.halves[1])];
+            floats(batch * flops + added, batch * (a + b + m * n) + addend)
         }
         Kernel::Pack { k, n, .. } => each(k * n, 0.0, 2.0),
         Kernel::RmsNorm { c, rows, .. } => each(c * rows, 3.0, 2.0),
@@ -196,19 +199,26 @@ pub(crate) fn work(kernel: &Kernel) -> (f64, f64) {
         Kernel::Rope { shape, .. } => each(shape.iter().product(), 3.0, 2.0),
         Kernel::Scan { shape, .. } => each(shape.iter().product(), 2.0, 3.0),
         Kernel::Embedding { c, n, .. } => each(c * n, 0.0, 2.0),
-        // The table's gradient is cleared, then rows are added to.
-        Kernel::EmbeddingBackward { v, c, n } => floats((c * n) as f64, (v * c + 3 * c * n) as f64),
-        Kernel::CrossEntropy { n, v } => each(n * v, 4.0, 1.0),
-        Kernel::CrossEntropyBackward { n, v } => each(n * v, 3.0, 2.0),
-        Kernel::Attention { shape, kv, mask, .. } => {
-            let [b, t, h, d] = *shape;
-            let pairs = (b * h * d) as f64 * visible_pairs(*mask, t);
-            floats(4.0 * pairs, (2 * b * t * h * d + 2 * b * t * kv * d) as f64)
+        // Rows are added to the table's gradient, which is cleared first unless earlier rounds count.
+        Kernel::EmbeddingBackward { v, c, n, adds } => {
+            let cleared = if *adds == Adds::Never { v * c } else { 0 };
+            floats((c * n) as f64, (cleared + 3 * c * n) as f64)
         }
-        Kernel::AttentionBackward { shape, kv, mask, .. } => {
+        Kernel::CrossEntropy { n, v } => each(n * v, 4.0, 1.0),
+        Kernel::CrossEntropyBackward { n, v, halves } => each(n * v, 3.0, if *halves { 1.5 } else { 2.0 }),
+        Kernel::Attention { shape, kv, mask, halves, .. } => {
             let [b, t, h, d] = *shape;
             let pairs = (b * h * d) as f64 * visible_pairs(*mask, t);
-            floats(8.0 * pairs, (4 * b * t * h * d + 4 * b * t * kv * d) as f64)
+            let (q, kv) = ((b * t * h * d) as f64, (b * t * kv * d) as f64);
+            let rounded = if *halves { q / 2.0 } else { 0.0 };
+            floats(4.0 * pairs, 2.0 * q + 2.0 * kv + rounded)
+        }
+        Kernel::AttentionBackward { shape, kv, mask, halves, .. } => {
+            let [b, t, h, d] = *shape;
+            let pairs = (b * h * d) as f64 * visible_pairs(*mask, t);
+            let (q, kv) = ((b * t * h * d) as f64, (b * t * kv * d) as f64);
+            let rounded = [q, kv, kv].into_iter().zip(halves).filter(|(_, halves)| **halves);
+            floats(8.0 * pairs, 4.0 * q + 4.0 * kv + rounded.map(|(len, _)| len / 2.0).sum::<f64>())
         }
         // Counted in its parts.
         Kernel::Loop(_) => (0.0, 0.0),
@@ -242,7 +252,8 @@ fn row_work(program: &RowProgram, rows: usize) -> (f64, f64) {
     };
     let read: usize = program.inputs.iter().map(|input| distinct(&input.pattern, len(input.wide))).sum();
     let written: usize = program.outputs.iter().map(|k| len(program.registers[*k])).sum();
-    (program.instrs.iter().map(flops).sum::<usize>() as f64, 4.0 * (read + written) as f64)
+    let halves = program.halves.len() * len(true) / 2;
+    (program.instrs.iter().map(flops).sum::<usize>() as f64, 4.0 * (read + written + halves) as f64)
 }
 
 #[cfg(test)]
@@ -265,7 +276,7 @@ mod tests {
         let reduce = Kernel::MapReduce { program, kind: Reduction::Sum, axis };
         assert_eq!(work(&reduce), (24.0, 4.0 * (24.0 + 8.0 + 8.0 + 8.0)));
         let mask = Mask::Causal { window: 4 };
-        let attention = Kernel::Attention { shape: [2, 4, 3, 5], kv: 1, mask, scale: 1.0 };
+        let attention = Kernel::Attention { shape: [2, 4, 3, 5], kv: 1, mask, scale: 1.0, halves: false };
         assert_eq!(work(&attention), (4.0 * 30.0 * 10.0, 4.0 * (240.0 + 80.0)));
     }
 

@@ -17,6 +17,7 @@ mod weights;
 #[cfg(target_arch = "x86_64")]
 use super::gemm::amx;
 use super::gemm::bf16::{self, Rounded};
+use super::gemm::halve;
 use super::gemm::tile::{self, Portable, Tile, TileArgs};
 use super::lanes::LANES;
 use super::{Isa, Precision};
@@ -106,6 +107,7 @@ macro_rules! with_tile {
 
 /// out  = (B, T, H, D)   softmax(scale q k^T) v over the keys that `mask` shows
 /// lse  = (B, H, T)      log of the sum of exponentials of the scaled scores
+/// halves = out rounded to bfloat16, two elements in four bytes, D even; or empty
 /// q      (B, T, H, D)   read
 /// k, v   (B, T, K, D)   read; query head h uses key/value head h / (H / K)
 /// scratch at least `attention_forward_scratch_len` floats, overwritten
@@ -116,6 +118,7 @@ pub fn attention_forward(
     scratch: &mut [f32],
     out: &mut [f32],
     lse: &mut [f32],
+    halves: &mut [f32],
     q: &[f32],
     k: &[f32],
     v: &[f32],
@@ -124,9 +127,11 @@ pub fn attention_forward(
     scale: f32,
 ) {
     check(isa, dims, &[out.len(), q.len()], &[k.len(), v.len()], lse.len());
+    check_halves(halves, out.len(), dims);
     let len = Scratch::forward_len(dims);
     assert!(scratch.len() >= pool.num_threads() * len, "attention scratch: {} floats", scratch.len());
-    let (scratch, out, lse) = (SharedMut::new(scratch), SharedMut::new(out), SharedMut::new(lse));
+    let (scratch, lse) = (SharedMut::new(scratch), SharedMut::new(lse));
+    let (out, halves) = (SharedMut::new(out), SharedMut::new(halves));
     pool.run(dims.num_seqs * dims.num_kv_heads, &|task, worker| {
         let head = Head::new(dims, mask, scale, task);
         // SAFETY: a worker owns its scratch; tasks write disjoint heads of `out` and `lse`; sizes and the
@@ -135,7 +140,7 @@ pub fn attention_forward(
             let scratch = Scratch::forward(scratch.part(worker * len, len), dims);
             let ahead = Ahead::new(head.after(pool.num_threads()), &[q], &[k, v]);
             with_tile!(isa, precision, T => {
-             Forward { isa, scratch, out: &out, lse: &lse, ahead }.run::<T>(head, q, k, v)
+             Forward { isa, scratch, out: &out, lse: &lse, halves: &halves, ahead }.run::<T>(head, q, k, v)
             });
         }
     });
@@ -143,6 +148,7 @@ pub fn attention_forward(
 
 /// dq     = (B, T, H, D)
 /// dk, dv = (B, T, K, D)   summed over the query heads of the group, in order
+/// halves = each of the three rounded to bfloat16, two elements in four bytes, D even; or empty
 /// dout     (B, T, H, D)   read
 /// out      (B, T, H, D)   read, saved by the forward pass
 /// lse      (B, H, T)      read, saved by the forward pass
@@ -157,6 +163,7 @@ pub fn attention_backward(
     dq: &mut [f32],
     dk: &mut [f32],
     dv: &mut [f32],
+    halves: [&mut [f32]; 3],
     dout: &[f32],
     out: &[f32],
     lse: &[f32],
@@ -169,10 +176,14 @@ pub fn attention_backward(
 ) {
     let kv_lens = [dk.len(), dv.len(), k.len(), v.len()];
     check(isa, dims, &[dq.len(), dout.len(), out.len(), q.len()], &kv_lens, lse.len());
+    for (halves, len) in halves.iter().zip([dq.len(), dk.len(), dv.len()]) {
+        check_halves(halves, len, dims);
+    }
     let len = Scratch::backward_len(dims);
     assert!(scratch.len() >= pool.num_threads() * len, "attention scratch: {} floats", scratch.len());
     let scratch = SharedMut::new(scratch);
-    let grads = Grads { dq: SharedMut::new(dq), dk: SharedMut::new(dk), dv: SharedMut::new(dv) };
+    let (dq, dk, dv) = (SharedMut::new(dq), SharedMut::new(dk), SharedMut::new(dv));
+    let grads = Grads { dq, dk, dv, halves: halves.map(SharedMut::new) };
     let saved = Saved { dout, out, lse, q, k, v };
     pool.run(dims.num_seqs * dims.num_kv_heads, &|task, worker| {
         let head = Head::new(dims, mask, scale, task);
@@ -196,6 +207,11 @@ fn check(isa: Isa, dims: AttentionDims, q_lens: &[usize], kv_lens: &[usize], lse
     assert!(lse_len == rows * num_heads, "(B, H, T) of {dims:?}");
 }
 
+fn check_halves(halves: &[f32], len: usize, dims: AttentionDims) {
+    let is_whole = dims.head_dim.is_multiple_of(2) && 2 * halves.len() == len;
+    assert!(halves.is_empty() || is_whole, "{} halves of {len} of {dims:?}", halves.len());
+}
+
 /// What the backward pass reads.
 struct Saved<'a> {
     dout: &'a [f32],
@@ -211,6 +227,33 @@ struct Grads<'a> {
     dq: SharedMut<'a, f32>,
     dk: SharedMut<'a, f32>,
     dv: SharedMut<'a, f32>,
+    /// Of each of them, or empty.
+    halves: [SharedMut<'a, f32>; 3],
+}
+
+/// Rounds rows of a head that lie `row` elements apart from element `at` on, where halves are wanted.
+///
+/// # Safety
+/// The rows are in bounds, and nobody else writes them or their halves.
+unsafe fn halve_rows(
+    isa: Isa,
+    halves: &SharedMut<'_, f32>,
+    floats: &SharedMut<'_, f32>,
+    at: usize,
+    row: usize,
+    num_rows: usize,
+    head_dim: usize,
+) {
+    if halves.len() == 0 {
+        return;
+    }
+    for at in (at..).step_by(row).take(num_rows) {
+        // SAFETY: the promise of the caller; rows begin at even elements.
+        unsafe {
+            let to = halves.part(at / 2, head_dim / 2).as_mut_ptr();
+            halve(isa, to, floats.part(at, head_dim).as_ptr(), head_dim);
+        }
+    }
 }
 
 /// One key/value head of one sequence, the unit of parallel work.

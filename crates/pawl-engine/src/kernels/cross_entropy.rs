@@ -3,9 +3,10 @@
 //! Nothing as wide as the vocabulary is written forward. A target of -1 is ignored.
 
 use super::Isa;
+use super::gemm::halve;
 use super::lanes::per_isa;
 use super::math::{exp, log};
-use super::rows::{exp_sum, for_rows, num_rows, row_max};
+use super::rows::{TASK_LEN, exp_sum, for_rows, num_rows, row_max};
 use crate::pool::{Pool, SharedMut};
 
 /// loss  = (N)      lse - `logits[target]` in nats, 0 where the target is -1
@@ -84,6 +85,44 @@ pub fn cross_entropy_backward(
     });
 }
 
+/// Floats of scratch that [`cross_entropy_backward_in_halves`] needs.
+pub fn cross_entropy_halves_scratch_len(num_threads: usize, v: usize) -> usize {
+    num_threads * v
+}
+
+/// dlogits = (N, V)   as by [`cross_entropy_backward`], rounded to bfloat16: two elements in four bytes, V even
+/// scratch            at least `cross_entropy_halves_scratch_len` floats, overwritten
+pub fn cross_entropy_backward_in_halves(
+    pool: &Pool,
+    isa: Isa,
+    scratch: &mut [f32],
+    dlogits: &mut [f32],
+    logits: &[f32],
+    targets: &[i32],
+    lse: &[f32],
+    dloss: &[f32],
+    v: usize,
+) {
+    let n = num_rows(logits.len(), v);
+    let lens = [lse.len(), dloss.len(), targets.len()];
+    let is_whole = v.is_multiple_of(2) && 2 * dlogits.len() == logits.len();
+    assert!(is_whole && lens == [n; 3], "cross-entropy of {n} rows of {v} in halves");
+    assert!(scratch.len() >= cross_entropy_halves_scratch_len(pool.num_threads(), v), "scratch of {v}");
+    let (dlogits, scratch) = (SharedMut::new(dlogits), SharedMut::new(scratch));
+    let step = (TASK_LEN / v).max(1);
+    pool.run(n.div_ceil(step), &|task, worker| {
+        // SAFETY: tasks take disjoint rows and workers disjoint scratch, which holds a row.
+        unsafe {
+            let row = scratch.part(worker * v, v);
+            for r in task * step..n.min((task + 1) * step) {
+                let logits = &logits[r * v..(r + 1) * v];
+                loss_rows_backward(isa, row, logits, &targets[r..=r], &lse[r..=r], &dloss[r..=r], v);
+                halve(isa, dlogits.part(r * v / 2, v / 2).as_mut_ptr(), row.as_ptr(), v);
+            }
+        }
+    });
+}
+
 per_isa! {
     fn loss_rows_backward(dlogits: &mut [f32], logits: &[f32], targets: &[i32], lse: &[f32], dloss: &[f32],
         v: usize) = loss_rows_backward_body
@@ -114,6 +153,7 @@ fn loss_rows_backward_body<const FMA: bool>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::gemm::bf16;
     use crate::kernels::testing::{check_close, isas, numbers, same_bits};
 
     /// Logits of -10 .. 10; worst seen 1.7e-7 of 1 + |x|.
@@ -153,6 +193,32 @@ mod tests {
                     [loss, lse, dlogits].concat()
                 });
                 check_close(&got, &want, TOLERANCE, &what);
+            }
+        }
+    }
+
+    #[test]
+    fn a_gradient_in_halves_is_the_gradient_rounded() {
+        for (n, v) in [(1, 2), (7, 16), (300, 258)] {
+            let logits: Vec<f32> = numbers(n * v, 1).iter().map(|x| x * 10.0).collect();
+            let targets: Vec<i32> = (0..n).map(|r| (r * 31 % (v + 1)) as i32 - 1).collect();
+            let (dloss, lse) = (numbers(n, 2), vec![7.0; n]);
+            for isa in isas() {
+                let mut want = vec![9.0; n * v];
+                let one = Pool::new(1);
+                cross_entropy_backward(&one, isa, &mut want, &logits, &targets, &lse, &dloss, v);
+                let got = same_bits("halves", |pool| {
+                    let mut halves = vec![9.0; n * v / 2];
+                    let mut row = vec![9.0; cross_entropy_halves_scratch_len(pool.num_threads(), v)];
+                    let out = &mut halves;
+                    cross_entropy_backward_in_halves(
+                        pool, isa, &mut row, out, &logits, &targets, &lse, &dloss, v,
+                    );
+                    let halves = halves.iter().flat_map(|x| [x.to_bits() << 16, x.to_bits() & !0xffff]);
+                    halves.map(f32::from_bits).collect()
+                });
+                let want: Vec<f32> = want.iter().map(|x| bf16::round(*x)).collect();
+                assert_eq!(got, want, "{isa:?} {n} rows of {v}");
             }
         }
     }

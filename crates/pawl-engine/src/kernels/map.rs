@@ -4,6 +4,7 @@
 //! It refuses to choose what is fused: that is the planner's work.
 
 use super::Isa;
+use super::gemm::halve;
 use super::lanes::per_isa;
 use super::math;
 use crate::pool::Pool;
@@ -60,7 +61,7 @@ pub enum MapInstr {
     Binary(Binary, Operand, Operand),
 }
 
-/// A straight-line program over tiles. The results are `outputs`, in order.
+/// A straight-line program over tiles. The results are `outputs`, in order, then `halves`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct MapProgram {
     /// In dependency order.
@@ -69,6 +70,8 @@ pub struct MapProgram {
     pub patterns: Vec<Pattern>,
     /// What is stored.
     pub outputs: Vec<Operand>,
+    /// What is stored rounded to bfloat16, two elements in four bytes.
+    pub halves: Vec<Operand>,
 }
 
 impl MapProgram {
@@ -248,7 +251,7 @@ pub(super) unsafe fn input_row(
     }
 }
 
-/// outputs = (len) each, element i from element i of the inputs by their patterns
+/// outputs = (len) each, element i from element i of the inputs by their patterns; those in halves last
 ///
 /// # Safety
 /// Inputs cover their patterns, outputs hold `len` floats, `scratch` holds `program.scratch_len()` floats
@@ -266,7 +269,8 @@ pub unsafe fn map(
     let scratch = Ptr(scratch);
     let targets: [Ptr; 16] =
         std::array::from_fn(|k| Ptr(outputs.get(k).copied().unwrap_or(std::ptr::null_mut())));
-    assert!(outputs.len() <= targets.len() && outputs.len() == program.outputs.len());
+    let num_outputs = program.outputs.len() + program.halves.len();
+    assert!(outputs.len() <= targets.len() && outputs.len() == num_outputs);
     // What is updated in place was just read into the caches.
     let streams: [bool; 16] = std::array::from_fn(|k| {
         len >= STREAM_LEN && outputs.get(k).is_some_and(|out| !inputs.contains(&out.cast_const()))
@@ -302,11 +306,29 @@ pub unsafe fn map(
                         }
                     }
                 }
+                for (target, output) in targets[program.outputs.len()..].iter().zip(&program.halves) {
+                    // A tile starts at an even element.
+                    halve_row(isa, target.at(start / 2), row(*output), n);
+                }
             }
             start += n;
         }
     };
     pool.run(len.div_ceil(GRAIN), &task);
+}
+
+/// to = the row rounded, two elements in four bytes
+unsafe fn halve_row(isa: Isa, to: *mut f32, row: Row, n: usize) {
+    let numbers;
+    let from = match row {
+        Row::Slice(from) => from,
+        Row::Number(number) => {
+            numbers = [number; TILE];
+            numbers.as_ptr()
+        }
+    };
+    // SAFETY: the promise of the caller; a row is at most a tile.
+    unsafe { halve(isa, to, from, n) };
 }
 
 /// Copies `n` floats past the caches where the instruction set and the alignment of `to` allow it. `to` is

@@ -6,6 +6,7 @@
 //! what belongs together: that is the planner's work.
 
 use super::Isa;
+use super::gemm::halve;
 use super::lanes::{LANES, fold, per_isa};
 use super::map::{Pattern, Ptr, Row, TILE, binary, identity, input_row, spread, unary};
 use super::math;
@@ -69,6 +70,8 @@ pub struct RowProgram {
     pub inputs: Vec<RowInput>,
     /// Registers that are stored.
     pub outputs: Vec<usize>,
+    /// Wide registers that are stored rounded to bfloat16, two elements in four bytes; rows are then even.
+    pub halves: Vec<usize>,
 }
 
 impl RowProgram {
@@ -92,7 +95,7 @@ impl RowProgram {
     }
 }
 
-/// outputs = (rows, c) or (rows) each
+/// outputs = (rows, c) or (rows) each; those in halves last
 ///
 /// # Safety
 /// Inputs cover their patterns, outputs hold their rows, `scratch` holds `program.scratch_len()` floats for
@@ -106,7 +109,10 @@ pub unsafe fn row_program(
     program: &RowProgram,
     rows: usize,
 ) {
-    assert!(outputs.len() == program.outputs.len() && outputs.len() <= MAX_OUTPUTS, "too many results");
+    let num_outputs = program.outputs.len() + program.halves.len();
+    assert!(outputs.len() == num_outputs && num_outputs <= MAX_OUTPUTS, "too many results");
+    let in_halves = program.halves.iter().all(|k| program.registers[*k] && program.c.is_multiple_of(2));
+    assert!(in_halves, "halves of rows of {}", program.c);
     let tile = program.tile_rows();
     let task_rows = tile * (GRAIN / (tile * program.c)).max(1);
     let evaluator = Evaluator {
@@ -172,6 +178,13 @@ impl Evaluator<'_> {
         for (out, instr) in &program.instrs {
             // SAFETY: registers do not overlap, and no instruction reads its own result.
             unsafe { self.step(part, scratch, *out, *instr) };
+        }
+        for (output, k) in self.outputs[program.outputs.len()..].iter().zip(&program.halves) {
+            // SAFETY: the register has been computed; these rows of the output belong to this part.
+            unsafe {
+                let register = self.register(part, scratch, *k);
+                halve(self.isa, output.at(part.start * c / 2), register, part.rows * c);
+            }
         }
     }
 

@@ -4,17 +4,18 @@
 use super::epilogue::Epilogue;
 use super::fuse::{Fusion, Writer, root};
 use super::group::{Form, Group, Groups};
-use super::memory;
+use super::halves::{Halves, Stored, takes_halves};
 use super::packing::{Matrix, Packing};
 use super::row_writer::RowWriter;
 use super::rows::{self, Region};
 use super::schedule::{Unit, schedule};
 use super::simplify::merge_equal;
 use super::strides::{broadcast_strides, merge_axes, row_major};
-use super::{Kernel, Loc, Output, Plan, Products, RopeTable, RowLoop, Step, Target};
+use super::{Adds, Kernel, Loc, Output, Plan, Products, RopeTable, RowLoop, Step, Target};
 use crate::exec::{MAX_LOOP_BUFFERS, scratch_len};
 use crate::kernels::gemm::Dims;
-use crate::kernels::map::{Axis, Operand, Pattern};
+use crate::kernels::map::{Axis, Pattern};
+use crate::kernels::row_program::{RowInput, RowInstr, RowOperand, RowProgram};
 use crate::kernels::sequence::rope_table;
 use pawl_graph::{DType, Graph, InputKind, Instr, Op, Unary, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,6 +46,7 @@ fn compile_part(
         values.iter().copied().chain(regions.iter().flat_map(|r| r.reads.iter().map(|(v, _)| *v))).collect();
     let fusion = Fusion::decide(&graph, &needed, &keep, &outside);
     let groups = Groups::find(&graph, &needed, &fusion, &keep, &regions);
+    let halves = Halves::decide(&graph, &needed, &fusion, &keep, &outside, target);
     let packing = match body {
         Some(packed) => Packing::of_body(target, packed),
         None => Packing::of_program(target, constant_buffers(&graph, inputs, &outputs)),
@@ -54,6 +56,8 @@ fn compile_part(
         inline: fusion.inline.clone(),
         members: BTreeSet::new(),
         places: vec![None; graph.values.len()],
+        in_halves: vec![None; graph.values.len()],
+        halves,
         lens: Vec::new(),
         steps: Vec::new(),
         tables: Vec::new(),
@@ -89,18 +93,21 @@ fn constant_buffers(graph: &Graph, inputs: &[usize], outputs: &[Output]) -> Vec<
     buffers.filter(|buffer| outputs.iter().all(|output| output.buffer != *buffer)).collect()
 }
 
-struct Builder<'a> {
-    graph: &'a Graph,
+pub(super) struct Builder<'a> {
+    pub(super) graph: &'a Graph,
     /// Values that the step at hand computes without storing them.
     inline: Vec<bool>,
     /// Values of the group at hand, in memory only once it has run.
     members: BTreeSet<ValueId>,
     places: Vec<Option<Loc>>,
-    lens: Vec<usize>,
-    steps: Vec<Step>,
-    tables: Vec<RopeTable>,
-    packing: Packing,
-    target: Target,
+    /// Where values lie that are stored in halves, maybe beside their place.
+    in_halves: Vec<Option<Loc>>,
+    halves: Halves,
+    pub(super) lens: Vec<usize>,
+    pub(super) steps: Vec<Step>,
+    pub(super) tables: Vec<RopeTable>,
+    pub(super) packing: Packing,
+    pub(super) target: Target,
     /// Values whose matrices are symmetric.
     symmetric: Vec<bool>,
     /// Additions that are done by a product.
@@ -108,11 +115,11 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn shape(&self, value: ValueId) -> &[usize] {
+    pub(super) fn shape(&self, value: ValueId) -> &[usize] {
         self.graph.shape(value)
     }
 
-    fn len(&self, value: ValueId) -> usize {
+    pub(super) fn len(&self, value: ValueId) -> usize {
         self.graph.values[value.idx()].len()
     }
 
@@ -128,8 +135,25 @@ impl Builder<'_> {
         loc
     }
 
+    /// A new block for a value in halves.
+    fn store_halves(&mut self, value: ValueId) -> Loc {
+        let loc = self.block(self.len(value).div_ceil(2));
+        self.in_halves[value.idx()] = Some(loc);
+        loc
+    }
+
+    /// New blocks for values, those in floats first.
+    fn store_all(&mut self, values: &[ValueId]) -> Vec<Loc> {
+        let stored = |value: &ValueId| self.halves.of(*value);
+        let floats: Vec<ValueId> = values.iter().copied().filter(|v| stored(v) != Stored::Halves).collect();
+        let halves: Vec<ValueId> = values.iter().copied().filter(|v| stored(v) != Stored::Floats).collect();
+        let mut writes: Vec<Loc> = floats.into_iter().map(|value| self.store(value)).collect();
+        writes.extend(halves.into_iter().map(|value| self.store_halves(value)));
+        writes
+    }
+
     /// Where a value lies. Numbers and broadcasts that a kernel wants in memory are written out now.
-    fn place(&mut self, value: ValueId) -> Loc {
+    pub(super) fn place(&mut self, value: ValueId) -> Loc {
         let value = root(self.graph, value);
         if let Some(loc) = self.places[value.idx()] {
             return loc;
@@ -142,7 +166,7 @@ impl Builder<'_> {
         self.map_step(value)
     }
 
-    fn push(&mut self, kernel: Kernel, reads: Vec<Loc>, writes: Vec<Loc>) {
+    pub(super) fn push(&mut self, kernel: Kernel, reads: Vec<Loc>, writes: Vec<Loc>) {
         let len = scratch_len(&kernel, self.target.num_threads);
         let scratch = (len > 0).then(|| (self.block(len), len));
         self.steps.push(Step { kernel, reads, writes, scratch });
@@ -204,12 +228,13 @@ impl Builder<'_> {
             Op::Unary(_) | Op::Binary(_) => writer.compute(value, &place),
             _ => writer.operand(value, &place),
         };
-        writer.program.outputs = vec![operand];
+        writer.store(operand, self.halves.of(value));
         let (program, reads) = (writer.program, writer.reads);
         let len = self.len(value);
-        let out = self.store(value);
-        self.push(Kernel::Map { program, len }, reads, vec![out]);
-        out
+        let writes = self.store_all(&[value]);
+        let first = writes[0];
+        self.push(Kernel::Map { program, len }, reads, writes);
+        first
     }
 
     /// All values of a group in one kernel, those that are read elsewhere stored.
@@ -233,19 +258,20 @@ impl Builder<'_> {
                 for value in &group.values {
                     let operand = writer.operand(*value, &place);
                     if group.stored.contains(value) {
-                        writer.program.outputs.push(operand);
+                        writer.store(operand, self.halves.of(*value));
                     }
                 }
                 (Kernel::Map { program: writer.program, len }, writer.reads)
             }
             Form::Rows { rows, c } => {
-                let (program, reads) = RowWriter::write(self.graph, &self.inline, group, c, &place);
+                let (program, reads) =
+                    RowWriter::write(self.graph, &self.inline, group, c, &place, &self.halves);
                 (Kernel::Rows { program, rows }, reads)
             }
         };
         group.values.iter().for_each(|value| self.inline[value.idx()] = false);
         self.members.clear();
-        let writes = group.stored.iter().map(|value| self.store(*value)).collect();
+        let writes = self.store_all(&group.stored);
         self.push(kernel, reads, writes);
     }
 
@@ -302,11 +328,39 @@ impl Builder<'_> {
     /// One kernel for one instruction.
     fn simple(&mut self, kernel: Kernel, instr: &Instr) {
         let reads = instr.inputs.iter().map(|v| self.place(*v)).collect();
-        let writes = instr.outputs.iter().map(|v| self.store(*v)).collect();
+        let writes = self.store_all(&instr.outputs);
         self.push(kernel, reads, writes);
     }
 
+    /// A norm or its gradient as a program over rows, which can store halves.
+    fn norm_in_halves(&mut self, instr: &Instr) {
+        let c = self.shape(instr.outputs[0]).last().copied().unwrap_or(1);
+        let rows = self.len(instr.outputs[0]) / c;
+        let [first, second, third] = [0, 1, 2].map(RowOperand::Input);
+        let (made, inputs): (RowInstr, &[bool]) = match instr.op {
+            Op::RmsNorm { eps } => (RowInstr::RmsNorm(eps, first), &[true]),
+            _ => (RowInstr::RmsNormBackward(first, second, third), &[true, true, false]),
+        };
+        let mut program = RowProgram {
+            c,
+            instrs: vec![(0, made)],
+            registers: vec![true, false],
+            inputs: inputs.iter().map(|wide| RowInput { pattern: Pattern::Full, wide: *wide }).collect(),
+            ..RowProgram::default()
+        };
+        program.registers.truncate(instr.outputs.len());
+        for (k, out) in instr.outputs.iter().enumerate() {
+            program.store(k, self.halves.of(*out));
+        }
+        self.simple(Kernel::Rows { program, rows }, instr);
+    }
+
     fn kernel(&mut self, instr: &Instr) {
+        if self.halves.of(instr.outputs[0]) != Stored::Floats
+            && let Op::RmsNorm { .. } | Op::RmsNormBackward = instr.op
+        {
+            return self.norm_in_halves(instr);
+        }
         let shape_of = |k: usize| self.shape(instr.inputs[k]);
         let four = |s: &[usize]| [s[0], s[1], s[2], s[3]];
         let c = instr.inputs.first().map_or(1, |v| self.shape(*v).last().copied().unwrap_or(1));
@@ -322,17 +376,24 @@ impl Builder<'_> {
                 Kernel::Rope { shape, table, inverse: *inverse }
             }
             Op::Embedding => Kernel::Embedding { v: shape_of(0)[0], c, n: self.len(instr.inputs[1]) },
-            Op::EmbeddingBackward { rows: v } => Kernel::EmbeddingBackward { v: *v, c, n: rows },
+            Op::EmbeddingBackward { rows: v } => {
+                Kernel::EmbeddingBackward { v: *v, c, n: rows, adds: Adds::Never }
+            }
             Op::Attention { mask, scale } => {
                 let (shape, kv) = (four(shape_of(0)), shape_of(1)[2]);
-                Kernel::Attention { shape, kv, mask: *mask, scale: *scale }
+                let halves = self.halves.of(instr.outputs[0]) != Stored::Floats;
+                Kernel::Attention { shape, kv, mask: *mask, scale: *scale, halves }
             }
             Op::AttentionBackward { mask, scale } => {
                 let (shape, kv) = (four(shape_of(0)), shape_of(4)[2]);
-                Kernel::AttentionBackward { shape, kv, mask: *mask, scale: *scale }
+                let halves = [0, 1, 2].map(|k| self.halves.of(instr.outputs[k]) != Stored::Floats);
+                Kernel::AttentionBackward { shape, kv, mask: *mask, scale: *scale, halves }
             }
             Op::CrossEntropy => Kernel::CrossEntropy { n: rows, v: c },
-            Op::CrossEntropyBackward => Kernel::CrossEntropyBackward { n: rows, v: c },
+            Op::CrossEntropyBackward => {
+                let halves = self.halves.of(instr.outputs[0]) == Stored::Halves;
+                Kernel::CrossEntropyBackward { n: rows, v: c, halves }
+            }
             Op::Scan { reverse } => {
                 let s = shape_of(0);
                 Kernel::Scan { shape: [s[0], s[1], s[2]], reverse: *reverse }
@@ -417,9 +478,14 @@ impl Builder<'_> {
         let dims = Dims { m, n, k };
         let symmetric = m == n && self.symmetric[instr.outputs[0].idx()];
         let addend = epilogue.map(|epilogue| epilogue.row);
-        let (accumulate, packed) = (false, false);
-        let mut products = Products { batch, dims, ta, tb, accumulate, packed, symmetric, addend };
-        let mut reads: Vec<Loc> = instr.inputs.iter().map(|v| self.place(*v)).collect();
+        let (adds, packed, halves) = (Adds::Never, false, [false; 2]);
+        let mut products = Products { batch, dims, ta, tb, adds, packed, halves, symmetric, addend };
+        let mut reads = Vec::new();
+        for (k, input) in instr.inputs.iter().enumerate() {
+            let in_halves = self.in_halves[root(self.graph, *input).idx()];
+            products.halves[k] = in_halves.is_some() && takes_halves(self.graph, instr, &self.symmetric);
+            reads.push(if products.halves[k] { in_halves.expect("just seen") } else { self.place(*input) });
+        }
         let matrix = Matrix { place: reads[1], k, n, tb };
         if batch == 1
             && let Some(packed) = self.packing.ahead(m, matrix)
@@ -463,109 +529,4 @@ impl Builder<'_> {
         let kernel = RowLoop { body, rounds: region.rounds, read_strides, write_strides };
         self.push(Kernel::Loop(Box::new(kernel)), reads, writes);
     }
-
-    fn output(&mut self, output: &Output) {
-        let from = self.place(output.value);
-        let to = Loc::Buffer { buffer: output.buffer, offset: 0 };
-        let len = self.len(output.value);
-        let kernel = if output.accumulate {
-            Kernel::Accumulate { len }
-        } else {
-            Kernel::Copy { axes: vec![(len, 1, 1)] }
-        };
-        self.push(kernel, vec![from], vec![to]);
-    }
-
-    fn finish(mut self, inputs: &[usize], outputs: &[Output]) -> Plan {
-        let mut buffer_lens: Vec<(usize, usize)> =
-            self.graph.inputs.iter().zip(inputs).map(|(i, buffer)| (*buffer, self.len(i.value))).collect();
-        buffer_lens.extend(outputs.iter().map(|o| (o.buffer, self.len(o.value))));
-        let first_output = self.steps.len() - outputs.len();
-        for idx in (first_output..self.steps.len()).rev() {
-            self.write_directly(idx);
-        }
-        let arena_len = memory::assign(&mut self.steps, &self.lens);
-        Plan {
-            precision: self.target.precision,
-            once: self.packing.once,
-            steps: self.steps,
-            arena_len,
-            kept_len: self.packing.len,
-            tables: self.tables,
-            buffer_lens,
-        }
-    }
-
-    /// Drops a final copy of a whole block into a buffer by letting the block be that buffer, where no step
-    /// still needs what the buffer held.
-    fn write_directly(&mut self, copy: usize) {
-        let (from, to) = (self.steps[copy].reads[0], self.steps[copy].writes[0]);
-        let (Loc::Arena { base, offset: 0 }, Loc::Buffer { buffer, .. }) = (from, to) else { return };
-        let len = match &self.steps[copy].kernel {
-            Kernel::Copy { axes } => axes[0].0,
-            Kernel::Accumulate { len } => *len,
-            _ => return,
-        };
-        if self.lens[base] != len {
-            return;
-        }
-        let accumulates = matches!(self.steps[copy].kernel, Kernel::Accumulate { .. });
-        let in_block = |loc: &Loc| matches!(loc, Loc::Arena { base: b, .. } if *b == base);
-        let in_buffer = |loc: &Loc| matches!(loc, Loc::Buffer { buffer: b, .. } if *b == buffer);
-        let others = |idx: &usize| *idx != copy;
-        let writers: Vec<usize> =
-            (0..self.steps.len()).filter(|i| self.steps[*i].writes.iter().any(in_block)).collect();
-        let uses_buffer: Vec<usize> = (0..self.steps.len())
-            .filter(others)
-            .filter(|i| self.steps[*i].reads.iter().chain(&self.steps[*i].writes).any(in_buffer))
-            .collect();
-        let Some(first) = writers.first().copied() else { return };
-        let clear = uses_buffer
-            .iter()
-            .all(|i| *i < first || (*i == first && reads_own_element(&self.steps[*i], in_buffer)));
-        if !clear {
-            return;
-        }
-        if accumulates {
-            let read_later =
-                (0..self.steps.len()).filter(others).any(|i| self.steps[i].reads.iter().any(in_block));
-            match &mut self.steps[first].kernel {
-                Kernel::Gemm(products @ Products { batch: 1, addend: None, .. })
-                    if writers.len() == 1 && !read_later =>
-                {
-                    products.accumulate = true;
-                }
-                _ => return,
-            }
-        }
-        for step in &mut self.steps {
-            for loc in step.reads.iter_mut().chain(&mut step.writes) {
-                if let Loc::Arena { base: b, offset } = *loc
-                    && b == base
-                {
-                    *loc = Loc::Buffer { buffer, offset };
-                }
-            }
-        }
-        self.steps.remove(copy);
-    }
-}
-
-/// Whether a step that also writes the buffer reads each of its elements only for that same element.
-fn reads_own_element(step: &Step, in_buffer: impl Fn(&Loc) -> bool) -> bool {
-    match &step.kernel {
-        Kernel::Map { program, .. } => {
-            // The result is stored after the tile has been read, unless it is an input itself.
-            let whole = |k: usize| program.patterns[k] == Pattern::Full;
-            let simple = program.outputs.iter().all(|o| matches!(o, Operand::Temp(_)));
-            simple
-                && (0..step.reads.len())
-                    .all(|k| !in_buffer(&step.reads[k]) || (whole(k) && starts(&step.reads[k])))
-        }
-        _ => false,
-    }
-}
-
-fn starts(loc: &Loc) -> bool {
-    matches!(loc, Loc::Buffer { offset: 0, .. })
 }

@@ -3,6 +3,7 @@
 
 use super::Loc;
 use super::epilogue::{self, Epilogue};
+use super::halves::Stored;
 use super::symmetry::symmetric_values;
 use crate::kernels::map::{MapInstr, MapProgram, Operand, Pattern};
 use pawl_graph::{Binary, DType, Graph, Instr, Op, Unary, ValueId};
@@ -255,6 +256,16 @@ impl<'a> Writer<'a> {
                 operand
             }
             _ => self.stored(value, Pattern::Full, place),
+        }
+    }
+
+    /// Stores what an operand holds.
+    pub(super) fn store(&mut self, operand: Operand, stored: Stored) {
+        if stored != Stored::Halves {
+            self.program.outputs.push(operand);
+        }
+        if stored != Stored::Floats {
+            self.program.halves.push(operand);
         }
     }
 

@@ -23,7 +23,7 @@ const MAX_STORED: usize = 8;
 const MAX_DISTANCE: usize = 96;
 
 /// Widest row of a program over rows: a register is as wide.
-const MAX_ROW: usize = 4096;
+pub(super) const MAX_ROW: usize = 4096;
 
 /// What the values of a group have in common.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -8,8 +8,10 @@
 
 mod build;
 mod epilogue;
+mod finish;
 mod fuse;
 mod group;
+mod halves;
 mod memory;
 mod packing;
 mod row_writer;
@@ -56,17 +58,28 @@ pub(crate) struct Step {
     pub(crate) scratch: Option<(Loc, usize)>,
 }
 
+/// When a kernel adds to what it finds instead of overwriting it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Adds {
+    Never,
+    /// In rounds after the first of the innermost loop.
+    ToRounds,
+    /// The same, and in all rounds of that loop where the program around it has run before.
+    ToAllRounds,
+}
+
 /// Batch of equal products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Products {
-    /// Rounds after the first of a loop add to what is there.
-    pub(crate) accumulate: bool,
+    pub(crate) adds: Adds,
     pub(crate) batch: usize,
     pub(crate) dims: Dims,
     pub(crate) ta: bool,
     pub(crate) tb: bool,
     /// The second operand was packed by a step of `Plan::once`.
     pub(crate) packed: bool,
+    /// Whether each operand is stored in halves.
+    pub(crate) halves: [bool; 2],
     /// The result is a symmetric matrix.
     pub(crate) symmetric: bool,
     /// Elements from one row to the next of a third operand that is added to a single product; 0 where it is one
@@ -148,18 +161,23 @@ pub(crate) enum Kernel {
         v: usize,
         c: usize,
         n: usize,
+        adds: Adds,
     },
     Attention {
         shape: [usize; 4],
         kv: usize,
         mask: Mask,
         scale: f32,
+        /// Whether the result is stored in halves too.
+        halves: bool,
     },
     AttentionBackward {
         shape: [usize; 4],
         kv: usize,
         mask: Mask,
         scale: f32,
+        /// Whether each result is stored in halves too.
+        halves: [bool; 3],
     },
     CrossEntropy {
         n: usize,
@@ -168,6 +186,8 @@ pub(crate) enum Kernel {
     CrossEntropyBackward {
         n: usize,
         v: usize,
+        /// The result is stored in halves.
+        halves: bool,
     },
     Scan {
         shape: [usize; 3],
@@ -183,9 +203,10 @@ pub(crate) enum Kernel {
         stream: u32,
         len: usize,
     },
-    /// writes\[0\] = or += reads\[0\]: overwritten in the first round of a loop.
+    /// writes\[0\] = or += reads\[0\]
     Accumulate {
         len: usize,
+        adds: Adds,
     },
     Loop(Box<RowLoop>),
 }

@@ -3,6 +3,7 @@
 use super::Loc;
 use super::fuse::{broadcast_pattern, root};
 use super::group::Group;
+use super::halves::{Halves, Stored};
 use crate::kernels::map::Pattern;
 use crate::kernels::row_program::{RowInput, RowInstr, RowOperand, RowProgram};
 use pawl_graph::{Binary, Graph, Op, ValueId};
@@ -22,6 +23,18 @@ pub(super) struct RowWriter<'a> {
     seen: Vec<(ValueId, RowOperand)>,
 }
 
+impl RowProgram {
+    /// Stores what a register holds.
+    pub(super) fn store(&mut self, register: usize, stored: Stored) {
+        if stored != Stored::Halves {
+            self.outputs.push(register);
+        }
+        if stored != Stored::Floats {
+            self.halves.push(register);
+        }
+    }
+}
+
 impl<'a> RowWriter<'a> {
     /// The program of a group over rows of `c`, and what it reads.
     pub(super) fn write(
@@ -30,6 +43,7 @@ impl<'a> RowWriter<'a> {
         group: &Group,
         c: usize,
         place: Places<'a>,
+        halves: &Halves,
     ) -> (RowProgram, Vec<Loc>) {
         let mut writer = RowWriter {
             graph,
@@ -44,7 +58,7 @@ impl<'a> RowWriter<'a> {
             let operand = writer.operand(*value);
             if group.stored.contains(value) {
                 let RowOperand::Register(k) = operand else { unreachable!("the group computes it") };
-                writer.program.outputs.push(k);
+                writer.program.store(k, halves.of(*value));
             }
         }
         (writer.program, writer.reads)

@@ -6,7 +6,7 @@
 use super::pack::{pack_columns, pack_panels, pack_rows};
 use super::scratch::{KEY_BLOCK, KEY_SLOTS, QUERY_CHUNK, QUERY_STRIDE};
 use super::weights::{row_deltas, softmax_strip_backward};
-use super::{Ahead, Grads, Head, Saved, Scratch, Strip, chunks, clip, parts};
+use super::{Ahead, Grads, Head, Saved, Scratch, Strip, chunks, clip, halve_rows, parts};
 use crate::kernels::Isa;
 use crate::kernels::gemm::tile::{Tile, TileArgs};
 use crate::kernels::math::TO_BASE_2;
@@ -58,6 +58,13 @@ impl Backward<'_> {
                 }
             }
             T::end();
+            let Grads { dq, dk, dv, halves } = self.grads;
+            for h in head.query_heads() {
+                halve_rows(self.isa, &halves[0], dq, head.q_at(0, h), head.q_row(), seq_len, head_dim);
+            }
+            for (grad, halves) in [dk, dv].into_iter().zip(&halves[1..]) {
+                halve_rows(self.isa, halves, grad, head.kv_at(0), head.kv_row(), seq_len, head_dim);
+            }
         }
     }
 

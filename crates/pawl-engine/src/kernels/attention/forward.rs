@@ -3,7 +3,7 @@
 use super::pack::{pack_columns, pack_panels, pack_rows};
 use super::scratch::{KEY_CHUNK, KEY_STRIDE, QUERY_BLOCK};
 use super::weights::{scale_rows, softmax_strip};
-use super::{Ahead, Head, Scratch, Strip, chunks, parts};
+use super::{Ahead, Head, Scratch, Strip, chunks, halve_rows, parts};
 use crate::kernels::Isa;
 use crate::kernels::gemm::tile::Tile;
 use crate::kernels::math::log;
@@ -21,6 +21,7 @@ pub(super) struct Forward<'a> {
     pub(super) ahead: Ahead<'a>,
     pub(super) out: &'a SharedMut<'a, f32>,
     pub(super) lse: &'a SharedMut<'a, f32>,
+    pub(super) halves: &'a SharedMut<'a, f32>,
 }
 
 impl Forward<'_> {
@@ -68,6 +69,7 @@ impl Forward<'_> {
                 shrink[r] = 1.0 / totals[r];
             }
             scale_rows(self.isa, self.out, at, head.q_row(), head_dim, &shrink[..num_rows]);
+            halve_rows(self.isa, self.halves, self.out, at, head.q_row(), num_rows, head_dim);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Attention against its definition: shapes, windows, groups, extremes.
 
 use super::*;
+use crate::kernels::gemm::bf16;
 use crate::kernels::testing::{check_close, choices, isas, numbers, same_bits};
 
 /// Outputs and gradients of unit-sized inputs; worst seen 7.3e-7 of 1 + |x|.
@@ -87,7 +88,25 @@ impl Case {
         let (mut out, mut lse) = (nan(q_len), nan(q_len / dims.head_dim));
         let (q, k, v, dout) = (&self.q, &self.k, &self.v, &self.dout);
         let mut scratch = nan(attention_forward_scratch_len(pool.num_threads(), dims));
-        attention_forward(pool, isa, precision, &mut scratch, &mut out, &mut lse, q, k, v, dims, mask, scale);
+        let even = dims.head_dim.is_multiple_of(2);
+        let halves_of = |len: usize| if even { vec![0.0; len / 2] } else { Vec::new() };
+        let mut halves = [q_len, q_len, kv_len, kv_len].map(halves_of);
+        let [out_halves, dq_halves, dk_halves, dv_halves] = &mut halves;
+        attention_forward(
+            pool,
+            isa,
+            precision,
+            &mut scratch,
+            &mut out,
+            &mut lse,
+            out_halves,
+            q,
+            k,
+            v,
+            dims,
+            mask,
+            scale,
+        );
         let (mut dq, mut dk, mut dv) = (nan(q_len), nan(kv_len), nan(kv_len));
         let mut scratch = nan(attention_backward_scratch_len(pool.num_threads(), dims));
         attention_backward(
@@ -98,6 +117,7 @@ impl Case {
             &mut dq,
             &mut dk,
             &mut dv,
+            [dq_halves, dk_halves, dv_halves],
             dout,
             &out,
             &lse,
@@ -108,6 +128,11 @@ impl Case {
             mask,
             scale,
         );
+        for (halves, floats) in halves.iter().zip([&out, &dq, &dk, &dv]).filter(|_| even) {
+            let got = halves.iter().flat_map(|x| [x.to_bits() << 16, x.to_bits() & !0xffff]);
+            let want = floats.iter().map(|x| bf16::round(*x).to_bits());
+            assert!(got.eq(want), "{isa:?} {dims:?}: halves");
+        }
         [out, lse, dq, dk, dv]
     }
 

@@ -62,6 +62,8 @@ impl<const HIGH: usize> Tile for Amx<HIGH> {
     const ROWS: usize = HIGH * HEIGHT;
     const COLS: usize = COLS;
     const PER_SLOT: usize = 2;
+    /// A panel of B stays in the first-level cache: 32 KiB.
+    const K_SLOTS: usize = 256;
     const CONVERTS: bool = true;
     const READS_ROWS: bool = true;
 
@@ -105,6 +107,32 @@ impl<const HIGH: usize> Tile for Amx<HIGH> {
     unsafe fn pack_row(dst: *mut f32, src: *const f32, k: usize) {
         // SAFETY: the promise of the caller.
         unsafe { Avx512Bf16::pack_row(dst, src, k) };
+    }
+
+    unsafe fn pack_halves(
+        dst: *mut f32,
+        width: usize,
+        src: *const u16,
+        step: usize,
+        lane: usize,
+        k: usize,
+        lanes: usize,
+    ) {
+        // SAFETY: the promise of the caller.
+        unsafe { Avx512Bf16::pack_halves(dst, width, src, step, lane, k, lanes) };
+    }
+
+    unsafe fn pack_half_rows(
+        dst: *mut f32,
+        width: usize,
+        src: *const u16,
+        step: usize,
+        lane: usize,
+        k: usize,
+        lanes: usize,
+    ) {
+        // SAFETY: the promise of the caller.
+        unsafe { Avx512Bf16::pack_half_rows(dst, width, src, step, lane, k, lanes) };
     }
 
     unsafe fn transpose(

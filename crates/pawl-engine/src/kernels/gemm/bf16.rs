@@ -53,6 +53,7 @@ pub(crate) use x86::Avx512Bf16;
 mod x86 {
     use super::{Tile, TileArgs};
     use crate::kernels::gemm::full::{self, avx512_tile};
+    use crate::kernels::gemm::halves::x86 as halves;
     use crate::kernels::gemm::tile::{Avx512, lanes, transpose_16};
     use std::arch::x86_64::*;
     use std::mem::transmute;
@@ -101,6 +102,32 @@ mod x86 {
         unsafe fn pack_row(dst: *mut f32, src: *const f32, k: usize) {
             // SAFETY: the promise of the caller.
             unsafe { convert_row(dst, src, k) };
+        }
+
+        unsafe fn pack_halves(
+            dst: *mut f32,
+            width: usize,
+            src: *const u16,
+            step: usize,
+            lane: usize,
+            k: usize,
+            lanes: usize,
+        ) {
+            // SAFETY: the promise of the caller.
+            unsafe { halves::pack(dst, width, src, step, lane, k, lanes) };
+        }
+
+        unsafe fn pack_half_rows(
+            dst: *mut f32,
+            width: usize,
+            src: *const u16,
+            step: usize,
+            lane: usize,
+            k: usize,
+            lanes: usize,
+        ) {
+            // SAFETY: the promise of the caller.
+            unsafe { halves::pack_rows(dst, width, src, step, lane, k, lanes) };
         }
 
         unsafe fn transpose(

@@ -14,9 +14,14 @@ const TASK_WEIGHTS: usize = 1 << 16;
 /// Rows of weights read side by side.
 const GROUP: usize = 4;
 
-/// Whether [`multiply_few`] takes a product: few rows, both operands contiguous along k.
+/// Whether [`multiply_few`] takes a product: few rows, both operands floats that are contiguous along k.
 pub(super) fn is_few(product: &Product<'_>) -> bool {
-    product.dims.m <= MAX_ROWS && product.a_col == 1 && product.b_row == 1 && product.dims.k >= LANES
+    let is_in_floats = product.halves == [false; 2];
+    is_in_floats
+        && product.dims.m <= MAX_ROWS
+        && product.a_col == 1
+        && product.b_row == 1
+        && product.dims.k >= LANES
 }
 
 /// # Safety

@@ -8,20 +8,23 @@
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod amx;
 pub(crate) mod bf16;
+mod block;
 mod choose;
 mod few;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod full;
+pub(crate) mod halves;
 pub(crate) mod pack;
 mod right;
 pub(crate) mod tile;
 
 use super::{Isa, Precision};
 use crate::pool::{Pool, SharedMut};
+use block::Block;
 use choose::{WithTile, with_tile};
-use pack::{pack_a, pack_b};
-pub use right::{Right, pack_right, packed_right_len};
-use tile::{Tile, TileArgs};
+pub use halves::{halve, reads_halves};
+pub use right::{Left, Right, pack_right, packed_right_len};
+use tile::Tile;
 
 /// Rows of C a task handles at a time: a block of A (96 x 512 floats, 192 KiB) stays in the second-level
 /// cache. A multiple of the rows of every tile.
@@ -29,7 +32,7 @@ const ROW_BLOCK: usize = 96;
 /// The step of k: long enough to hide the traffic of a tile of C (0.5 % at 512), short enough that a
 /// panel of B stays near.
 const K_BLOCK: usize = 512;
-/// A last block of k may be this long instead of being cut in two.
+/// The longest block of k.
 const K_BLOCK_MAX: usize = K_BLOCK + K_BLOCK / 2;
 /// Columns packed at a time, to bound the scratch (6 MiB).
 const COL_BLOCK: usize = 2048;
@@ -92,22 +95,26 @@ pub fn gemm_batch_scratch_len(num_threads: usize, dims: Dims) -> usize {
 }
 
 /// c  = or += (M, N)   rows `c_row` apart, per `store`, whose rows are read
-/// a          (M, K)   read, any strides
-/// b          (K, N)   read, any strides, or packed
+/// a          (M, K)   read, any strides, or in halves
+/// b          (K, N)   read, any strides, or in halves, or packed
 /// scratch    at least `gemm_scratch_len` floats, overwritten
-pub fn gemm<'b>(
+pub fn gemm<'a, 'b>(
     pool: &Pool,
     isa: Isa,
     precision: Precision,
     scratch: &mut [f32],
     c: &mut [f32],
     c_row: usize,
-    a: Strided<'_>,
+    a: impl Into<Left<'a>>,
     b: impl Into<Right<'b>>,
     dims: Dims,
     store: Store<'_>,
 ) {
-    check(isa, c.len(), c_row, a, dims);
+    let (a, b) = (a.into(), b.into());
+    let halves = [matches!(a, Left::Halves(_)), matches!(b, Right::Halves(_))];
+    assert!(halves == [false; 2] || reads_halves(isa, precision), "{isa:?} reads no halves");
+    let (Left::Matrix(a) | Left::Halves(a)) = a;
+    check(isa, c.len(), c_row, a, halves[0], dims);
     if let Store::Plus(rows) = store {
         assert!(rows.col == 1, "columns of what is added lie {} apart", rows.col);
         assert!(
@@ -115,10 +122,9 @@ pub fn gemm<'b>(
             "what is added is too short for {dims:?}"
         );
     }
-    let b = b.into();
     let (matrix, packed) = match b {
-        Right::Matrix(matrix) => {
-            check_b(isa, matrix, dims);
+        Right::Matrix(matrix) | Right::Halves(matrix) => {
+            check_b(isa, matrix, halves[1], dims);
             (matrix, std::ptr::null())
         }
         Right::Packed(packed) => {
@@ -136,6 +142,7 @@ pub fn gemm<'b>(
         b: matrix.data.as_ptr(),
         b_row: matrix.row,
         b_col: matrix.col,
+        halves,
         packed,
         c: c.as_mut_ptr(),
         c_row,
@@ -175,8 +182,8 @@ pub fn gemm_batch(
     let skip = num - 1;
     let (a_end, b_end) = (skip * batch.a, skip * batch.b);
     assert!(a_end < a.data.len() && b_end < b.data.len() && skip * batch.c < c.len(), "batch strides");
-    check(isa, c.len() - skip * batch.c, c_row, Strided { data: &a.data[a_end..], ..a }, dims);
-    check_b(isa, Strided { data: &b.data[b_end..], ..b }, dims);
+    check(isa, c.len() - skip * batch.c, c_row, Strided { data: &a.data[a_end..], ..a }, false, dims);
+    check_b(isa, Strided { data: &b.data[b_end..], ..b }, false, dims);
     assert!(num == 1 || batch.c >= (dims.m - 1) * c_row + dims.n, "matrices of c overlap");
     let needed = gemm_batch_scratch_len(pool.num_threads(), dims);
     assert!(scratch.len() >= needed, "gemm_batch scratch: {} floats, {needed} needed", scratch.len());
@@ -189,6 +196,7 @@ pub fn gemm_batch(
         b: b.data[i * batch.b..].as_ptr(),
         b_row: b.row,
         b_col: b.col,
+        halves: [false; 2],
         packed: std::ptr::null(),
         c: c.as_ptr().wrapping_add(i * batch.c),
         c_row,
@@ -224,19 +232,24 @@ pub struct BatchStrides {
     pub c: usize,
 }
 
-fn check(isa: Isa, c_len: usize, c_row: usize, a: Strided<'_>, dims: Dims) {
+fn check(isa: Isa, c_len: usize, c_row: usize, a: Strided<'_>, halves: bool, dims: Dims) {
     let Dims { m, n, k } = dims;
     assert!(isa.is_available(), "{isa:?} is not available on this machine");
     assert!(m > 0 && n > 0 && k > 0, "empty product {dims:?}");
     assert!(m == 1 || c_row >= n, "rows of c overlap: {n} columns, {c_row} apart");
     assert!((m - 1) * c_row + n <= c_len, "c is too short for {dims:?}");
-    assert!((m - 1) * a.row + (k - 1) * a.col < a.data.len(), "a is too short for {dims:?}");
+    assert!((m - 1) * a.row + (k - 1) * a.col < num_elements(a, halves), "a is too short for {dims:?}");
 }
 
-fn check_b(isa: Isa, b: Strided<'_>, dims: Dims) {
+fn check_b(isa: Isa, b: Strided<'_>, halves: bool, dims: Dims) {
     assert!(isa.is_available(), "{isa:?} is not available on this machine");
     assert!(dims.n > 0 && dims.k > 0, "empty product {dims:?}");
-    assert!((dims.k - 1) * b.row + (dims.n - 1) * b.col < b.data.len(), "b is too short for {dims:?}");
+    let last = (dims.k - 1) * b.row + (dims.n - 1) * b.col;
+    assert!(last < num_elements(b, halves), "b is too short for {dims:?}");
+}
+
+fn num_elements(matrix: Strided<'_>, halves: bool) -> usize {
+    matrix.data.len() * (1 + usize::from(halves))
 }
 
 /// Floats of a cache line: panels start on one, whatever the caller's scratch does.
@@ -272,6 +285,8 @@ struct Product<'a> {
     b: *const f32,
     b_row: usize,
     b_col: usize,
+    /// Whether A, and B, hold two elements in four bytes.
+    halves: [bool; 2],
     /// The whole of B in panels, or null.
     packed: *const f32,
     c: *mut f32,
@@ -284,9 +299,24 @@ struct Product<'a> {
 unsafe impl Sync for Product<'_> {}
 
 impl Product<'_> {
+    /// Where element (row, term) of A is.
+    fn a_at(&self, row: usize, term: usize) -> *const f32 {
+        element(self.a, row * self.a_row + term * self.a_col, self.halves[0])
+    }
+
+    /// Where element (term, col) of B is.
+    fn b_at(&self, term: usize, col: usize) -> *const f32 {
+        element(self.b, term * self.b_row + col * self.b_col, self.halves[1])
+    }
+
     fn c_at(&self, row: usize, col: usize) -> *mut f32 {
         self.c.wrapping_add(row * self.c_row + col)
     }
+}
+
+/// Element `idx` of floats or of halves.
+fn element(data: *const f32, idx: usize, halves: bool) -> *const f32 {
+    if halves { data.cast::<u16>().wrapping_add(idx).cast() } else { data.wrapping_add(idx) }
 }
 
 /// # Safety
@@ -343,7 +373,9 @@ fn cuts<T: Tile>(dims: Dims) -> impl Iterator<Item = Cut> {
 
 /// The length of the block of k that starts at `k0`.
 fn k_block<T: Tile>(k: usize, k0: usize) -> usize {
-    if k - k0 <= K_BLOCK_MAX * T::PER_SLOT { k - k0 } else { K_BLOCK * T::PER_SLOT }
+    let block = T::K_SLOTS * T::PER_SLOT;
+    // A last block may be half as long again instead of being cut in two.
+    if k - k0 <= block + block / 2 { k - k0 } else { block }
 }
 
 /// Rows this far apart fall into so few cache sets that a tile evicts its own operands.
@@ -360,7 +392,10 @@ fn each(pool: Option<&Pool>, num_tasks: usize, task: &(dyn Fn(usize, usize) + Sy
 
 unsafe fn multiply_with<T: Tile>(pool: Option<&Pool>, scratch: &mut [f32], product: Product<'_>) {
     let m = product.dims.m;
-    let reads_a = !T::CONVERTS && (product.a_col == 1 && !is_aliasing(product.a_row) || m == 1);
+    let reads_a = match product.halves[0] {
+        true => halves::reads_in_place(&product),
+        false => !T::CONVERTS && (product.a_col == 1 && !is_aliasing(product.a_row) || m == 1),
+    };
     let reads_b_once = m <= T::ROWS;
     let reads_b_twice = m <= UNPACKED_ROWS && !is_aliasing(product.b_row);
     let reads_b =
@@ -393,189 +428,6 @@ unsafe fn mirror<T: Tile>(pool: Option<&Pool>, product: Product<'_>) {
             unsafe { T::transpose(T::COLS, rows, product.c_at(j, i), c_row, product.c_at(i, j), c_row) };
         }
     });
-}
-
-/// A part of a product and where its operands are read.
-#[derive(Clone, Copy)]
-struct Block<'a> {
-    product: Product<'a>,
-    cut: Cut,
-    /// A, or B, is read where it is instead of being packed.
-    reads_a: bool,
-    reads_b: bool,
-    /// Panels of this part of B: written first unless the product came with a packed B.
-    packed_b: *mut f32,
-}
-
-// SAFETY: as for `Product`; the packed panels are written in one run of the pool and read in the next.
-unsafe impl Sync for Block<'_> {}
-
-impl Block<'_> {
-    unsafe fn multiply<T: Tile>(&self, pool: Option<&Pool>, packed_a: &SharedMut<'_, f32>) {
-        let dims = self.product.dims;
-        let num_panels = self.cut.cols.div_ceil(T::COLS);
-        let num_row_blocks = dims.m.div_ceil(ROW_BLOCK);
-        let a_len = packed_a_len(dims);
-        let block_len = self.a_stride::<T>() * ROW_BLOCK;
-        let shares_a = !self.reads_a && shares_packed_a(dims);
-        let num_a_tasks = if shares_a { num_row_blocks } else { 0 };
-        let packs_b = !self.reads_b && self.product.packed.is_null();
-        let num_b_tasks = if packs_b { self.num_pack_b_tasks::<T>() } else { 0 };
-        each(pool, num_a_tasks + num_b_tasks, &|task, _| {
-            // SAFETY: blocks of rows, and tasks of B, are disjoint parts of the scratch.
-            unsafe {
-                if task < num_a_tasks {
-                    self.pack_rows::<T>(packed_a.part(task * block_len, block_len), task * ROW_BLOCK);
-                } else {
-                    self.pack_panels::<T>(task - num_a_tasks);
-                }
-            }
-        });
-        let panels_per_task = num_panels.div_ceil(NUM_TASKS.div_ceil(num_row_blocks)).max(2).min(num_panels);
-        each(pool, num_row_blocks * num_panels.div_ceil(panels_per_task), &|task, worker| {
-            let row_block = task % num_row_blocks;
-            let first = task / num_row_blocks * panels_per_task;
-            let panels = first..num_panels.min(first + panels_per_task);
-            // SAFETY: tasks write disjoint tiles of C; a block of packed A is either only read here, or
-            // belongs to this worker.
-            unsafe {
-                let packed_a = if self.reads_a {
-                    std::ptr::null()
-                } else if shares_a {
-                    packed_a.as_ptr().wrapping_add(row_block * block_len)
-                } else {
-                    let own = packed_a.part(worker * a_len, block_len);
-                    self.pack_rows::<T>(own, row_block * ROW_BLOCK);
-                    own.as_ptr()
-                };
-                self.multiply_rows::<T>(packed_a, row_block * ROW_BLOCK, panels);
-            }
-        });
-    }
-
-    /// Lines of a packed panel.
-    fn slots<T: Tile>(&self) -> usize {
-        self.cut.k.div_ceil(T::PER_SLOT)
-    }
-
-    /// Whether A is packed row by row: a conversion alone, where its terms of k lie together.
-    fn packs_a_rows<T: Tile>(&self) -> bool {
-        T::READS_ROWS || T::PER_SLOT > 1 && self.product.a_col == 1
-    }
-
-    /// Slots of packed A for each of its rows; rows that are packed as such start on cache lines that
-    /// do not share a set.
-    fn a_stride<T: Tile>(&self) -> usize {
-        if self.packs_a_rows::<T>() {
-            self.slots::<T>().next_multiple_of(ALIGN) + ALIGN
-        } else {
-            self.slots::<T>()
-        }
-    }
-
-    /// Where element (k0, n0 + panel * COLS) of B is.
-    fn b_at<T: Tile>(&self, panel: usize) -> *const f32 {
-        let Product { b, b_row, b_col, .. } = self.product;
-        b.wrapping_add(self.cut.k0 * b_row + (self.cut.n0 + panel * T::COLS) * b_col)
-    }
-
-    fn panel_cols<T: Tile>(&self, panel: usize) -> usize {
-        T::COLS.min(self.cut.cols - panel * T::COLS)
-    }
-
-    /// Rows of B that lie together are packed a few rows at a time, columns a panel at a time: either way
-    /// memory is read in order.
-    fn num_pack_b_tasks<T: Tile>(&self) -> usize {
-        if self.product.b_col == 1 { self.cut.k.div_ceil(PACK_ROWS) } else { self.cut.cols.div_ceil(T::COLS) }
-    }
-
-    unsafe fn pack_panels<T: Tile>(&self, task: usize) {
-        let Product { b_row, b_col, .. } = self.product;
-        let (panels, steps) = if b_col == 1 {
-            let first = task * PACK_ROWS;
-            (0..self.cut.cols.div_ceil(T::COLS), first..self.cut.k.min(first + PACK_ROWS))
-        } else {
-            (task..task + 1, 0..self.cut.k)
-        };
-        for panel in panels {
-            let src = self.b_at::<T>(panel).wrapping_add(steps.start * b_row);
-            let dst =
-                self.packed_b.wrapping_add((panel * self.slots::<T>() + steps.start / T::PER_SLOT) * T::COLS);
-            // SAFETY: these steps of the panel lie inside B, and in the scratch they are this task's.
-            unsafe { pack_b::<T>(dst, src, b_row, b_col, steps.len(), self.panel_cols::<T>(panel)) };
-        }
-    }
-
-    /// Packs the block of rows that starts at `m0`.
-    unsafe fn pack_rows<T: Tile>(&self, dst: &mut [f32], m0: usize) {
-        let Product { a, a_row, a_col, dims, .. } = self.product;
-        let a = a.wrapping_add(m0 * a_row + self.cut.k0 * a_col);
-        let rows = ROW_BLOCK.min(dims.m - m0);
-        if self.packs_a_rows::<T>() {
-            let stride = self.a_stride::<T>();
-            assert!(dst.len() >= rows * stride);
-            // SAFETY: the rows lie inside A, and have room for their slots.
-            return unsafe { T::pack_rows(dst.as_mut_ptr(), stride, a, a_col, a_row, self.cut.k, rows) };
-        }
-        // SAFETY: the rows lie inside A.
-        unsafe { pack_a::<T>(dst, a, a_row, a_col, rows, self.cut.k) };
-    }
-
-    /// Rows `m0 .. m0 + ROW_BLOCK` of C, the columns of `panels`.
-    unsafe fn multiply_rows<T: Tile>(&self, packed_a: *const f32, m0: usize, panels: std::ops::Range<usize>) {
-        let Product { a, a_row, a_col, b_row, c, c_row, dims, store, .. } = self.product;
-        let rows = ROW_BLOCK.min(dims.m - m0);
-        let slots = self.slots::<T>();
-        // SAFETY: the instruction set was checked.
-        unsafe { T::begin() };
-        for panel in panels {
-            // Columns up to here are left to `mirror` in rows from here on.
-            let computed_rows = match store {
-                Store::Mirror => self.cut.n0 + (panel + 1) * T::COLS,
-                Store::Set | Store::Plus(_) | Store::Add => dims.m,
-            };
-            let (b, b_row) = if self.reads_b {
-                (self.b_at::<T>(panel), b_row)
-            } else {
-                (self.packed_b.wrapping_add(panel * slots * T::COLS).cast_const(), T::COLS)
-            };
-            for i in (0..rows).step_by(T::ROWS).take_while(|i| m0 + i < computed_rows) {
-                let (a, a_row, a_col) = if self.reads_a {
-                    (a.wrapping_add((m0 + i) * a_row + self.cut.k0 * a_col), a_row, a_col)
-                } else if self.packs_a_rows::<T>() {
-                    let stride = self.a_stride::<T>();
-                    (packed_a.wrapping_add(i * stride), stride, 1)
-                } else {
-                    (packed_a.wrapping_add(i * slots), 1, T::ROWS)
-                };
-                let col = self.cut.n0 + panel * T::COLS;
-                let (addend, addend_row) = match store {
-                    // Added to the whole sum: with its last block.
-                    Store::Plus(rows) if self.cut.k0 + self.cut.k == dims.k => {
-                        (rows.data.as_ptr().wrapping_add((m0 + i) * rows.row + col), rows.row)
-                    }
-                    Store::Plus(_) | Store::Set | Store::Add | Store::Mirror => (std::ptr::null(), 0),
-                };
-                let args = TileArgs {
-                    k: slots,
-                    a,
-                    a_row,
-                    a_col,
-                    b,
-                    b_row,
-                    c: c.wrapping_add((m0 + i) * c_row + col),
-                    c_row,
-                    add: matches!(store, Store::Add) || self.cut.k0 > 0,
-                    addend,
-                    addend_row,
-                };
-                // SAFETY: the tile lies inside the product, whose bounds were checked.
-                unsafe { T::run(T::ROWS.min(rows - i), self.panel_cols::<T>(panel), args) };
-            }
-        }
-        // SAFETY: begun above.
-        unsafe { T::end() };
-    }
 }
 
 #[cfg(test)]

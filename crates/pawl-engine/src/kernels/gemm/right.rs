@@ -1,4 +1,5 @@
-//! The second operand of products: a matrix, or one packed ahead because many products read it.
+//! The operands of products: a matrix of floats, one of halves, or a second one packed ahead because many products
+//! read it.
 
 use super::choose::{WithTile, with_tile};
 use super::tile::Tile;
@@ -6,11 +7,28 @@ use super::{Block, Dims, Product, Store, Strided, check_b, cuts};
 use crate::kernels::{Isa, Precision};
 use crate::pool::Pool;
 
+/// The first operand of a product.
+#[derive(Clone, Copy, Debug)]
+pub enum Left<'a> {
+    /// Packed by every product that reads it, where its tiles cannot read it.
+    Matrix(Strided<'a>),
+    /// Rounded to bfloat16 before: two elements in four bytes, strides in elements.
+    Halves(Strided<'a>),
+}
+
+impl<'a> From<Strided<'a>> for Left<'a> {
+    fn from(matrix: Strided<'a>) -> Left<'a> {
+        Left::Matrix(matrix)
+    }
+}
+
 /// The second operand of a product.
 #[derive(Clone, Copy, Debug)]
 pub enum Right<'a> {
     /// Packed by every product that reads it.
     Matrix(Strided<'a>),
+    /// As [`Left::Halves`].
+    Halves(Strided<'a>),
     /// Packed before by [`pack_right`], in the same precision for the same instruction set.
     Packed(&'a [f32]),
 }
@@ -58,7 +76,7 @@ pub fn pack_right(
         }
     }
     let dims = Dims { m: 1, n, k };
-    check_b(isa, b, dims);
+    check_b(isa, b, false, dims);
     assert_eq!(packed.len(), packed_right_len(isa, precision, k, n), "packed {k} x {n}");
     let nothing = (std::ptr::null(), std::ptr::null_mut());
     let product = Product {
@@ -68,6 +86,7 @@ pub fn pack_right(
         b: b.data.as_ptr(),
         b_row: b.row,
         b_col: b.col,
+        halves: [false; 2],
         packed: nothing.0,
         c: nothing.1,
         c_row: 0,

@@ -159,15 +159,16 @@ fn general_strides_are_read_right() {
 #[test]
 fn bfloat16_tiles_that_are_not_chosen_agree_as_well() {
     if Isa::Avx512.is_available() {
-        check_tile::<Rounded<tile::Avx512>>();
+        check_tile::<Rounded<tile::Avx512>>(false);
     }
-    if Isa::Avx512.is_available() && crate::kernels::has_bf16() {
-        check_tile::<bf16::Avx512Bf16>();
+    if reads_halves(Isa::Avx512, Precision::Bf16) && Isa::Avx512.is_available() {
+        check_tile::<bf16::Avx512Bf16>(false);
+        check_tile::<bf16::Avx512Bf16>(true);
     }
 }
 
 #[cfg(target_arch = "x86_64")]
-fn check_tile<T: Tile>() {
+fn check_tile<T: Tile>(halves: bool) {
     let rows = numbers(200 * 129, 4);
     let stores = [Store::Add, Store::Plus(Strided { data: &rows, row: 129, col: 1 })];
     for (m, n, k) in SIZES.into_iter().chain([(40, 70, 1600)]) {
@@ -175,18 +176,20 @@ fn check_tile<T: Tile>() {
         for ((ta, tb), store) in ways.into_iter().flat_map(|way| stores.map(|store| (way, store))) {
             let [a, b] = [(m * k, 1), (k * n, 2)]
                 .map(|(len, seed)| numbers(len, seed).into_iter().map(bf16::round).collect::<Vec<_>>());
+            let stored = [&a, &b].map(|x| if halves { in_halves(Isa::Avx512, x) } else { x.clone() });
             let (a, b) = (strided(&a, m, k, ta, 0), strided(&b, k, n, tb, 0));
             let dims = Dims { m, n, k };
             let mut want = numbers(m * n, 3);
             let mut got = want.clone();
             reference(&mut want, n, a, b, dims, store);
             let product = Product {
-                a: a.data.as_ptr(),
+                a: stored[0].as_ptr(),
                 a_row: a.row,
                 a_col: a.col,
-                b: b.data.as_ptr(),
+                b: stored[1].as_ptr(),
                 b_row: b.row,
                 b_col: b.col,
+                halves: [halves; 2],
                 packed: std::ptr::null(),
                 c: got.as_mut_ptr(),
                 c_row: n,
@@ -353,6 +356,53 @@ fn check_packed(m: usize, n: usize, k: usize) {
     }
 }
 
+fn in_halves(isa: Isa, x: &[f32]) -> Vec<f32> {
+    let mut halves = vec![f32::NAN; x.len().div_ceil(2)];
+    // SAFETY: both are as long as they say.
+    unsafe { halve(isa, halves.as_mut_ptr(), x.as_ptr(), x.len()) };
+    halves
+}
+
+#[test]
+fn operands_in_halves_give_the_same_bits() {
+    for (m, n, k) in [(1, 1, 1), (16, 33, 32), (40, 70, 17), (96, 100, 300), (33, 70, 1700), (128, 64, 2050)]
+    {
+        check_halves(Dims { m, n, k });
+    }
+}
+
+fn check_halves(dims: Dims) {
+    let Dims { m, n, k } = dims;
+    let (a, b, before) = (numbers(m * k, 5), numbers(k * n, 6), numbers(m * n, 7));
+    for isa in isas().into_iter().filter(|isa| reads_halves(*isa, Precision::Bf16)) {
+        let (half_a, half_b) = (in_halves(isa, &a), in_halves(isa, &b));
+        for way in 0..16 {
+            let [ta, tb, left, right] = [0, 1, 2, 3].map(|bit| way >> bit & 1 == 1);
+            // Up to four rows against a transposed matrix are another kernel.
+            if m <= 4 && tb {
+                continue;
+            }
+            let product = |pool: &Pool, halves: [bool; 2]| {
+                let mut c = before.clone();
+                let mut scratch = vec![f32::NAN; gemm_scratch_len(pool.num_threads(), dims)];
+                let a = match halves[0] {
+                    true => Left::Halves(strided(&half_a, m, k, ta, 0)),
+                    false => Left::Matrix(strided(&a, m, k, ta, 0)),
+                };
+                let b = match halves[1] {
+                    true => Right::Halves(strided(&half_b, k, n, tb, 0)),
+                    false => Right::Matrix(strided(&b, k, n, tb, 0)),
+                };
+                gemm(pool, isa, Precision::Bf16, &mut scratch, &mut c, n, a, b, dims, Store::Add);
+                c
+            };
+            let what = format!("{isa:?} {dims:?} ta {ta} tb {tb} halves {left} {right}");
+            let want = same_bits(&what, |pool| product(pool, [false; 2]));
+            assert!(want == same_bits(&what, |pool| product(pool, [left, right])), "{what}");
+        }
+    }
+}
+
 /// Products of each kind at random sizes: some seconds on every instruction set.
 const NUM_RANDOM: u64 = 150;
 
@@ -369,6 +419,7 @@ fn products_of_random_sizes_agree_in_every_layout() {
         let dims = Dims { m, n, k };
         check_gemm(dims, ta, tb, below(5), store);
         check_mirrored(n, k, ta);
+        check_halves(dims);
         // Up to four rows are read in another order.
         check_packed(m.max(5), n, k);
         let num = 1 + below(1 + (1 << 18) / (m * n * k).next_power_of_two()).min(30);

@@ -3,6 +3,8 @@
 //! An element of C is the same chain of multiply-adds over k whatever tile it falls into, so cutting a
 //! matrix differently never changes its bits. Tiles check nothing: their callers own the bounds.
 
+use super::K_BLOCK;
+
 /// Operands of one tile: c (rows, cols) = or += a (rows, k) * b (k, cols), then += addend; strides in elements.
 #[derive(Clone, Copy)]
 pub(crate) struct TileArgs {
@@ -39,6 +41,8 @@ pub(crate) trait Tile {
 
     /// Terms of k that a packed slot of four bytes holds.
     const PER_SLOT: usize = 1;
+    /// Slots of a block of k.
+    const K_SLOTS: usize = K_BLOCK;
     /// Whether operands are changed by packing, so that none can be read where it lies.
     const CONVERTS: bool = false;
     /// Whether the terms of k of a row of A must lie together.
@@ -126,6 +130,38 @@ pub(crate) trait Tile {
             // SAFETY: the promise of the caller.
             unsafe { Self::pack_row(dst.add(j * width), src.add(j * lane), k) };
         }
+    }
+
+    /// As [`Tile::pack`] from elements of two bytes, of tiles that read such (`halves::reads_halves`).
+    ///
+    /// # Safety
+    /// As for [`Tile::pack`]; `step` or `lane` is 1.
+    unsafe fn pack_halves(
+        _dst: *mut f32,
+        _width: usize,
+        _src: *const u16,
+        _step: usize,
+        _lane: usize,
+        _k: usize,
+        _lanes: usize,
+    ) {
+        unreachable!("checked by the product");
+    }
+
+    /// As [`Tile::pack_rows`] from elements of two bytes.
+    ///
+    /// # Safety
+    /// As for [`Tile::pack_halves`].
+    unsafe fn pack_half_rows(
+        _dst: *mut f32,
+        _width: usize,
+        _src: *const u16,
+        _step: usize,
+        _lane: usize,
+        _k: usize,
+        _lanes: usize,
+    ) {
+        unreachable!("checked by the product");
     }
 
     /// dst (cols, rows) = transpose of src (rows, cols), rows `src_row` and `dst_row` apart.

@@ -1,6 +1,7 @@
 //! Fused programs against their definition: every pattern, every axis.
 
 use super::*;
+use crate::kernels::gemm::bf16;
 use crate::kernels::testing::{check_close, choices, isas, numbers, same_bits};
 
 /// Sums of up to 5,000 unit numbers; worst seen 2.3e-7 of 1 + |x|.
@@ -20,6 +21,7 @@ fn program(pattern: Pattern) -> MapProgram {
         ],
         patterns: vec![Pattern::Full, pattern],
         outputs: vec![Operand::Temp(1), Operand::Temp(2)],
+        halves: Vec::new(),
     }
 }
 
@@ -37,6 +39,37 @@ fn index(pattern: &Pattern, i: usize) -> usize {
                 rest /= extent;
             }
             at
+        }
+    }
+}
+
+#[test]
+fn halves_are_what_is_stored_rounded() {
+    for (len, isa) in [1, 2, 511, 512, 1025, 30_000]
+        .into_iter()
+        .flat_map(|len| isas().into_iter().map(move |isa| (len, isa)))
+    {
+        let (x, y) = (numbers(len, 1), numbers(len, 2));
+        let halves = vec![Operand::Temp(2), Operand::Const(0.3), Operand::Input(0)];
+        let program = MapProgram { outputs: vec![Operand::Temp(2)], halves, ..program(Pattern::Full) };
+        let got = same_bits(&format!("{isa:?} {len}"), |pool| {
+            let mut out = vec![f32::NAN; len];
+            let mut halves = vec![vec![0.0_f32; len.div_ceil(2)]; 3];
+            let mut scratch = vec![0.0; pool.num_threads() * program.scratch_len()];
+            let mut to = vec![out.as_mut_ptr()];
+            to.extend(halves.iter_mut().map(Vec::as_mut_ptr));
+            let scratch = scratch.as_mut_ptr();
+            // SAFETY: the operands were made to measure.
+            unsafe { map(pool, isa, scratch, &to, &[x.as_ptr(), y.as_ptr()], &program, len) };
+            // As numbers: bits of halves may look like NaN.
+            let halves = halves.concat().into_iter().flat_map(|x| [x.to_bits() << 16, x.to_bits() & !0xffff]);
+            out.into_iter().chain(halves.map(f32::from_bits)).collect()
+        });
+        let padded = len.next_multiple_of(2);
+        let want = [got[..len].to_vec(), vec![0.3; len], x.clone()];
+        for (want, got) in want.iter().zip(got[len..].chunks(padded)) {
+            let want: Vec<f32> = want.iter().map(|x| bf16::round(*x)).collect();
+            assert_eq!(got[..len], want, "{isa:?} {len}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Programs over rows against their definition, and sums against those of a reduction alone.
 
 use super::*;
+use crate::kernels::gemm::bf16;
 use crate::kernels::map::{Axis, MapProgram, Operand, map_reduce, map_reduce_scratch_len};
 use crate::kernels::testing::{check_close, choices, isas, numbers};
 
@@ -15,12 +16,50 @@ fn run(isa: Isa, threads: usize, program: &RowProgram, rows: usize, inputs: &[&[
     let pool = Pool::new(threads);
     let mut outputs: Vec<Vec<f32>> =
         program.outputs.iter().map(|k| vec![f32::NAN; rows * program.width(program.registers[*k])]).collect();
+    outputs.extend(program.halves.iter().map(|_| vec![f32::NAN; rows * program.c / 2]));
     let targets: Vec<*mut f32> = outputs.iter_mut().map(Vec::as_mut_ptr).collect();
     let sources: Vec<*const f32> = inputs.iter().map(|x| x.as_ptr()).collect();
     let mut scratch = vec![f32::NAN; threads * program.scratch_len()];
     // SAFETY: the operands were made to measure.
     unsafe { row_program(&pool, isa, scratch.as_mut_ptr(), &targets, &sources, program, rows) };
     outputs
+}
+
+#[test]
+fn halves_are_what_is_stored_rounded() {
+    for (isa, (rows, c)) in isas().into_iter().flat_map(|isa| SHAPES.map(|shape| (isa, shape))) {
+        if c % 2 == 1 {
+            continue;
+        }
+        let x = numbers(rows * c, 9);
+        let program = RowProgram {
+            c,
+            instrs: vec![
+                (0, RowInstr::RmsNorm(0.1, RowOperand::Input(0))),
+                (2, RowInstr::Binary(Binary::Mul, RowOperand::Register(0), RowOperand::Const(1.5))),
+            ],
+            registers: vec![true, false, true],
+            inputs: vec![full(true)],
+            outputs: vec![2],
+            halves: vec![0, 2],
+        };
+        let plain = RowProgram { outputs: vec![0, 2], halves: Vec::new(), ..program.clone() };
+        let want = run(isa, 1, &plain, rows, &[&x]);
+        for threads in 1..=3 {
+            let got = run(isa, threads, &program, rows, &[&x]);
+            assert!(got[0] == want[1], "{isa:?} {rows} x {c}");
+            assert!(halves(&got[1]) == rounded(&want[0]), "{isa:?} {rows} x {c}");
+            assert!(halves(&got[2]) == rounded(&want[1]), "{isa:?} {rows} x {c}");
+        }
+    }
+}
+
+fn halves(slots: &[f32]) -> Vec<u32> {
+    slots.iter().flat_map(|x| [x.to_bits() & 0xffff, x.to_bits() >> 16]).collect()
+}
+
+fn rounded(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| bf16::round(*x).to_bits() >> 16).collect()
 }
 
 fn bits(values: &[f32]) -> Vec<u32> {
@@ -43,12 +82,14 @@ fn sums_and_peaks_have_the_bits_of_a_reduction() {
                     registers: vec![false],
                     inputs: vec![full(true)],
                     outputs: vec![0],
+                    halves: Vec::new(),
                 };
                 let got = run(isa, 2, &program, rows, &[&x]);
                 let map = MapProgram {
                     instrs: Vec::new(),
                     patterns: vec![Pattern::Full],
                     outputs: vec![Operand::Input(0)],
+                    halves: Vec::new(),
                 };
                 let axis = Axis { outer: rows, n: c, inner: 1 };
                 let (pool, mut want) = (Pool::new(1), vec![0.0; rows]);
@@ -87,6 +128,7 @@ fn program(c: usize, period: usize, gate_rows: usize) -> RowProgram {
             RowInput { pattern: Pattern::Row { n: gate_rows * c }, wide: true },
         ],
         outputs: vec![5, 6, 7, 10],
+        halves: Vec::new(),
     }
 }
 
