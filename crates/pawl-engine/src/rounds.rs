@@ -3,17 +3,22 @@
 //! Rounds fall into *lanes*, as many as the shapes say and never the threads. A lane adds its rounds up in
 //! order, and the lanes are added up in order, so the bits are the same on any machine of one kind. Few threads
 //! run a round each, in any order that keeps each lane's: there is nothing to wait for within a step, and a
-//! thread that a neighbour slows down does fewer rounds. Many threads run one round after another together.
+//! thread that a neighbour slows down does fewer rounds. Where sums are so large that there is one lane, few threads
+//! still run a round each, one behind the other: what adds to the sums waits for its turn. Many threads run one round
+//! after another together.
+
+mod turns;
 
 use crate::buffer::Buffer;
 use crate::engine::Engine;
-use crate::exec::{Memory, run_once, run_round};
+use crate::exec::{Memory, run_once, run_round, run_round_in_turn};
 use crate::kernels::Precision;
 use crate::plan::{Output, Plan};
 use crate::pool::SharedMut;
 use pawl_graph::{Graph, InputKind};
 use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use turns::Turns;
 
 /// Most lanes of a step: enough for the few cores on which rounds run side by side.
 const MAX_LANES: usize = 8;
@@ -21,6 +26,8 @@ const MAX_LANES: usize = 8;
 const LANE_FLOATS: usize = 8 << 20;
 /// Rounds from which on weights are packed once for all of them: in two they are read too seldom to win the time back.
 const WORTH_PACKING: usize = 3;
+/// Most threads that run rounds of one lane behind one another: each needs an arena.
+const MAX_IN_TURN: usize = 4;
 /// Elements of the lanes' sums that a task adds up.
 const SUM_GRAIN: usize = 1 << 14;
 
@@ -37,7 +44,17 @@ pub struct Rounds {
     sums: Vec<(usize, Vec<Buffer>)>,
     /// One for each thread that runs rounds by itself, or one.
     arenas: Vec<Buffer>,
-    queue: Queue,
+    order: Order,
+}
+
+/// How threads share the rounds.
+enum Order {
+    /// All run one round after another.
+    Together,
+    /// Each runs rounds of a lane of its own.
+    SideBySide(Queue),
+    /// Each runs rounds of the one lane, whose sums they add to in turn.
+    InTurn(Turns),
 }
 
 /// Where a lane's rounds find their buffers.
@@ -70,10 +87,33 @@ impl Rounds {
         }
         let len_of = |output: &Output| graph.values[output.value.idx()].len();
         let num_lanes = num_lanes(num_rounds, outputs.iter().map(len_of).sum());
+        Rounds::in_lanes(graph, inputs, outputs, engine, precision, num_rounds, moving, num_lanes)
+    }
+
+    fn in_lanes(
+        graph: &Graph,
+        inputs: &[usize],
+        outputs: &[Output],
+        engine: &Engine,
+        precision: Precision,
+        num_rounds: usize,
+        moving: &[usize],
+        num_lanes: usize,
+    ) -> Rounds {
+        let len_of = |output: &Output| graph.values[output.value.idx()].len();
         let num_threads = engine.num_threads();
-        let side_by_side = num_threads > 1 && num_lanes > 1 && num_threads < 2 * num_lanes;
+        let order = match num_threads {
+            2.. if num_lanes > 1 && num_threads < 2 * num_lanes => Order::SideBySide(Queue::new(num_lanes)),
+            2..=MAX_IN_TURN if num_lanes == 1 && num_rounds > 1 => Order::InTurn(Turns::new(num_rounds)),
+            _ => Order::Together,
+        };
+        let (num_arenas, num_bound) = match order {
+            Order::Together => (1, num_lanes),
+            Order::SideBySide(_) => (num_threads.min(num_lanes), num_lanes),
+            Order::InTurn(_) => (num_threads.min(num_rounds), num_threads.min(num_rounds)),
+        };
         let mut target = engine.target(precision, num_rounds >= WORTH_PACKING);
-        if side_by_side {
+        if num_arenas > 1 {
             target.num_threads = 1;
         }
         let plan = Plan::compile(graph, inputs, outputs, target);
@@ -81,20 +121,19 @@ impl Rounds {
             let known = plan.buffer_lens.iter().find(|(other, _)| *other == buffer);
             (buffer, known.expect("what moves is an input").1)
         };
-        let num_sums = if side_by_side { num_lanes - 1 } else { (num_lanes - 1).min(1) };
+        let num_sums = if num_arenas > 1 { num_lanes - 1 } else { (num_lanes - 1).min(1) };
         let sums = outputs.iter().map(|output| {
             assert!(output.accumulate || num_rounds == 1, "every output of several rounds is a sum");
             (output.buffer, (0..num_sums).map(|_| Buffer::zeros(len_of(output))).collect())
         });
-        let num_arenas = if side_by_side { num_threads.min(num_lanes) } else { 1 };
         Rounds {
             kept: Buffer::zeros(plan.kept_len),
             num_rounds,
-            lanes: (0..num_lanes).map(|_| Lane { pointers: Vec::new(), round: 0 }).collect(),
+            lanes: (0..num_bound).map(|_| Lane { pointers: Vec::new(), round: 0 }).collect(),
             moving: moving.iter().map(|buffer| part(*buffer)).collect(),
             sums: sums.collect(),
             arenas: (0..num_arenas).map(|_| Buffer::zeros(plan.arena_len)).collect(),
-            queue: Queue::new(num_lanes),
+            order,
             plan,
         }
     }
@@ -113,10 +152,18 @@ impl Rounds {
         let (plan, moving) = (&self.plan, &self.moving);
         run_once(engine.together(), plan, Memory { arena, kept, buffers: &self.lanes[0].pointers });
         let num_lanes = self.lanes.len();
-        if self.arenas.len() > 1 {
-            self.run_side_by_side(engine);
-            (1..num_lanes).for_each(|lane_idx| add_lane(engine, &self.sums, buffers, lane_idx - 1));
-            return;
+        match &self.order {
+            Order::Together => {}
+            Order::SideBySide(queue) => {
+                queue.fill(self.num_rounds);
+                self.run_side_by_side(engine);
+                (1..num_lanes).for_each(|lane_idx| add_lane(engine, &self.sums, buffers, lane_idx - 1));
+                return;
+            }
+            Order::InTurn(turns) => {
+                turns.fill();
+                return self.run_side_by_side(engine);
+            }
         }
         for (lane_idx, lane) in self.lanes.iter_mut().enumerate() {
             for (in_lane, round) in rounds_of(lane_idx, num_lanes, self.num_rounds).enumerate() {
@@ -141,7 +188,7 @@ impl Rounds {
             // Grows in the first run and is refilled in later ones.
             lane.pointers.clear();
             lane.pointers.extend(buffers.iter_mut().map(|buffer| buffer.floats_mut().as_mut_ptr()));
-            if lane_idx > 0 {
+            if lane_idx > 0 && !matches!(self.order, Order::InTurn(_)) {
                 for (buffer, sums) in &mut self.sums {
                     let sum_idx = (lane_idx - 1).min(sums.len() - 1);
                     lane.pointers[*buffer] = sums[sum_idx].floats_mut().as_mut_ptr();
@@ -156,18 +203,32 @@ impl Rounds {
         // SAFETY: rounds only read what outlives them.
         unsafe impl Sync for Kept {}
         let kept = &Kept(self.kept.floats_mut().as_mut_ptr());
-        let (plan, moving, queue) = (&self.plan, &self.moving, &self.queue);
-        queue.fill(self.num_rounds);
+        let (plan, moving, order) = (&self.plan, &self.moving, &self.order);
         let num_workers = self.arenas.len();
         let (lanes, arenas) = (SharedMut::new(&mut self.lanes), SharedMut::new(&mut self.arenas));
         engine.pool().run(num_workers, &|worker, _| {
             // SAFETY: each worker index is run once.
             let arena = unsafe { &mut arenas.part(worker, 1)[0] }.floats_mut().as_mut_ptr();
-            while let Some(claim) = queue.claim() {
-                // SAFETY: the queue gives a lane to one thread at a time.
-                let lane = unsafe { &mut lanes.part(claim.lane, 1)[0] };
-                let memory = Memory { arena, kept: kept.0, buffers: lane.at(moving, claim.round) };
-                run_round(engine.alone(), plan, memory, claim.in_lane);
+            let kept = kept.0;
+            match order {
+                Order::Together => unreachable!("one arena serves all threads"),
+                Order::SideBySide(queue) => {
+                    while let Some(claim) = queue.claim() {
+                        // SAFETY: the queue gives a lane to one thread at a time.
+                        let lane = unsafe { &mut lanes.part(claim.lane, 1)[0] };
+                        let memory = Memory { arena, kept, buffers: lane.at(moving, claim.round) };
+                        run_round(engine.alone(), plan, memory, claim.in_lane);
+                    }
+                }
+                Order::InTurn(turns) => {
+                    // SAFETY: each worker has its own pointers; what they share is written in turn.
+                    let lane = unsafe { &mut lanes.part(worker, 1)[0] };
+                    while let Some(turn) = turns.claim() {
+                        let memory = Memory { arena, kept, buffers: lane.at(moving, turn.round) };
+                        let (wait, pass) = (|step| turn.wait(step), |step| turn.pass(step));
+                        run_round_in_turn(engine.alone(), plan, memory, turn.round, wait, pass);
+                    }
+                }
             }
         });
     }
@@ -294,6 +355,63 @@ impl Drop for Claim<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pawl_graph::{DType, Op, Unary};
+
+    /// Sums of gradients over rounds of two layers and a loss over a vocabulary that is cut into rows.
+    fn sums(num_threads: usize, num_lanes: usize, precision: Precision) -> Vec<Vec<u32>> {
+        let (rows, c, v, num_rounds) = (32, 8, 16_384, 5);
+        let mut graph = Graph::new();
+        let kind = InputKind::Param;
+        let table = graph.input("table", kind.clone(), &[v, c], DType::F32);
+        let layer = graph.input("layer", kind.clone(), &[c, c], DType::F32);
+        let head = graph.input("head", kind, &[v, c], DType::F32);
+        let tokens = graph.input("tokens", InputKind::Tokens, &[rows], DType::I32);
+        let targets = graph.input("targets", InputKind::Targets, &[rows], DType::I32);
+        let x = graph.add(Op::Embedding, &[table, tokens]).unwrap();
+        let hidden = graph.add(Op::Matmul { ta: false, tb: true }, &[x, layer]).unwrap();
+        let hidden = graph.add(Op::Unary(Unary::Relu), &[hidden]).unwrap();
+        let hidden = graph.add(Op::Matmul { ta: false, tb: false }, &[hidden, layer]).unwrap();
+        let logits = graph.add(Op::Matmul { ta: false, tb: true }, &[hidden, head]).unwrap();
+        let loss = graph.add_all(Op::CrossEntropy, &[logits, targets]).unwrap()[0];
+        let loss = graph.sum_all(loss);
+        let params = [table, layer, head];
+        let grads = graph.gradients(loss, &params);
+        let outputs: Vec<Output> = grads
+            .iter()
+            .chain([&loss])
+            .enumerate()
+            .map(|(k, value)| Output { value: *value, buffer: 5 + k, accumulate: true })
+            .collect();
+        let engine = Engine::new(num_threads);
+        let inputs = [0, 1, 2, 3, 4];
+        let mut compiled =
+            Rounds::in_lanes(&graph, &inputs, &outputs, &engine, precision, num_rounds, &[3, 4], num_lanes);
+        let ids = num_rounds * rows;
+        let lens = [v * c, c * c, v * c, ids, ids, v * c, c * c, v * c, 1];
+        let mut buffers: Vec<Buffer> = lens.into_iter().map(Buffer::zeros).collect();
+        for (k, buffer) in buffers[..3].iter_mut().enumerate() {
+            let number = |i: usize| ((i * 31 + k * 7) % 61) as f32 / 30.0 - 1.0;
+            buffer.floats_mut().iter_mut().enumerate().for_each(|(i, x)| *x = number(i));
+        }
+        for (k, buffer) in buffers[3..5].iter_mut().enumerate() {
+            let id = |i: usize| ((i * 7919 + k * 31) % v) as i32;
+            buffer.ints_mut().iter_mut().enumerate().for_each(|(i, x)| *x = id(i));
+        }
+        compiled.run(&engine, &mut buffers);
+        compiled.run(&engine, &mut buffers);
+        buffers[5..].iter().map(|b| b.floats().iter().map(|x| x.to_bits()).collect()).collect()
+    }
+
+    #[test]
+    fn rounds_in_turn_have_the_bits_of_one_after_another() {
+        for precision in [Precision::F32, Precision::Bf16] {
+            let one = sums(1, 1, precision);
+            assert!(one.iter().all(|sum| sum.iter().any(|x| *x != 0)));
+            assert!((2..=5).all(|num_threads| sums(num_threads, 1, precision) == one), "{precision:?}");
+            let lanes = sums(1, 3, precision);
+            assert!((2..=3).all(|num_threads| sums(num_threads, 3, precision) == lanes), "{precision:?}");
+        }
+    }
 
     #[test]
     fn lanes_follow_from_shapes_and_hold_every_round_once() {
