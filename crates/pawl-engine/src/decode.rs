@@ -1,23 +1,33 @@
 //! Runs a program of single positions: several sequences at once, each at its own position.
 //!
 //! One run takes lanes, each the next token of a sequence; a sequence may take several lanes in a row, which
-//! are then its next positions. Steps are done one after another for all lanes, so a matrix is read once for
-//! all of them. Every other step is done lane by lane on memory of that lane alone: what a lane computes
-//! depends neither on the other lanes nor on how many there are, to the bit. It refuses to choose tokens.
+//! are then its next positions. Few lanes go through the steps together, so a matrix is read once for all of them;
+//! many are dealt out in groups, so that threads need not wait for each other. What a lane computes depends neither on
+//! the other lanes nor on how many there are, to the bit. It refuses to choose tokens.
 
+mod desk;
 mod memory;
+mod segment;
+mod turn;
 
 use crate::buffer::Buffer;
 use crate::engine::Engine;
 use crate::exec::Program;
 use crate::kernels::decode::matrices::Matrices;
 pub use crate::kernels::decode::matrices::Weights;
-use crate::kernels::decode::{past, products};
-use crate::kernels::rows::softmax_forward;
-use crate::kernels::sequence::{rope, rope_table};
+use crate::kernels::sequence::rope_table;
 use crate::plan::Output;
+use crate::pool::SharedMut;
+use desk::Desk;
 use memory::Memory;
-use pawl_graph::{Graph, Incremental, InputKind, Mask, Source, State, Step, ValueId};
+use pawl_graph::{Graph, Incremental, InputKind, Source, Step, ValueId};
+use segment::Segment;
+use turn::{Crew, Group, Turn};
+
+/// Lanes of a group at least, where there are several: they read all matrices once.
+const GROUP_LANES: usize = 16;
+/// Groups for each thread at most: a thread that a neighbour slows down takes fewer of them.
+const GROUPS_EACH: usize = 2;
 
 /// The next token of a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,21 +58,15 @@ pub struct Decoding {
     logits: Source,
     vocab: usize,
     positions: usize,
-    scores: Buffer,
-    x: Vec<*const f32>,
-    y: Vec<*mut f32>,
-    pointers: Vec<*mut f32>,
+    groups: Vec<Group>,
+    /// Lanes of a run by sequence.
+    order: Vec<usize>,
+    /// One for each thread.
+    desks: Vec<Desk>,
 }
 
-// SAFETY: the pointers are scratch, rebuilt in every run from memory that the value owns.
-unsafe impl Send for Decoding {}
-
 enum Compiled {
-    Segment {
-        program: Program,
-        inputs: Vec<Source>,
-        outputs: Vec<usize>,
-    },
+    Segment(Segment),
     Linear {
         x: Source,
         matrix: usize,
@@ -104,12 +108,14 @@ impl Decoding {
         });
         let mut shapes = Vec::new();
         let steps: Vec<Compiled> =
-            program.steps.iter().map(|step| compile(step, &mut shapes, engine)).collect();
+            program.steps.iter().map(|step| compile(step, &mut shapes, max_lanes, engine)).collect();
         let remembers =
             |step: &Step| matches!(step, Step::Remember { .. } | Step::Attention { .. } | Step::Scan { .. });
         let max_rows =
             program.steps.iter().map(|step| if let Step::Linear { rows, .. } = step { *rows } else { 1 });
         let max_rows = max_rows.max().unwrap_or(1);
+        let desks = desks(&steps, program.positions, engine.num_threads());
+        let num_groups = num_groups(max_lanes, engine.num_threads());
         let mut decoding = Decoding {
             frozen: Program::new(&program.graph, &inputs, &outputs, engine),
             graph: program.graph.clone(),
@@ -126,10 +132,9 @@ impl Decoding {
             logits: program.logits.clone(),
             vocab: program.vocab,
             positions: program.positions,
-            scores: Buffer::zeros(engine.num_threads() * program.positions),
-            x: Vec::with_capacity(max_rows * max_lanes),
-            y: Vec::with_capacity(max_rows * max_lanes),
-            pointers: Vec::with_capacity(64),
+            groups: (0..num_groups).map(|_| Group::new(max_lanes, max_rows)).collect(),
+            order: Vec::with_capacity(max_lanes),
+            desks,
         };
         decoding.refresh(engine, param);
         decoding
@@ -186,74 +191,88 @@ impl Decoding {
         self.memory.state_bytes()
     }
 
+    /// The sequence `to` becomes what `from` is, whatever it was.
+    pub fn copy_row(&mut self, from: usize, to: usize) {
+        self.memory.copy_row(from, to);
+    }
+
     /// Takes one token for each lane. Panics when a sequence has no position left or lanes are too many.
     pub fn run(&mut self, engine: &Engine, lanes: &[Lane]) {
         self.memory.take(lanes, self.positions);
-        for idx in 0..self.steps.len() {
-            if idx == self.tail {
-                self.memory.keep_wanted();
+        let num_groups = self.deal(engine);
+        let turn = Turn {
+            engine,
+            steps: &self.steps,
+            tail: self.tail,
+            matrices: &self.matrices,
+            memory: &self.memory,
+            desks: SharedMut::new(&mut self.desks),
+        };
+        if num_groups == 1 {
+            turn.run(Crew { hands: engine.together(), desk: 0 }, &mut self.groups[0]);
+        } else {
+            let groups = SharedMut::new(&mut self.groups);
+            engine.pool().run(num_groups, &|group, worker| {
+                // SAFETY: each group belongs to one task.
+                let group = unsafe { &mut groups.part(group, 1)[0] };
+                turn.run(Crew { hands: engine.alone(), desk: worker }, group);
+            });
+        }
+        self.memory.keep_wanted();
+    }
+
+    /// Puts the lanes into groups of about the same size, those of one sequence into the same, and says how many.
+    fn deal(&mut self, engine: &Engine) -> usize {
+        let num_lanes = self.memory.lanes.len();
+        let num_groups = num_groups(num_lanes, engine.num_threads());
+        self.groups.iter_mut().for_each(|group| group.lanes.clear());
+        if num_groups > 1 {
+            // Stable, so that the lanes of a sequence stay in their order.
+            self.order.clear();
+            self.order.extend(0..num_lanes);
+            self.order.sort_unstable_by_key(|lane| (self.memory.lanes[*lane].row, *lane));
+        }
+        let (mut group, mut last) = (0, None);
+        for k in 0..num_lanes {
+            let lane = self.memory.lanes[if num_groups > 1 { self.order[k] } else { k }];
+            if k * num_groups >= (group + 1) * num_lanes && last != Some(lane.row) {
+                group += 1;
             }
-            self.step(engine, idx);
+            last = Some(lane.row);
+            self.groups[group].lanes.push(lane);
         }
-        if self.tail >= self.steps.len() {
-            self.memory.keep_wanted();
-        }
+        num_groups
     }
 
     /// Logits (V) after the k-th wanted lane of the last run.
     pub fn logits(&self, k: usize) -> &[f32] {
         // SAFETY: the source of the logits is V floats of that lane, and the borrow keeps them as they are.
-        unsafe { std::slice::from_raw_parts(self.memory.at(&self.logits, k), self.vocab) }
+        unsafe { std::slice::from_raw_parts(self.memory.at(&self.logits, &self.memory.lanes[k]), self.vocab) }
     }
+}
 
-    fn step(&mut self, engine: &Engine, idx: usize) {
-        let memory = &mut self.memory;
-        match &mut self.steps[idx] {
-            Compiled::Segment { program, inputs, outputs } => {
-                for lane in 0..memory.lanes.len() {
-                    self.pointers.clear();
-                    self.pointers.extend(inputs.iter().map(|source| memory.at(source, lane).cast_mut()));
-                    self.pointers.extend(outputs.iter().map(|slot| memory.slot(*slot, lane)));
-                    // SAFETY: operands are as long as their values, outputs are slots of this lane alone.
-                    unsafe { program.run_at(engine, &self.pointers) };
-                }
-            }
-            Compiled::Linear { x, matrix, rows, out } => {
-                let w = self.matrices.get(*matrix);
-                let (k, n) = w.dims();
-                self.x.clear();
-                self.y.clear();
-                for lane in 0..memory.lanes.len() {
-                    let (x, y) = (memory.at(x, lane), memory.slot(*out, lane));
-                    self.x.extend((0..*rows).map(|row| x.wrapping_add(row * k)));
-                    self.y.extend((0..*rows).map(|row| y.wrapping_add(row * n)));
-                }
-                // SAFETY: each lane holds `rows` rows of K and of N, the latter in a slot that nothing else reads now.
-                unsafe { products::linear(engine.pool(), engine.isa(), &self.y, &self.x, w) };
-            }
-            Compiled::Rope { x, ahead, shape, cos, sin, inverse, out } => {
-                let [_, _, heads, d] = *shape;
-                for lane in 0..memory.lanes.len() {
-                    let position = ahead.map_or(0, |ahead| memory.position_of(lane, ahead, self.positions));
-                    let table = position * d / 2..(position + 1) * d / 2;
-                    // SAFETY: (H, D) each, and the slot is not the operand.
-                    let (y, x) =
-                        unsafe { (memory.write(*out, lane, heads * d), memory.read(x, lane, heads * d)) };
-                    rope(
-                        engine.pool(),
-                        engine.isa(),
-                        y,
-                        x,
-                        &cos[table.clone()],
-                        &sin[table],
-                        *shape,
-                        *inverse,
-                    );
-                }
-            }
-            Compiled::Other(step) => other(engine, memory, &mut self.scores, step),
-        }
-    }
+/// Groups of so many lanes: one for all threads together, or several for each thread by itself.
+fn num_groups(num_lanes: usize, num_threads: usize) -> usize {
+    let most = num_lanes / GROUP_LANES;
+    if num_threads == 1 || most < num_threads { 1 } else { most.min(GROUPS_EACH * num_threads) }
+}
+
+/// Memory for each thread, as large as any step needs.
+fn desks(steps: &[Compiled], positions: usize, num_threads: usize) -> Vec<Desk> {
+    let segments = || {
+        steps.iter().filter_map(|step| match step {
+            Compiled::Segment(segment) => Some(segment),
+            Compiled::Linear { .. } | Compiled::Rope { .. } | Compiled::Other(_) => None,
+        })
+    };
+    let most = |of: fn(&Segment) -> usize| segments().map(of).max().unwrap_or(0);
+    let desk = |_| Desk {
+        arena: Buffer::zeros(most(Segment::arena_len)),
+        staging: Buffer::zeros(most(Segment::staging_len)),
+        scores: Buffer::zeros(positions),
+        pointers: Vec::with_capacity(most(Segment::num_operands)),
+    };
+    (0..num_threads).map(desk).collect()
 }
 
 /// Every operand of a program, the logits included.
@@ -277,18 +296,15 @@ fn operands(step: &Step) -> Vec<&Source> {
 }
 
 /// Plans what can be planned ahead; matrices of `Linear` are listed in `shapes`, each once.
-fn compile(step: &Step, shapes: &mut Vec<(usize, usize, usize, bool)>, engine: &Engine) -> Compiled {
+fn compile(
+    step: &Step,
+    shapes: &mut Vec<(usize, usize, usize, bool)>,
+    max_lanes: usize,
+    engine: &Engine,
+) -> Compiled {
     match step {
         Step::Segment { graph, inputs, outputs } => {
-            let buffers: Vec<usize> = (0..inputs.len()).collect();
-            let bound = outputs.iter().enumerate().map(|(k, (value, _))| Output {
-                value: *value,
-                buffer: inputs.len() + k,
-                accumulate: false,
-            });
-            let program = Program::new(graph, &buffers, &bound.collect::<Vec<_>>(), engine);
-            let outputs = outputs.iter().map(|(_, slot)| *slot).collect();
-            Compiled::Segment { program, inputs: inputs.clone(), outputs }
+            Compiled::Segment(Segment::new(graph, inputs, outputs, max_lanes, engine))
         }
         Step::Linear { x, weight, transposed, rows, k, n, out } => {
             let shape = (*weight, *k, *n, *transposed);
@@ -311,108 +327,5 @@ fn compile(step: &Step, shapes: &mut Vec<(usize, usize, usize, bool)>, engine: &
         | Step::Softmax { .. }
         | Step::Pick { .. }
         | Step::Remember { .. } => Compiled::Other(step.clone()),
-    }
-}
-
-/// Steps that read or write states, and those that depend on the position.
-fn other(engine: &Engine, memory: &mut Memory, scores: &mut Buffer, step: &Step) {
-    let isa = engine.isa();
-    match step {
-        Step::Attention { .. } => attention(engine, memory, scores, step),
-        Step::Scan { a, x, state, len, out } => {
-            for lane in 0..memory.lanes.len() {
-                // SAFETY: C floats each; the state belongs to the lane's sequence and the slot to the lane.
-                unsafe {
-                    let h = memory.state(*state, lane, 0, *len);
-                    past::advance_scan(isa, h, memory.read(a, lane, *len), memory.read(x, lane, *len));
-                    memory.write(*out, lane, *len).copy_from_slice(h);
-                }
-            }
-        }
-        Step::Softmax { x, rows, positions, window, out } => {
-            for lane in 0..memory.lanes.len() {
-                let position = memory.position_of(lane, 0, *positions);
-                let seen = position.saturating_sub(*window)..position + 1;
-                // SAFETY: (rows, T) floats each, in different slots.
-                let (y, x) = unsafe {
-                    (memory.write(*out, lane, rows * positions), memory.read(x, lane, rows * positions))
-                };
-                for (y, x) in y.chunks_exact_mut(*positions).zip(x.chunks_exact(*positions)) {
-                    y.fill(0.0);
-                    let (y, x) = (&mut y[seen.clone()], &x[seen.clone()]);
-                    softmax_forward(engine.pool(), isa, y, x, seen.len(), Mask::Full);
-                }
-            }
-        }
-        Step::Pick { cases, len, out } => {
-            for lane in 0..memory.lanes.len() {
-                let p = memory.lanes[lane].position;
-                let case = cases.iter().find(|(from, to, _)| (*from..*to).contains(&p));
-                // SAFETY: `len` floats each; a slot is not its own operand.
-                unsafe {
-                    let y = memory.write(*out, lane, *len);
-                    match case {
-                        Some((_, _, source)) => y.copy_from_slice(memory.read(source, lane, *len)),
-                        None => y.fill(0.0),
-                    }
-                }
-            }
-        }
-        Step::Remember { x, state, at } => {
-            for lane in 0..memory.lanes.len() {
-                memory.remember(x, *state, *at, lane);
-            }
-        }
-        Step::Segment { .. } | Step::Linear { .. } | Step::Rope { .. } => unreachable!("planned ahead"),
-    }
-}
-
-/// Keys and values of all lanes join their sequences first, so that lanes of one sequence see each other.
-fn attention(engine: &Engine, memory: &Memory, scores: &mut Buffer, step: &Step) {
-    let Step::Attention { q, k, v, state, heads, kv_heads, head_dim, window, scale, out } = step else {
-        unreachable!("called for attention alone")
-    };
-    let State::Attention { positions, width } = memory.states[*state] else {
-        unreachable!("the state of an attention")
-    };
-    let head_len = positions * head_dim;
-    for lane in 0..memory.lanes.len() {
-        let p = memory.position_of(lane, 0, positions);
-        // SAFETY: (K, T, D) keys and as many values belong to the lane's sequence; k and v are (K, D).
-        unsafe {
-            let new = memory.read(k, lane, width).chunks_exact(*head_dim);
-            for (head, new) in new.chain(memory.read(v, lane, width).chunks_exact(*head_dim)).enumerate() {
-                memory.state(*state, lane, head * head_len + p * head_dim, *head_dim).copy_from_slice(new);
-            }
-        }
-    }
-    let scores = crate::pool::SharedMut::new(scores.floats_mut());
-    let memory = &Shared(memory);
-    engine.pool().run(memory.get().lanes.len() * heads, &|task, worker| {
-        let (memory, lane, head) = (memory.get(), task / heads, task % heads);
-        let p = memory.position_of(lane, 0, positions);
-        let first = p.saturating_sub(*window);
-        let num = p + 1 - first;
-        let start = head / (heads / kv_heads) * head_len + first * head_dim;
-        // SAFETY: keys and values are only read now; each task writes its own head, and a worker its own scores.
-        unsafe {
-            let keys = memory.state(*state, lane, start, num * head_dim);
-            let values = memory.state(*state, lane, kv_heads * head_len + start, num * head_dim);
-            let q = &memory.read(q, lane, heads * head_dim)[head * head_dim..][..*head_dim];
-            let out = std::slice::from_raw_parts_mut(memory.slot(*out, lane).add(head * head_dim), *head_dim);
-            let scores = scores.part(worker * positions, num);
-            past::attend(engine.isa(), out, scores, q, keys, values, *scale);
-        }
-    });
-}
-
-/// Memory that tasks of one run share.
-struct Shared<'a>(&'a Memory);
-// SAFETY: tasks read what no task writes, and write slots of their own.
-unsafe impl Sync for Shared<'_> {}
-
-impl Shared<'_> {
-    fn get(&self) -> &Memory {
-        self.0
     }
 }

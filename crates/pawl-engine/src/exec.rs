@@ -88,18 +88,6 @@ impl Program {
     }
 }
 
-impl Program {
-    /// The same where the caller laid memory out: `pointers[k]` stands for buffer k.
-    ///
-    /// # Safety
-    /// Each pointer holds as many elements as its buffer was planned with, and what is written overlaps nothing.
-    pub(crate) unsafe fn run_at(&mut self, engine: &Engine, pointers: &[*mut f32]) {
-        self.pointers.clear();
-        self.pointers.extend_from_slice(pointers);
-        self.run_pointers(engine.together(), 0);
-    }
-}
-
 /// What later rounds find done.
 pub(crate) fn run_once(hands: Hands<'_>, plan: &Plan, memory: Memory<'_>) {
     let first = Round { inner: 0, outer: 0 };

@@ -67,8 +67,10 @@ pub enum State {
     Attention {
         /// T.
         positions: usize,
-        /// K times D.
-        width: usize,
+        /// K.
+        heads: usize,
+        /// D.
+        head_dim: usize,
     },
     /// h of a scan: `len` elements.
     Scan {

@@ -12,6 +12,7 @@ mod graph;
 mod incremental;
 mod infer;
 mod op;
+mod stacked;
 
 pub use causality::Leak;
 pub use cost::{Cost, visible_pairs};
@@ -19,3 +20,4 @@ pub use fingerprint::Digest;
 pub use graph::{Graph, Input, InputKind, Instr, ShapeError, Value, ValueId};
 pub use incremental::{Incremental, NotIncremental, Source, State, Step};
 pub use op::{Binary, DType, Mask, Op, Reduction, Unary};
+pub use stacked::Stacked;

@@ -149,6 +149,16 @@ impl Decoder {
         Ok(())
     }
 
+    /// The sequence `to` becomes what `from` is: both go on from what `from` has taken.
+    pub fn copy(&mut self, from: usize, to: usize) -> Result<(), DecodeError> {
+        self.check_row(from)?;
+        self.check_row(to)?;
+        if from != to {
+            self.decoding.copy_row(from, to);
+        }
+        Ok(())
+    }
+
     /// Takes (sequence, token) pairs and gives the logits after each. A sequence may occur several times: its
     /// tokens follow each other. What a sequence gets does not depend on the others in the call, nor on how its
     /// tokens are divided among calls, to the bit. An error leaves everything as it was.
@@ -183,7 +193,17 @@ impl Decoder {
         self.lanes = lanes;
         room?;
         self.decoding.run(&self.engine, &self.lanes);
-        Ok(Logits(&self.decoding))
+        Ok(self.logits())
+    }
+
+    /// Those of the last step.
+    pub(crate) fn logits(&self) -> Logits<'_> {
+        Logits(&self.decoding)
+    }
+
+    /// What it runs on.
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
     }
 
     /// Tokens that one step may take.

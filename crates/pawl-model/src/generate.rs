@@ -6,6 +6,7 @@
 use crate::decode::{DecodeError, DecodeOptions, Decoder};
 use crate::model::Model;
 use crate::sample::{SamplerSettings, draw_token};
+use crate::weigh::{Weighed, place, rank};
 use std::collections::VecDeque;
 
 /// What is asked for.
@@ -71,6 +72,22 @@ struct Active {
     tokens: Vec<u32>,
     /// Tokens that the decoder has taken.
     taken: usize,
+}
+
+/// What the logits after a token say.
+#[derive(Default)]
+struct Heard {
+    /// The token that follows; none where no further one was asked for.
+    token: Option<LogProb>,
+    top: Vec<LogProb>,
+}
+
+/// What is asked of the logits after a token.
+struct Question<'a> {
+    active: &'a Active,
+    place: usize,
+    logits: &'a [f32],
+    heard: Heard,
 }
 
 /// Requests in generation.
@@ -154,8 +171,8 @@ impl Generator {
         if self.lanes.is_empty() {
             return;
         }
-        let logits = self.decoder.step_wanted(&self.lanes).expect("every lane has a position left");
-        let mut wanted = 0;
+        self.decoder.step_wanted(&self.lanes).expect("every lane has a position left");
+        let mut heard = self.hear(&counts).into_iter();
         for (row, count) in counts.into_iter().enumerate() {
             let Some(active) = &mut self.rows[row] else { continue };
             let mut goes_on = true;
@@ -165,15 +182,32 @@ impl Generator {
                 if !active.wants(place) {
                     continue;
                 }
+                let heard = heard.next().expect("every lane that was wanted was heard");
                 if goes_on {
-                    goes_on = active.hear(place, logits.row(wanted), emit);
+                    goes_on = active.tell(place, heard, emit);
                 }
-                wanted += 1;
             }
             if !goes_on {
                 self.rows[row] = None;
             }
         }
+    }
+
+    /// What the logits of the last pass say to those who wanted them, in order.
+    fn hear(&self, counts: &[usize]) -> Vec<Heard> {
+        let logits = self.decoder.logits();
+        let mut questions: Vec<Question<'_>> = Vec::with_capacity(self.lanes.len());
+        for (active, count) in self.rows.iter().zip(counts) {
+            let Some(active) = active else { continue };
+            for place in (active.taken..active.taken + count).filter(|place| active.wants(*place)) {
+                let logits = logits.row(questions.len());
+                questions.push(Question { active, place, logits, heard: Heard::default() });
+            }
+        }
+        self.decoder.engine().for_each(&mut questions, |question| {
+            question.heard = question.active.hear(question.place, question.logits);
+        });
+        questions.into_iter().map(|question| question.heard).collect()
     }
 
     /// Gives free sequences to those who wait.
@@ -214,30 +248,37 @@ impl Active {
         self.request.echo || place + 1 >= self.request.prompt.len()
     }
 
-    /// Reads the logits after the token at `place`. Whether the request goes on.
-    fn hear(&mut self, place: usize, logits: &[f32], emit: &mut dyn FnMut(u64, Emitted) -> bool) -> bool {
-        let (id, num_prompt) = (self.id, self.request.prompt.len());
+    /// Reads the logits after the token at `place`.
+    fn hear(&self, place: usize, logits: &[f32]) -> Heard {
         let top = top_log_probs(logits, self.request.num_top);
-        if let Some(next) = self.request.prompt.get(place + 1) {
-            let token = LogProb { token: *next, log_prob: log_prob(logits, *next) };
-            return emit(id, Emitted::Prompt { token, top });
-        }
-        let drawn = self.tokens.len() - num_prompt;
-        if drawn == self.request.max_tokens {
+        let drawn = self.tokens.len() - self.request.prompt.len();
+        let token = match self.request.prompt.get(place + 1) {
+            Some(next) => *next,
+            None if drawn == self.request.max_tokens => return Heard { token: None, top },
+            None => draw_token(logits, self.request.settings, drawn as u64),
+        };
+        Heard { token: Some(LogProb { token, log_prob: log_prob(logits, token) }), top }
+    }
+
+    /// Tells what was heard. Whether the request goes on.
+    fn tell(&mut self, place: usize, heard: Heard, emit: &mut dyn FnMut(u64, Emitted) -> bool) -> bool {
+        let (id, Heard { token, top }) = (self.id, heard);
+        let Some(token) = token else {
             emit(id, Emitted::End(Ended::Length));
             return false;
+        };
+        if place + 1 < self.request.prompt.len() {
+            return emit(id, Emitted::Prompt { token, top });
         }
-        let token = draw_token(logits, self.request.settings, drawn as u64);
-        if self.request.ends.contains(&token) {
+        if self.request.ends.contains(&token.token) {
             emit(id, Emitted::End(Ended::Stop));
             return false;
         }
-        self.tokens.push(token);
-        let token = LogProb { token, log_prob: log_prob(logits, token) };
+        self.tokens.push(token.token);
         if !emit(id, Emitted::Token { token, top }) {
             return false;
         }
-        if drawn + 1 == self.request.max_tokens {
+        if self.tokens.len() - self.request.prompt.len() == self.request.max_tokens {
             emit(id, Emitted::End(Ended::Length));
             return false;
         }
@@ -245,9 +286,9 @@ impl Active {
     }
 }
 
-/// Natural logarithm of the probability of `token` by logits (V), summed in float64.
+/// Natural logarithm of the probability of `token` by logits (V).
 pub fn log_prob(logits: &[f32], token: u32) -> f32 {
-    (f64::from(logits[token as usize]) - log_sum_exp(logits)) as f32
+    Weighed::new(logits, 1.0).log_prob(token as usize)
 }
 
 /// The `num` likeliest tokens by logits (V), likeliest first.
@@ -256,17 +297,11 @@ pub fn top_log_probs(logits: &[f32], num: usize) -> Vec<LogProb> {
         return Vec::new();
     }
     let num = num.min(logits.len());
-    let by_rank = |a: &usize, b: &usize| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b));
-    let mut order: Vec<usize> = (0..logits.len()).collect();
-    order.select_nth_unstable_by(num - 1, by_rank);
-    order.truncate(num);
-    order.sort_unstable_by(by_rank);
-    let total = log_sum_exp(logits);
-    let told = |i: usize| LogProb { token: i as u32, log_prob: (f64::from(logits[i]) - total) as f32 };
-    order.into_iter().map(told).collect()
-}
-
-fn log_sum_exp(logits: &[f32]) -> f64 {
-    let peak = f64::from(logits.iter().fold(f32::NEG_INFINITY, |top, x| top.max(*x)));
-    peak + logits.iter().map(|x| (f64::from(*x) - peak).exp()).sum::<f64>().ln()
+    let mut ranks: Vec<u64> = logits.iter().enumerate().map(|(i, logit)| rank(i, *logit)).collect();
+    ranks.select_nth_unstable(num - 1);
+    ranks.truncate(num);
+    ranks.sort_unstable();
+    let weighed = Weighed::new(logits, 1.0);
+    let told = |i: usize| LogProb { token: i as u32, log_prob: weighed.log_prob(i) };
+    ranks.into_iter().map(|rank| told(place(rank))).collect()
 }

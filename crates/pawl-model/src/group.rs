@@ -3,6 +3,7 @@
 //! its prompt alone, not on its neighbours.
 
 use crate::decode::{DecodeError, Decoder};
+use crate::weigh::Weighed;
 use pawl_engine::philox::uniform;
 
 /// How completions are drawn.
@@ -29,86 +30,142 @@ pub struct Draft {
     pub finished: bool,
 }
 
-/// Completes each prompt, which comes with the key of its draws.
+/// A draft in a row of the decoder.
+#[derive(Clone, Copy)]
+struct Seat {
+    /// Which prompt.
+    at: usize,
+    /// Tokens of the prompt that the decoder has taken.
+    taken: usize,
+    /// The row that reads the same prompt for this one too.
+    reader: Option<usize>,
+}
+
+/// Completes each prompt, which comes with the key of its draws. A prompt that several rows begin with at the same time
+/// is read once.
 pub fn draft(
     decoder: &mut Decoder,
     prompts: &[(u64, &[u32])],
     settings: DraftSettings,
 ) -> Result<Vec<Draft>, DecodeError> {
     let mut drafts = vec![Draft::default(); prompts.len()];
+    if prompts.iter().any(|(_, prompt)| prompt.is_empty()) {
+        return Err(DecodeError::Empty);
+    }
     let (batch, seq_len) = (decoder.batch(), decoder.seq_len());
-    // The sequence in each row, and the next to begin.
-    let mut rows: Vec<Option<usize>> = vec![None; batch];
-    let mut waiting = 0..prompts.len();
-    let mut lanes: Vec<(usize, u32)> = Vec::with_capacity(batch);
+    let room = |at: usize| seq_len.saturating_sub(prompts[at].1.len()).min(settings.max_tokens);
+    let mut seats: Vec<Option<Seat>> = vec![None; batch];
+    let mut waiting = (0..prompts.len()).filter(|at| room(*at) > 0);
+    let mut lanes: Vec<(usize, u32, bool)> = Vec::with_capacity(decoder.max_tokens());
     loop {
-        for row in 0..batch {
-            while rows[row].is_none() {
-                let Some(at) = waiting.next() else { break };
-                let (key, prompt) = prompts[at];
-                let room = seq_len.saturating_sub(prompt.len());
-                if room == 0 || settings.max_tokens == 0 {
-                    continue;
-                }
-                decoder.reset(row)?;
-                let logits = decoder.prefill(row, prompt)?;
-                if !take(&mut drafts[at], logits, key, settings, room) {
-                    rows[row] = Some(at);
-                }
-            }
-        }
-        lanes.clear();
-        for (row, at) in rows.iter().enumerate() {
-            if let Some(at) = at {
-                lanes.push((row, *drafts[*at].tokens.last().expect("a draft in a row has begun")));
-            }
-        }
+        seat(decoder, &mut seats, &mut waiting, prompts)?;
+        fill(&mut lanes, &mut seats, &drafts, prompts, decoder.max_tokens());
         if lanes.is_empty() {
             return Ok(drafts);
         }
-        let logits = decoder.step(&lanes)?;
-        for (k, (row, _)) in lanes.iter().enumerate() {
-            let at = rows[*row].expect("the lane is of a row in use");
-            let (key, prompt) = prompts[at];
-            if take(&mut drafts[at], logits.row(k), key, settings, seq_len - prompt.len()) {
-                rows[*row] = None;
+        decoder.step_wanted(&lanes)?;
+        let logits = decoder.logits();
+        let mut draws: Vec<Draw<'_>> = Vec::with_capacity(batch);
+        for (k, (reader, _, _)) in lanes.iter().filter(|(_, _, wanted)| *wanted).enumerate() {
+            for (row, seat) in seats.iter().enumerate() {
+                let Some(seat) = seat.filter(|seat| row == *reader || seat.reader == Some(*reader)) else {
+                    continue;
+                };
+                let (key, position) = (prompts[seat.at].0, drafts[seat.at].tokens.len() as u64);
+                draws.push(Draw { row, logits: logits.row(k), key, position, drawn: (0, 0.0) });
+            }
+        }
+        decoder.engine().for_each(&mut draws, |it| it.drawn = draw(it.logits, it.key, it.position, settings));
+        let drawn: Vec<(usize, (u32, f32))> = draws.into_iter().map(|draw| (draw.row, draw.drawn)).collect();
+        for (row, (token, log_prob)) in drawn {
+            let Some(seat) = &mut seats[row] else { continue };
+            if let Some(reader) = seat.reader.take() {
+                decoder.copy(reader, row)?;
+                seat.taken = prompts[seat.at].1.len();
+            }
+            let at = seat.at;
+            let draft = &mut drafts[at];
+            draft.tokens.push(token);
+            draft.log_probs.push(log_prob);
+            draft.finished = token == settings.end;
+            if draft.finished || draft.tokens.len() >= room(at) {
+                seats[row] = None;
             }
         }
     }
 }
 
-/// Draws the next token of a draft, which has `room` positions. Whether it is at its end.
-fn take(draft: &mut Draft, logits: &[f32], key: u64, settings: DraftSettings, room: usize) -> bool {
-    let (token, log_prob) = draw(logits, key, draft.tokens.len() as u64, settings);
-    draft.tokens.push(token);
-    draft.log_probs.push(log_prob);
-    draft.finished = token == settings.end;
-    draft.finished || draft.tokens.len() >= settings.max_tokens.min(room)
+/// A token to be drawn for a row.
+struct Draw<'a> {
+    row: usize,
+    logits: &'a [f32],
+    key: u64,
+    position: u64,
+    drawn: (u32, f32),
 }
 
-/// A token and its log-probability. Sums are float64 in the order of the vocabulary.
+/// Gives free rows to prompts that wait.
+fn seat(
+    decoder: &mut Decoder,
+    seats: &mut [Option<Seat>],
+    waiting: &mut impl Iterator<Item = usize>,
+    prompts: &[(u64, &[u32])],
+) -> Result<(), DecodeError> {
+    let mut last: Option<(usize, usize)> = None;
+    for row in 0..seats.len() {
+        if seats[row].is_some() {
+            continue;
+        }
+        let Some(at) = waiting.next() else { break };
+        let reader = last.filter(|(_, other)| prompts[*other].1 == prompts[at].1).map(|(reader, _)| reader);
+        if reader.is_none() {
+            decoder.reset(row)?;
+            last = Some((row, at));
+        }
+        seats[row] = Some(Seat { at, taken: 0, reader });
+    }
+    Ok(())
+}
+
+/// Lanes of the next step: what was drawn last, or a token of the prompt, for each row, then what is left of prompts.
+fn fill(
+    lanes: &mut Vec<(usize, u32, bool)>,
+    seats: &mut [Option<Seat>],
+    drafts: &[Draft],
+    prompts: &[(u64, &[u32])],
+    max_tokens: usize,
+) {
+    lanes.clear();
+    let reads = |seat: &Option<Seat>| seat.is_some_and(|seat| seat.reader.is_none());
+    let mut spare = max_tokens - seats.iter().filter(|seat| reads(seat)).count();
+    for (row, seat) in seats.iter_mut().enumerate() {
+        let Some(seat) = seat.as_mut().filter(|seat| seat.reader.is_none()) else { continue };
+        let prompt = prompts[seat.at].1;
+        if seat.taken == prompt.len() {
+            lanes.push((row, *drafts[seat.at].tokens.last().expect("what follows a prompt was drawn"), true));
+            continue;
+        }
+        let more = (prompt.len() - seat.taken - 1).min(spare);
+        spare -= more;
+        for _ in 0..=more {
+            seat.taken += 1;
+            lanes.push((row, prompt[seat.taken - 1], seat.taken == prompt.len()));
+        }
+    }
+}
+
+/// A token and its log-probability.
 fn draw(logits: &[f32], key: u64, position: u64, settings: DraftSettings) -> (u32, f32) {
-    let peak = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let greedy = settings.temperature <= 0.0;
-    let scale = if greedy { 1.0 } else { 1.0 / f64::from(settings.temperature) };
-    let weight = |logit: f32| (f64::from(logit - peak) * scale).exp();
-    let total: f64 = logits.iter().map(|logit| weight(*logit)).sum();
-    let mut chosen = logits.iter().position(|logit| *logit == peak).unwrap_or(0);
-    if !greedy {
+    let weighed = Weighed::new(logits, if greedy { 1.0 } else { settings.temperature });
+    let chosen = if greedy {
+        weighed.likeliest()
+    } else {
         let hash = blake3::hash(&[settings.seed.to_le_bytes(), key.to_le_bytes()].concat());
         let word = |k: usize| u32::from_le_bytes(hash.as_bytes()[k..k + 4].try_into().expect("four bytes"));
-        let mut left = f64::from(uniform([word(0), word(4)], 2, position)) * total;
-        // What rounding leaves belongs to the likeliest.
-        for (token, logit) in logits.iter().enumerate() {
-            left -= weight(*logit);
-            if left < 0.0 {
-                chosen = token;
-                break;
-            }
-        }
-    }
-    let log_prob = f64::from(logits[chosen] - peak) * scale - total.ln();
-    (chosen as u32, log_prob as f32)
+        weighed.pick(uniform([word(0), word(4)], 2, position))
+    };
+    (chosen as u32, weighed.log_prob(chosen))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod init;
 mod llama;
 mod model;
 mod sample;
+mod weigh;
 
 pub use checkpoint::{CheckpointError, load_checkpoint, load_start, save_checkpoint};
 pub use decode::{DecodeError, DecodeOptions, Decoder, Logits};

@@ -4,13 +4,14 @@
 
 use crate::decode::{DecodeError, DecodeOptions, Decoder};
 use crate::model::{Model, ModelError, Scorer};
-use pawl_engine::Isa;
-use pawl_engine::kernels::rows::exp_from;
+use crate::weigh::{Weighed, place, rank};
 use pawl_engine::philox::uniform;
 use pawl_graph::NotIncremental;
 
-/// Logits that are weighed at a time.
-const CHUNK: usize = 64;
+/// Logits that are put in order first where a share of the probability is asked for.
+const FEW: usize = 64;
+/// What of a share may be rounding: weights are summed in float32.
+const SHARE_ROUNDING: f64 = 1e-6;
 
 /// How tokens are drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -117,90 +118,64 @@ pub fn draw_token(logits: &[f32], settings: SamplerSettings, draw: u64) -> u32 {
 fn choose(logits: &[f32], settings: SamplerSettings, draw: u64) -> usize {
     assert!(!logits.is_empty(), "a vocabulary of no token");
     if settings.temperature <= 0.0 {
-        return largest(logits);
+        return Weighed::new(logits, 1.0).likeliest();
     }
+    let key = [settings.seed as u32, (settings.seed >> 32) as u32];
+    let at = uniform(key, 1, draw);
     let all_by_rank = settings.top_k == 0 || settings.top_k >= logits.len();
     if all_by_rank && settings.top_p >= 1.0 && settings.min_p <= 0.0 {
-        return weighted(logits, settings, draw);
+        return Weighed::new(logits, settings.temperature).pick(at);
     }
     let kept = kept(logits, settings);
     let those: Vec<f32> = kept.iter().map(|i| logits[*i]).collect();
-    kept[weighted(&those, settings, draw)]
+    kept[Weighed::new(&those, settings.temperature).pick(at)]
 }
 
 /// The places that take part, in order: of the softmax over the temperature.
 fn kept(logits: &[f32], settings: SamplerSettings) -> Vec<usize> {
-    let by_rank = |a: &usize, b: &usize| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b));
-    let peak = fold(logits, f32::NEG_INFINITY, f32::max);
+    let peak = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     // A share of a probability is a distance between logits.
     let floor = peak + settings.temperature * settings.min_p.ln();
-    let mut kept: Vec<usize> = (0..logits.len()).filter(|i| logits[*i].total_cmp(&floor).is_ge()).collect();
-    if settings.top_k > 0 && settings.top_k < kept.len() {
-        kept.select_nth_unstable_by(settings.top_k - 1, by_rank);
-        kept.truncate(settings.top_k);
+    let enough = |(_, logit): &(usize, &f32)| logit.total_cmp(&floor).is_ge();
+    let mut ranks: Vec<u64> =
+        logits.iter().enumerate().filter(enough).map(|(i, logit)| rank(i, *logit)).collect();
+    if settings.top_k > 0 && settings.top_k < ranks.len() {
+        ranks.select_nth_unstable(settings.top_k - 1);
+        ranks.truncate(settings.top_k);
     }
     if settings.top_p < 1.0 {
-        kept.sort_unstable_by(by_rank);
-        let weight = |i: &usize| f64::from((logits[*i] - peak) / settings.temperature).exp();
-        let mut left = f64::from(settings.top_p) * kept.iter().map(weight).sum::<f64>();
-        // The token that reaches the share is the last to take part; there is always one.
-        let num = kept.iter().take_while(|i| {
-            let goes_on = left > 0.0;
-            left -= weight(i);
-            goes_on
-        });
-        let num = num.count().max(1);
-        kept.truncate(num);
+        let num = num_of_share(&mut ranks, logits, settings);
+        ranks.truncate(num);
     }
+    let mut kept: Vec<usize> = ranks.into_iter().map(place).collect();
     kept.sort_unstable();
     kept
 }
 
-/// The place of the largest, the first of equals.
-fn largest(logits: &[f32]) -> usize {
-    let larger = |best: usize, i: usize| if logits[i].total_cmp(&logits[best]).is_gt() { i } else { best };
-    (0..logits.len()).fold(0, larger)
-}
-
-/// All numbers combined, from `start`, in several chains at once.
-fn fold(x: &[f32], start: f32, combine: impl Fn(f32, f32) -> f32) -> f32 {
-    let (chunks, rest) = x.as_chunks::<16>();
-    let mut lanes = [start; 16];
-    for chunk in chunks {
-        lanes.iter_mut().zip(chunk).for_each(|(lane, x)| *lane = combine(*lane, *x));
-    }
-    lanes.iter().chain(rest).fold(start, |a, b| combine(a, *b))
-}
-
-/// One of the logits, by their softmax over the temperature. The chunk is found by its sum, then the place in it.
-fn weighted(logits: &[f32], settings: SamplerSettings, draw: u64) -> usize {
-    let peak = fold(logits, f32::NEG_INFINITY, f32::max);
-    let isa = Isa::detect();
-    let weigh = |part: &[f32]| {
-        let mut weights = [f32::NEG_INFINITY; CHUNK];
-        weights[..part.len()].copy_from_slice(part);
-        exp_from(isa, &mut weights, peak, 1.0 / settings.temperature);
-        let sum = f64::from(fold(&weights, 0.0, |a, b| a + b));
-        (weights, sum)
-    };
-    let total: f64 = logits.chunks(CHUNK).map(|part| weigh(part).1).sum();
-    let key = [settings.seed as u32, (settings.seed >> 32) as u32];
-    let mut left = f64::from(uniform(key, 1, draw)) * total;
-    for (chunk, part) in logits.chunks(CHUNK).enumerate() {
-        let (weights, sum) = weigh(part);
-        if left >= sum {
-            left -= sum;
-            continue;
+/// How many of the first by rank together have the probability `top_p`; they are then the first of `ranks`. The one that
+/// reaches the share is the last, and there is always one.
+fn num_of_share(ranks: &mut [u64], logits: &[f32], settings: SamplerSettings) -> usize {
+    let those: Vec<f32> = ranks.iter().map(|rank| logits[place(*rank)]).collect();
+    let weighed = Weighed::new(&those, settings.temperature);
+    let weight = |rank: u64| f64::from((logits[place(rank)] - weighed.peak()) / settings.temperature).exp();
+    let mut left = (f64::from(settings.top_p) - SHARE_ROUNDING) * weighed.total();
+    let mut sorted = 0;
+    while sorted < ranks.len() {
+        // A share is mostly reached by few: the others need no order.
+        let end = ranks.len().min(FEW.max(4 * sorted));
+        if end < ranks.len() {
+            ranks[sorted..].select_nth_unstable(end - sorted - 1);
         }
-        for (i, weight) in weights[..part.len()].iter().enumerate() {
-            left -= f64::from(*weight);
-            if left < 0.0 {
-                return chunk * CHUNK + i;
+        ranks[sorted..end].sort_unstable();
+        for (i, rank) in ranks.iter().enumerate().take(end).skip(sorted) {
+            left -= weight(*rank);
+            if left <= 0.0 {
+                return i + 1;
             }
         }
+        sorted = end;
     }
-    // Rounding has left a little of the whole: it belongs to the likeliest.
-    largest(logits)
+    ranks.len()
 }
 
 #[cfg(test)]

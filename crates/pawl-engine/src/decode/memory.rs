@@ -7,17 +7,17 @@ use super::Lane;
 use crate::buffer::Buffer;
 use pawl_graph::{Incremental, Source, State};
 
-/// Floats of a cache line: lanes and states start on one.
+/// Floats of a cache line: slots and states start on one.
 const LINE: usize = 16;
 
 /// A lane in progress.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Active {
     pub(super) position: i64,
-    row: usize,
+    pub(super) row: usize,
     /// Its place among the slots.
     slot: usize,
-    wanted: bool,
+    pub(super) wanted: bool,
 }
 
 pub(super) struct Memory {
@@ -25,7 +25,7 @@ pub(super) struct Memory {
     /// Rows of constants that are read by position, by constant.
     widths: Vec<usize>,
     slots: Buffer,
-    /// First float and floats a lane of each slot.
+    /// First float and floats a lane of each slot. Lanes lie side by side, so that several are one tensor.
     slot_at: Vec<(usize, usize)>,
     pub(super) states: Vec<State>,
     /// Of all sequences, state after state: in one piece, so that it gets huge pages.
@@ -45,10 +45,8 @@ impl Memory {
         let mut total = 0;
         let mut slot_at = Vec::new();
         for len in &program.slots {
-            // An odd number of lines: rows a power of two apart would fall on the same few lines of a cache.
-            let stride = (len.div_ceil(LINE) | 1) * LINE;
-            slot_at.push((total, stride));
-            total += stride * max_lanes;
+            slot_at.push((total, *len));
+            total += (len * max_lanes).next_multiple_of(LINE);
         }
         // A ring holds what the lanes of a run add before the last of them is read.
         let depth = |state: &State| if let State::Ring { lag, .. } = state { lag + max_lanes } else { 1 };
@@ -56,7 +54,7 @@ impl Memory {
         let len = |(state, depth): (&State, &usize)| match state {
             State::Ring { len, .. } => len * depth,
             State::Keys { outer, positions, inner } => outer * positions * inner,
-            State::Attention { positions, width } => 2 * positions * width,
+            State::Attention { positions, heads, head_dim } => 2 * heads * positions * head_dim,
             State::Latch { len } | State::Scan { len } => *len,
         };
         let mut stored = 0;
@@ -100,6 +98,28 @@ impl Memory {
         }
     }
 
+    /// The sequence `to` becomes what `from` is.
+    pub(super) fn copy_row(&mut self, from: usize, to: usize) {
+        let seen = self.next[from];
+        self.next[to] = seen;
+        let store = self.store.floats_mut();
+        for ((start, stride), state) in self.state_places.iter().zip(&self.states) {
+            // Of keys and values only positions that were taken: the others are written before they are read.
+            let (parts, whole, len) = match state {
+                State::Attention { positions, heads, head_dim } => {
+                    (2 * heads, positions * head_dim, seen * head_dim)
+                }
+                State::Keys { .. } | State::Ring { .. } | State::Latch { .. } | State::Scan { .. } => {
+                    (1, *stride, *stride)
+                }
+            };
+            for part in 0..parts {
+                let at = start + from * stride + part * whole;
+                store.copy_within(at..at + len, start + to * stride + part * whole);
+            }
+        }
+    }
+
     /// Gives each lane its position and writes its token.
     pub(super) fn take(&mut self, lanes: &[Lane], positions: usize) {
         assert!(lanes.len() <= self.max_lanes, "{} lanes of {}", lanes.len(), self.max_lanes);
@@ -119,37 +139,31 @@ impl Memory {
         self.lanes.retain(|lane| lane.wanted);
     }
 
-    /// The lane's position and `ahead`, inside the sequence.
-    pub(super) fn position_of(&self, lane: usize, ahead: i64, positions: usize) -> usize {
-        let position = usize::try_from(self.lanes[lane].position + ahead).unwrap_or(0);
-        position.min(positions - 1)
-    }
-
-    pub(super) fn slot(&self, slot: usize, lane: usize) -> *mut f32 {
+    pub(super) fn slot(&self, slot: usize, lane: &Active) -> *mut f32 {
         let (start, stride) = self.slot_at[slot];
-        let at = start + self.lanes[lane].slot * stride;
-        assert!(at + stride <= self.slots.len(), "slot {slot} of lane {lane}");
+        let at = start + lane.slot * stride;
+        assert!(at + stride <= self.slots.len(), "slot {slot} of lane {lane:?}");
         self.slots.floats().as_ptr().wrapping_add(at).cast_mut()
     }
 
-    fn state_at(&self, state: usize, lane: usize, offset: usize) -> *mut f32 {
+    fn state_at(&self, state: usize, lane: &Active, offset: usize) -> *mut f32 {
         let (start, stride) = self.state_places[state];
-        let at = start + self.lanes[lane].row * stride + offset;
-        assert!(at <= self.store.len() && offset <= stride, "state {state} of lane {lane}");
+        let at = start + lane.row * stride + offset;
+        assert!(at <= self.store.len() && offset <= stride, "state {state} of lane {lane:?}");
         self.store.floats().as_ptr().wrapping_add(at).cast_mut()
     }
 
     /// The first float of an operand.
-    pub(super) fn at(&self, source: &Source, lane: usize) -> *const f32 {
+    pub(super) fn at(&self, source: &Source, lane: &Active) -> *const f32 {
         match source {
             Source::Constant(constant) => self.constants[*constant].floats().as_ptr(),
             Source::ConstantAt { constant, ahead } => {
                 let (data, width) = (self.constants[*constant].floats(), self.widths[*constant]);
-                data[self.position_of(lane, *ahead, data.len() / width) * width..].as_ptr()
+                data[lane.position_in(*ahead, data.len() / width) * width..].as_ptr()
             }
             Source::Slot(slot) => self.slot(*slot, lane),
             Source::Recent { state, lag } => {
-                let place = self.ring_place(*state, self.lanes[lane].position - *lag as i64);
+                let place = self.ring_place(*state, lane.position - *lag as i64);
                 self.state_at(*state, lane, place)
             }
             Source::State(state) => self.state_at(*state, lane, 0),
@@ -165,7 +179,7 @@ impl Memory {
 
     /// # Safety
     /// The operand is that long, and nothing writes it while the slice lives.
-    pub(super) unsafe fn read(&self, source: &Source, lane: usize, len: usize) -> &[f32] {
+    pub(super) unsafe fn read(&self, source: &Source, lane: &Active, len: usize) -> &[f32] {
         // SAFETY: the caller's promise.
         unsafe { std::slice::from_raw_parts(self.at(source, lane), len) }
     }
@@ -173,7 +187,7 @@ impl Memory {
     /// # Safety
     /// The slot is that long, and nothing else uses it while the slice lives.
     #[allow(clippy::mut_from_ref)] // each slot of a lane is its own memory
-    pub(super) unsafe fn write(&self, slot: usize, lane: usize, len: usize) -> &mut [f32] {
+    pub(super) unsafe fn write(&self, slot: usize, lane: &Active, len: usize) -> &mut [f32] {
         // SAFETY: the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.slot(slot, lane), len) }
     }
@@ -183,15 +197,18 @@ impl Memory {
     /// # Safety
     /// The part is inside the state, and nothing else writes it while the slice lives.
     #[allow(clippy::mut_from_ref)] // as for `write`
-    pub(super) unsafe fn state(&self, state: usize, lane: usize, offset: usize, len: usize) -> &mut [f32] {
+    pub(super) unsafe fn state(&self, state: usize, lane: &Active, offset: usize, len: usize) -> &mut [f32] {
         assert!(offset + len <= self.state_places[state].1, "state {state}: {offset}+{len}");
         // SAFETY: the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.state_at(state, lane, offset), len) }
     }
 
     /// Puts the lane's value into a state of its sequence.
-    pub(super) fn remember(&mut self, x: &Source, state: usize, at: Option<i64>, lane: usize) {
-        let position = self.lanes[lane].position;
+    ///
+    /// # Safety
+    /// Nothing else uses that state of the sequence meanwhile.
+    pub(super) unsafe fn remember(&self, x: &Source, state: usize, at: Option<i64>, lane: &Active) {
+        let position = lane.position;
         // SAFETY: operands are as long as their values; a state is written from a slot, never from itself.
         unsafe {
             match self.states[state] {
@@ -205,7 +222,7 @@ impl Memory {
                     }
                 }
                 State::Keys { outer, positions, inner } => {
-                    let p = self.position_of(lane, 0, positions);
+                    let p = lane.position_in(0, positions);
                     let x = self.read(x, lane, outer * inner);
                     // The first value stands for all that are not yet known.
                     let places = if p == 0 { 0..positions } else { p..p + 1 };
@@ -221,5 +238,18 @@ impl Memory {
                 }
             }
         }
+    }
+}
+
+impl Active {
+    /// The lane's position and `ahead`, inside the sequence.
+    pub(super) fn position_in(&self, ahead: i64, positions: usize) -> usize {
+        let position = usize::try_from(self.position + ahead).unwrap_or(0);
+        position.min(positions - 1)
+    }
+
+    /// Whether what `next` has in a slot follows what this lane has.
+    pub(super) fn is_before(&self, next: &Active) -> bool {
+        self.slot + 1 == next.slot
     }
 }

@@ -207,6 +207,44 @@ fn exp_from_body<const FMA: bool>(x: &mut [f32], peak: f32, scale: f32) {
     x.iter_mut().for_each(|x| *x = exp::<FMA>(scale * (*x - peak)));
 }
 
+/// Logits of which [`exp_sums`] gives one sum.
+pub const SUMMED: usize = 64;
+
+per_isa! {
+    /// sums = (N / 64, rounded up)   of e^(scale (x - peak)) over 64 elements each
+    /// x      (N)                    read
+    pub fn exp_sums(sums: &mut [f32], x: &[f32], peak: f32, scale: f32) = exp_sums_body
+}
+
+#[inline(always)]
+fn exp_sums_body<const FMA: bool>(sums: &mut [f32], x: &[f32], peak: f32, scale: f32) {
+    assert_eq!(sums.len(), x.len().div_ceil(SUMMED), "sums of {} numbers", x.len());
+    for (sum, x) in sums.iter_mut().zip(x.chunks(SUMMED)) {
+        let mut lanes = [0.0_f32; LANES];
+        let (whole, rest) = x.as_chunks::<LANES>();
+        for x in whole {
+            for lane in 0..LANES {
+                lanes[lane] += exp::<FMA>(scale * (x[lane] - peak));
+            }
+        }
+        for (lane, x) in lanes.iter_mut().zip(rest) {
+            *lane += exp::<FMA>(scale * (*x - peak));
+        }
+        *sum = fold(lanes, |a, b| a + b);
+    }
+}
+
+per_isa! {
+    /// peak = ()    the largest of x, and of nothing less than any number
+    /// x      (N)   read
+    pub fn largest(peak: &mut f32, x: &[f32]) = largest_body
+}
+
+#[inline(always)]
+fn largest_body<const FMA: bool>(peak: &mut f32, x: &[f32]) {
+    *peak = row_max(x);
+}
+
 /// dx = (.., C)   y (dy - sum(dy y))
 /// dy   (.., C)   read
 /// y    (.., C)   read, of the forward pass; hidden entries are 0 and stay 0

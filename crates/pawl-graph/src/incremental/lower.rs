@@ -238,7 +238,7 @@ impl Lowering {
     fn compute(&mut self, view: View<'_>, at: At) -> Result<Operand, NotIncremental> {
         let out = view.instr.outputs[0];
         let shape = step_shape(view, out);
-        let inputs = self.operands(view, at)?;
+        let mut inputs = self.operands(view, at)?;
         let time = |axis: usize| view.out_flow().roles.get(axis) == Some(&Role::Time);
         let kind = match &view.instr.op {
             Op::Input(_) => Kind::Token,
@@ -259,7 +259,7 @@ impl Lowering {
             }
             Op::Matmul { ta, tb } => match self.linear(view, &inputs, *ta, *tb) {
                 Some(kind) => return Ok(self.node(view, kind, inputs[..1].to_vec(), shape)),
-                None => Kind::Op(view.instr.op.clone()),
+                None => self.small_product(view, &mut inputs, *ta, *tb)?,
             },
             Op::Rope { base, inverse } if time(1) => {
                 let ahead = if let At::Offset(d) = at { Some(d) } else { None };
@@ -306,7 +306,7 @@ impl Lowering {
             return Err(view.refuse("its keys are the same for every position"));
         };
         let k = view.graph.shape(view.instr.inputs[1]);
-        let state = self.state(State::Attention { positions: self.positions, width: k[2] * k[3] });
+        let state = self.state(State::Attention { positions: self.positions, heads: k[2], head_dim: k[3] });
         Ok(Kind::Attention { state, window, scale })
     }
 
@@ -322,6 +322,28 @@ impl Lowering {
         }
         let (k, n) = if tb { (shape[1], shape[0]) } else { (shape[0], shape[1]) };
         Some(Kind::Linear { weight: *weight, transposed: tb, rows: inputs[0].len() / k, k, n })
+    }
+
+    /// Any other product. A constant matrix is turned once for all, so that rows of many lanes may be multiplied
+    /// together: a few rows against a transposed matrix are summed in another order than many.
+    fn small_product(
+        &mut self,
+        view: View<'_>,
+        inputs: &mut [Operand],
+        ta: bool,
+        tb: bool,
+    ) -> Result<Kind, NotIncremental> {
+        if let (true, [k, n], From::Source(Source::Constant(weight))) =
+            (tb, inputs[1].shape.as_slice(), &inputs[1].from)
+        {
+            let (shape, matrix) = (vec![*n, *k], self.constants[*weight]);
+            let turned = self.extended.add(Op::Transpose { perm: vec![1, 0] }, &[matrix]);
+            let turned = turned.map_err(|error| view.refuse(error.because))?;
+            let from = From::Source(Source::Constant(self.constant_idx(turned)));
+            inputs[1] = Operand { from, shape, dtype: inputs[1].dtype };
+            return Ok(Kind::Op(Op::Matmul { ta, tb: false }));
+        }
+        Ok(Kind::Op(view.instr.op.clone()))
     }
 
     /// The output of a move along time: another value's position, or the one of several that holds p.
