@@ -32,6 +32,8 @@ usage: cargo xtask TASK
       replay                                 the public log of the best-known loop through the judge
   interop [--install]   licences, advisories and sources of the dependencies (cargo-deny);
                         the SDKs of Anthropic and OpenAI against the server that our client is tested with
+  interop mcp [--install]
+                        the official client of the Model Context Protocol as the researcher of a lab, in both its eras
   interop models [--install] [--python PATH] [--data DIR]
                         import, export, serving and scores beside transformers, llama.cpp, the OpenAI client, lm-eval
   sanitize              the engine's tests with AddressSanitizer
@@ -55,6 +57,8 @@ fn main() -> ExitCode {
         ["judge", ..] => judge(&root, &args[1..]),
         ["interop"] => interop::run(&root, false).and_then(|()| sdks::run(&root, false)),
         ["interop", "--install"] => interop::run(&root, true).and_then(|()| sdks::run(&root, true)),
+        ["interop", "mcp"] => sdks::agents(&root, false),
+        ["interop", "mcp", "--install"] => sdks::agents(&root, true),
         ["interop", "models", ..] => interop::models::run(&root, &args[2..]),
         ["sanitize"] => sanitize::run(&root),
         ["bench", "peers", ..] => peers::run(&root, &args[2..]),

@@ -149,6 +149,8 @@ impl<'a> Campaign<'a> {
                     Some(own) => vec![own],
                     None => match self.propose()? {
                         Round::Proposals(round) => round,
+                        // Whoever was waited for may have used up what was left.
+                        Round::None(_) if !self.can_afford_a_round() => break EndReason::Budget,
                         Round::None(reason) => break reason,
                     },
                 };

@@ -19,6 +19,7 @@ mod duel;
 pub mod edits;
 pub mod events;
 pub mod evidence;
+pub mod inbox;
 pub mod judge;
 pub mod judgement;
 pub mod levels;

@@ -7,7 +7,11 @@ use crate::world::SettingKind;
 use serde_json::{Value, json};
 
 const SYSTEM: &str = include_str!("../prompts/system.md");
+const LANGUAGE: &str = include_str!("../prompts/language.md");
 const ROUND: &str = include_str!("../prompts/round.md");
+const STATE: &str = include_str!("../prompts/state.md");
+const MCP: &str = include_str!("../prompts/mcp.md");
+const EXPLAIN: &str = include_str!("../prompts/explain.md");
 const TEXT_MODE: &str = include_str!("../prompts/text_mode.md");
 
 /// Experiments listed in the prompt; tools show the rest.
@@ -18,7 +22,22 @@ const CIRCLING: usize = 4;
 
 /// The stable part: the same in every conversation, so that providers can cache it.
 pub fn system() -> String {
-    filled(SYSTEM, &[("reference", pawl_recipe::reference())])
+    filled(SYSTEM, &[("language", language().trim_end())])
+}
+
+/// The page on the recipe language, with every operation and library function.
+pub fn language() -> String {
+    filled(LANGUAGE, &[("reference", pawl_recipe::reference())])
+}
+
+/// How to work in an open session, where a model proposes as often as it likes.
+pub fn session() -> &'static str {
+    MCP
+}
+
+/// The request to explain the campaign to a person.
+pub fn explain(context: &Context<'_>) -> String {
+    filled(EXPLAIN, &[("state", &state(context))])
 }
 
 /// How to call tools by text, for servers that have no tools.
@@ -30,14 +49,25 @@ pub(crate) fn text_mode() -> String {
 
 /// The state of the campaign and the request.
 pub fn round(context: &Context<'_>) -> String {
+    filled(
+        ROUND,
+        &[
+            ("number", &context.number.to_string()),
+            ("state", state(context).trim_end()),
+            ("nudge", &nudge(context)),
+        ],
+    )
+}
+
+/// The state of the campaign.
+pub fn state(context: &Context<'_>) -> String {
     let manifest = context.manifest;
     let start_bpb = context.history.champions.first().map_or(f64::NAN, |start| start.mean_bpb);
     let steps = (manifest.rungs.first().flops / context.compiled.flops_per_step).floor();
     let recipe = recipe_text(context, &context.champion.recipe).unwrap_or_else(|why| why);
     filled(
-        ROUND,
+        STATE,
         &[
-            ("number", &context.number.to_string()),
             ("data", &json!(manifest.data.name).to_string()),
             ("depth", &manifest.rungs.first().depth.to_string()),
             ("trial_flops", &format!("{:.1e}", manifest.rungs.first().flops)),
@@ -57,7 +87,6 @@ pub fn round(context: &Context<'_>) -> String {
             ("by_category", &by_category(context).to_string()),
             ("experiments", &experiments(context)),
             ("failures", &json!(compile_failures(context)).to_string()),
-            ("nudge", &nudge(context)),
         ],
     )
 }

@@ -6,6 +6,7 @@
 
 use crate::baselines;
 use crate::books::Books;
+use crate::inbox;
 use crate::judge::NoiseScale;
 use crate::models::{Model, Replay};
 use crate::optimizer;
@@ -29,6 +30,8 @@ pub enum Researcher {
     Model(Arc<Model>),
     /// What a language model said before.
     Replay(Arc<Replay>),
+    /// Whoever files drafts in the lab, by `pawl mcp`.
+    Inbox,
     /// Every single change in turn.
     OneAtATime,
     /// Whole configurations by TPE.
@@ -155,6 +158,7 @@ impl Researcher {
             Researcher::Random => "random".to_string(),
             Researcher::Model(model) => model.name().to_string(),
             Researcher::Replay(replay) => replay.name().to_string(),
+            Researcher::Inbox => inbox::NAME.to_string(),
             Researcher::OneAtATime => "one_at_a_time".to_string(),
             Researcher::Tpe => "tpe".to_string(),
             Researcher::Team(team) => team.name(),
@@ -172,6 +176,7 @@ impl Researcher {
             Researcher::Script(lines) => baselines::scripted(lines, context),
             Researcher::Model(model) => return model.propose(context),
             Researcher::Replay(replay) => return replay.propose(context),
+            Researcher::Inbox => return inbox::wait(context),
             Researcher::Team(team) => return team.propose(context),
         };
         draft.map_or(Answer::Exhausted, |draft| Answer::Draft(Box::new(draft)))

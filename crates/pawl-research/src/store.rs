@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::{self, File, TryLockError};
 use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 /// `lab/campaign`.
 #[derive(Clone, Debug)]
@@ -29,11 +30,26 @@ pub fn lock(lab: &Path) -> Result<Lock, CampaignError> {
     let io = |source| CampaignError::Io { path: lab.join("lock"), source };
     fs::create_dir_all(lab).map_err(io)?;
     let file = File::options().create(true).append(true).open(lab.join("lock")).map_err(io)?;
-    match file.try_lock() {
-        Ok(()) => Ok(Lock { _file: file }),
-        Err(TryLockError::WouldBlock) => Err(CampaignError::Locked { lab: lab.to_path_buf() }),
-        Err(TryLockError::Error(source)) => Err(io(source)),
+    for tries_left in (0..LOCK_TRIES).rev() {
+        match file.try_lock() {
+            Ok(()) => return Ok(Lock { _file: file }),
+            // It may be somebody who looks whether it is held.
+            Err(TryLockError::WouldBlock) if tries_left > 0 => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) => break,
+            Err(TryLockError::Error(source)) => return Err(io(source)),
+        }
     }
+    Err(CampaignError::Locked { lab: lab.to_path_buf() })
+}
+
+const LOCK_TRIES: usize = 5;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
+/// Whether a process works in the lab, as far as the system says.
+pub fn is_worked_in(lab: &Path) -> bool {
+    let Ok(file) = File::options().append(true).open(lab.join("lock")) else { return false };
+    // The lock is given back with the file.
+    matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
 }
 
 impl Store {
@@ -71,6 +87,11 @@ impl Store {
     /// Proposals in order.
     pub fn proposals(&self) -> Result<Vec<Proposal>, FileError> {
         self.read_numbered("proposals", 1)
+    }
+
+    /// One proposal.
+    pub fn proposal(&self, number: u64) -> Result<Option<Proposal>, FileError> {
+        self.read(&format!("proposals/{number:04}.json"))
     }
 
     /// Verdicts by number of the proposal; a proposal without one was interrupted.
@@ -137,10 +158,27 @@ impl Store {
         let folder = self.path("drafts");
         let path = folder.join(format!("draft-{}.star", &hash[..12]));
         if !path.exists() {
-            fs::create_dir_all(&folder).map_err(|source| CampaignError::Io { path: folder, source })?;
+            let io = |source| CampaignError::Io { path: folder.clone(), source };
+            fs::create_dir_all(&folder).map_err(io)?;
+            forget_oldest(&folder, MAX_DRAFTS).map_err(io)?;
             write_atomic(&path, text.as_bytes())?;
         }
         Ok(path)
+    }
+
+    /// The numbers of the documents `NNNN.json` of a folder, in order.
+    pub fn numbers(&self, folder: &str) -> Result<Vec<u64>, CampaignError> {
+        let path = self.path(folder);
+        let entries = match fs::read_dir(&path) {
+            Ok(entries) => entries,
+            Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(CampaignError::Io { path, source }),
+        };
+        let number = |name: &str| name.strip_suffix(".json").and_then(|number| number.parse().ok());
+        let mut numbers: Vec<u64> =
+            entries.filter_map(|entry| number(entry.ok()?.file_name().to_str()?)).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
     }
 
     fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, FileError> {
@@ -159,9 +197,37 @@ impl Store {
     }
 }
 
+/// Texts that were only looked at and are kept: whoever looks can fill no disk.
+const MAX_DRAFTS: usize = 512;
+
+/// Makes room in a folder of `most` files for one more.
+fn forget_oldest(folder: &Path, most: usize) -> std::io::Result<()> {
+    let mut files: Vec<(SystemTime, PathBuf)> = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        files.push((entry.metadata()?.modified()?, entry.path()));
+    }
+    files.sort();
+    for (_, path) in files.iter().take((files.len() + 1).saturating_sub(most)) {
+        // Another process may have been first.
+        let _ = fs::remove_file(path);
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_that_were_looked_at_fill_no_disk() {
+        let lab = tempfile::tempdir().unwrap();
+        let store = Store::new(lab.path());
+        let kept: Vec<PathBuf> =
+            (0..MAX_DRAFTS + 3).map(|i| store.keep_draft(&format!("x = {i}")).unwrap()).collect();
+        assert_eq!(fs::read_dir(store.path("drafts")).unwrap().count(), MAX_DRAFTS);
+        assert!(kept.last().unwrap().exists() && !kept[0].exists());
+    }
 
     #[test]
     fn a_path_in_a_record_stays_in_the_campaign() {

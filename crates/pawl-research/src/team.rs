@@ -3,8 +3,10 @@
 //! With shares (`claude:0.7,optimizer:0.3`) the next proposal is asked of whoever is furthest below its share.
 //! Without, a bandit decides: Thompson sampling (Thompson, 1933) on what a researcher's trials were worth, the gain
 //! of its promoted proposals in pair sds by the training runs they took. Both read the records only, so that a
-//! resumed campaign goes on alike. Who has nothing to say sits out, longer each time, and the others go on.
+//! resumed campaign goes on alike. Who has nothing to say sits out, longer each time, and the others go on. Drafts from
+//! outside are never waited for while another has something to say.
 
+use crate::inbox;
 use crate::random::Random;
 use crate::researcher::{Answer, Context, Researcher};
 use std::collections::BTreeMap;
@@ -75,11 +77,17 @@ impl Team {
             order.into_iter().partition(|member| self.rests(&member.researcher.name(), context.number));
         for member in awake.into_iter().chain(resting) {
             let name = member.researcher.name();
-            match member.researcher.propose(context) {
+            let answer = match takes_drafts(member) {
+                true => inbox::at_once(context),
+                false => member.researcher.propose(context),
+            };
+            match answer {
                 Answer::Draft(draft) => {
                     self.resting().remove(&name);
                     return Answer::Draft(draft);
                 }
+                // To look costs nothing, so that it never sits out.
+                Answer::Exhausted if takes_drafts(member) => {}
                 Answer::Exhausted => self.rest(&name, context.number),
                 Answer::Paused(reason) => {
                     if (context.interrupted)() {
@@ -90,6 +98,9 @@ impl Team {
                     self.rest(&name, context.number);
                 }
             }
+        }
+        if self.members.iter().any(takes_drafts) {
+            return inbox::wait(context);
         }
         if paused.is_empty() { Answer::Exhausted } else { Answer::Paused(paused.join("; ")) }
     }
@@ -134,6 +145,10 @@ impl Team {
         let length = resting.get(name).map_or(1, |(_, length)| (2 * length).min(LONGEST_REST));
         resting.insert(name.to_string(), (number + length, length));
     }
+}
+
+fn takes_drafts(member: &Member) -> bool {
+    matches!(member.researcher, Researcher::Inbox)
 }
 
 /// A draw from what is believed of a researcher's gain by training run, pair sds.

@@ -1,5 +1,5 @@
-//! A model over HTTP, in the form that programs for OpenAI's service already speak: chat and completions, streamed or
-//! whole, with log-probabilities.
+//! What others speak to. A model over HTTP, in the form that programs for OpenAI's service already speak: chat and
+//! completions, streamed or whole, with log-probabilities; and [`mcp`], a desk of tools for agents.
 //!
 //! It listens where it is told and nowhere else, asks whoever is not on this machine for a token, and bounds what a
 //! request may cost. It reads no file and trains nothing.
@@ -8,16 +8,21 @@ mod answers;
 mod asked;
 mod engine;
 mod guard;
+mod listen;
+pub mod mcp;
 mod metrics;
 mod routes;
 
+use axum::Router;
 use engine::Engine;
+use guard::Guard;
+pub use listen::Bounds;
 use metrics::Metrics;
 use pawl_data::{ChatFormat, Tokenizer};
 use pawl_model::{DecodeError, DecodeOptions, Model};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// What is served.
@@ -46,6 +51,8 @@ pub struct ServeOptions {
     pub max_request_bytes: usize,
     /// Longest that an answer may take.
     pub timeout: Duration,
+    /// What those who connect may take.
+    pub bounds: Bounds,
     /// Keys the draws of requests that name no seed.
     pub seed: u64,
 }
@@ -73,6 +80,9 @@ pub enum ServeError {
     /// The operating system refused.
     #[error("the server failed")]
     Io(#[from] std::io::Error),
+    /// Whoever started the server does not speak its protocol.
+    #[error("the client does not speak the protocol: {0}")]
+    Protocol(String),
 }
 
 /// What every handler reads.
@@ -83,8 +93,6 @@ pub(crate) struct State {
     pub(crate) chat: Option<ChatFormat>,
     pub(crate) engine: Engine,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) token: Option<blake3::Hash>,
-    pub(crate) is_local: bool,
     pub(crate) timeout: Duration,
     pub(crate) seed: u64,
     pub(crate) vocab_size: usize,
@@ -98,10 +106,12 @@ pub fn serve(
     stop: &AtomicBool,
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), ServeError> {
-    let address = options.address;
-    if !address.ip().is_loopback() && options.token.is_none() {
-        return Err(ServeError::NoToken { address });
-    }
+    let guard = Guard::new(
+        options.address,
+        options.token.as_deref(),
+        options.max_request_bytes,
+        options.bounds.patience,
+    )?;
     let decode = DecodeOptions {
         num_threads: served.model.num_threads(),
         max_tokens: 64.max(options.batch),
@@ -117,31 +127,31 @@ pub fn serve(
         tokenizer: served.tokenizer,
         engine,
         metrics,
-        token: options.token.as_ref().map(|token| blake3::hash(token.as_bytes())),
-        is_local: address.ip().is_loopback(),
         timeout: options.timeout,
         seed: options.seed,
         vocab_size,
         seq_len,
     });
+    run(options.address, routes::router(state, Arc::new(guard)), options.bounds, stop, ready)
+}
+
+/// Listens and answers until `stop` is set.
+fn run(
+    address: SocketAddr,
+    router: Router,
+    bounds: Bounds,
+    stop: &AtomicBool,
+    ready: impl FnOnce(SocketAddr),
+) -> Result<(), ServeError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let done = runtime.block_on(async {
         let refused = |source| ServeError::Listen { address, source };
         let listener = tokio::net::TcpListener::bind(address).await.map_err(refused)?;
         ready(listener.local_addr()?);
-        let serving = axum::serve(listener, routes::router(state, options.max_request_bytes));
-        tokio::select! {
-            done = async { serving.await } => Ok(done?),
-            () = stopped(stop) => Ok(()),
-        }
+        listen::answer(listener, router, bounds, stop).await;
+        Ok(())
     });
     // Answers that are still being written end with the process.
     runtime.shutdown_background();
     done
-}
-
-async fn stopped(stop: &AtomicBool) {
-    while !stop.load(Ordering::Relaxed) {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
 }

@@ -4,11 +4,12 @@ use crate::State;
 use crate::answers::{Choice, Form};
 use crate::asked::{Asked, Prompt, messages, prompts};
 use crate::engine::Tokens;
-use crate::guard::{self, Refused};
+use crate::guard::{Guard, admit};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State as Shared};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -27,14 +28,16 @@ const DEFAULT_TOKENS: usize = 16;
 /// Pieces of an answer that may wait for a slow reader before generation of the next waits too.
 const PIECES: usize = 64;
 
-pub(crate) fn router(state: Arc<State>, max_request_bytes: usize) -> Router {
+pub(crate) fn router(state: Arc<State>, guard: Arc<Guard>) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(chat))
         .route("/v1/completions", post(completions))
         .route("/v1/models", get(models))
         .route("/metrics", get(metrics))
+        // The guard has read the body, up to its own limit.
+        .layer(DefaultBodyLimit::disable())
+        .layer(from_fn_with_state(guard, admit))
         .route("/health", get(health))
-        .layer(DefaultBodyLimit::max(max_request_bytes))
         .with_state(state)
 }
 
@@ -66,55 +69,33 @@ fn json_response(status: StatusCode, body: &Value) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
 
-fn admit(state: &State, headers: &HeaderMap) -> Result<(), Trouble> {
-    guard::check(state, headers).map_err(|refused| match refused {
-        Refused::Host => {
-            Trouble::new(StatusCode::FORBIDDEN, "forbidden", "this server answers to localhost alone")
-        }
-        Refused::Origin => {
-            Trouble::new(StatusCode::FORBIDDEN, "forbidden", "pages of other sites may not ask")
-        }
-        Refused::Token => Trouble::new(
-            StatusCode::UNAUTHORIZED,
-            "authentication_error",
-            "send the server's token as Authorization: Bearer TOKEN",
-        ),
-    })
-}
-
 async fn health(Shared(state): Shared<Arc<State>>) -> Response {
     let body = json!({ "status": "ok", "pending": state.engine.num_pending() });
     json_response(StatusCode::OK, &body)
 }
 
-async fn models(Shared(state): Shared<Arc<State>>, headers: HeaderMap) -> Response {
-    if let Err(trouble) = admit(&state, &headers) {
-        return trouble.into_response();
-    }
+async fn models(Shared(state): Shared<Arc<State>>) -> Response {
     let model = json!({ "id": state.name, "object": "model", "created": state.created_unix_s, "owned_by": "pawl",
                         "max_model_len": state.seq_len });
     json_response(StatusCode::OK, &json!({ "object": "list", "data": [model] }))
 }
 
-async fn metrics(Shared(state): Shared<Arc<State>>, headers: HeaderMap) -> Response {
-    if let Err(trouble) = admit(&state, &headers) {
-        return trouble.into_response();
-    }
+async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], state.metrics.text(state.engine.num_pending())).into_response()
 }
 
-async fn chat(state: Shared<Arc<State>>, headers: HeaderMap, body: Bytes) -> Response {
-    answer(Form::Chat, state, &headers, &body).await
+async fn chat(state: Shared<Arc<State>>, body: Bytes) -> Response {
+    answer(Form::Chat, state, &body).await
 }
 
-async fn completions(state: Shared<Arc<State>>, headers: HeaderMap, body: Bytes) -> Response {
-    answer(Form::Completion, state, &headers, &body).await
+async fn completions(state: Shared<Arc<State>>, body: Bytes) -> Response {
+    answer(Form::Completion, state, &body).await
 }
 
-async fn answer(form: Form, Shared(state): Shared<Arc<State>>, headers: &HeaderMap, body: &[u8]) -> Response {
+async fn answer(form: Form, Shared(state): Shared<Arc<State>>, body: &[u8]) -> Response {
     let begun = Instant::now();
-    let answered = match begin(form, &state, headers, body) {
+    let answered = match begin(form, &state, body) {
         Ok((job, tokens)) if job.asked.stream => Ok(streamed(state.clone(), job, tokens)),
         Ok((job, tokens)) => whole(&state, job, tokens).await,
         Err(trouble) => Err(trouble),
@@ -133,8 +114,7 @@ struct Job {
     choices: Vec<Choice>,
 }
 
-fn begin(form: Form, state: &State, headers: &HeaderMap, body: &[u8]) -> Result<(Job, Vec<Tokens>), Trouble> {
-    admit(state, headers)?;
+fn begin(form: Form, state: &State, body: &[u8]) -> Result<(Job, Vec<Tokens>), Trouble> {
     let body: Value =
         serde_json::from_slice(body).map_err(|why| Trouble::wrong(format!("not JSON: {why}")))?;
     let asked = Asked::of(&body, form == Form::Chat).map_err(Trouble::wrong)?;

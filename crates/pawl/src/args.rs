@@ -3,11 +3,13 @@
 
 mod bench;
 mod keeps;
+mod mcp;
 pub(crate) mod teach;
 
 pub(crate) use bench::{Bench, BenchOf, BenchPart, BenchResearchers, Precisions};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use keeps::{Effects, EffectsAction, EffectsFile, EffectsRevoke, Replicate, Retract};
+pub(crate) use mcp::Mcp;
 use pawl_recipe::Overrides;
 use pawl_record::{Budget, SettingValue, Settings};
 use std::path::PathBuf;
@@ -46,6 +48,8 @@ pub(crate) enum Command {
     Sample(Sample),
     /// Serve a trained model over HTTP: chat and completions as OpenAI's clients speak them
     Serve(Serve),
+    /// Serve the lab to agents by the Model Context Protocol, which makes them its researchers
+    Mcp(Mcp),
     /// List the training runs of the lab
     Runs(Runs),
     /// Show all that is known of one run, proposal or verdict
@@ -121,8 +125,9 @@ pub(crate) struct Research {
     /// Recipe to improve: a path, or the name of a shipped one
     #[arg(long, value_name = "FILE")]
     pub(crate) recipe: Option<String>,
-    /// Who proposes changes: optimizer, random, one_at_a_time, tpe, claude, openai=MODEL, replay:PATH; several with
-    /// shares as claude:0.7,optimizer:0.3, or without, and results decide [default: optimizer]
+    /// Who proposes changes: optimizer, random, one_at_a_time, tpe, claude, openai=MODEL, mcp (clients of `pawl mcp`),
+    /// replay:PATH; several with shares as claude:0.7,optimizer:0.3, or without, and results decide
+    /// [default: optimizer]
     #[arg(long, value_name = "WHO", value_parser = researchers)]
     pub(crate) researcher: Option<String>,
     /// Most that language models may cost in this lab, US dollars [default: 5, where a price is known]

@@ -5,6 +5,8 @@ mod args;
 mod brief;
 mod campaign;
 mod commands;
+mod compiling;
+mod desk;
 mod errors;
 mod interrupt;
 mod lab;
@@ -62,6 +64,7 @@ fn run(command: Command) -> Result<Answer, Failure> {
         Command::SandboxCell(args) => Err(sandbox_cell(&args.cell)),
         Command::Sample(args) => commands::sample::run(args),
         Command::Serve(args) => commands::serve::run(args),
+        Command::Mcp(args) => commands::mcp::run(args),
         Command::Runs(args) => commands::runs::run(args),
         Command::Show(args) => commands::show::run(args),
         Command::Diff(args) => commands::diff::run(args),
@@ -102,6 +105,7 @@ fn wants_json(command: &Command) -> bool {
         Command::SandboxCell(_) => false,
         Command::Sample(args) => args.place.json,
         Command::Serve(args) => args.place.json,
+        Command::Mcp(_) => false,
         Command::Runs(args) => args.place.json,
         Command::Show(args) => args.place.json,
         Command::Diff(args) => args.place.json,

@@ -30,6 +30,7 @@ impl Team {
             | Researcher::Random
             | Researcher::OneAtATime
             | Researcher::Tpe
+            | Researcher::Mcp
             | Researcher::Replay(_) => false,
         })
     }
@@ -50,6 +51,8 @@ pub(crate) enum Researcher {
     Claude(Option<String>),
     /// Chat completions, with this model
     Openai(Option<String>),
+    /// Whoever files drafts by `pawl mcp`
+    Mcp,
     /// Recorded conversations: a file or a folder
     Replay(PathBuf),
 }
@@ -69,6 +72,7 @@ pub(crate) fn team(text: &str) -> Result<Team, String> {
             "random" => Researcher::Random,
             "one_at_a_time" => Researcher::OneAtATime,
             "tpe" => Researcher::Tpe,
+            "mcp" => Researcher::Mcp,
             "claude" => Researcher::Claude(None),
             "openai" => Researcher::Openai(None),
             _ => match (model("claude="), model("openai="), model("replay:")) {
@@ -77,7 +81,7 @@ pub(crate) fn team(text: &str) -> Result<Team, String> {
                 (_, _, Some(path)) => Researcher::Replay(path.into()),
                 (None, None, None) => {
                     return Err(format!(
-                        "{name} is none of optimizer, random, one_at_a_time, tpe, claude, claude=MODEL, openai, openai=MODEL, replay:PATH"
+                        "{name} is none of optimizer, random, one_at_a_time, tpe, claude, claude=MODEL, openai, openai=MODEL, mcp, replay:PATH"
                     ));
                 }
             },
@@ -118,6 +122,7 @@ fn one(researcher: &Researcher, caps: (Caps, Caps)) -> Result<Who, Failure> {
         Researcher::Random => Ok(Who::Random),
         Researcher::OneAtATime => Ok(Who::OneAtATime),
         Researcher::Tpe => Ok(Who::Tpe),
+        Researcher::Mcp => Ok(Who::Inbox),
         Researcher::Claude(model) => claude(model.as_deref(), caps),
         Researcher::Openai(model) => openai(model.as_deref(), caps),
         Researcher::Replay(path) => {
@@ -271,6 +276,7 @@ mod tests {
     fn researchers_are_named_with_models_and_shares() {
         let named = |text: &str| team(text).map(|team| team.0);
         assert_eq!(named("optimizer"), Ok(vec![(Researcher::Optimizer, None)]));
+        assert_eq!(named("mcp:2"), Ok(vec![(Researcher::Mcp, Some(2.0))]));
         let two =
             vec![(Researcher::Claude(Some("m-1".into())), Some(0.7)), (Researcher::Optimizer, Some(0.3))];
         assert_eq!(named("claude=m-1:0.7, optimizer:0.3"), Ok(two));

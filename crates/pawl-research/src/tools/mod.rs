@@ -10,6 +10,7 @@ mod propose;
 mod read;
 mod words;
 
+pub(crate) use propose::hypothesis;
 pub use propose::{Objection, Submission};
 pub use words::quoted;
 
@@ -163,6 +164,22 @@ fn change_schema() -> Value {
         },
         "settings": {"type": "object", "description": "new values of knobs and choices by name"}
     })
+}
+
+/// What a call comes to in a folder that has no campaign: some tools need none. `None` for the others.
+pub fn call_anywhere(name: &str, arguments: &Value) -> Option<Outcome> {
+    let text = match Tool::named(name)? {
+        Tool::ReadLibrary => arguments::object(arguments).and_then(|arguments| read::library(&arguments)),
+        Tool::RecipeReference => Ok(pawl_recipe::reference().to_string()),
+        Tool::ListExperiments
+        | Tool::ReadExperiment
+        | Tool::ReadRecipe
+        | Tool::Effects
+        | Tool::CheckRecipe
+        | Tool::Propose
+        | Tool::BudgetLeft => return None,
+    };
+    Some(text.map_or_else(Outcome::Refused, Outcome::Text))
 }
 
 /// Calls a tool by name. Arguments may be the object itself or its JSON text.

@@ -19,6 +19,8 @@ pub struct Submission {
     pub objection: Option<Objection>,
     /// What the compiler says of it, as the model is told.
     pub summary: String,
+    /// Of its program, where there is one.
+    pub fingerprint: Option<String>,
 }
 
 /// Why a draft is sent back.
@@ -45,6 +47,11 @@ impl Objection {
 
 /// Characters of a hypothesis that are kept.
 const MAX_HYPOTHESIS: usize = 400;
+
+/// A hypothesis as it is kept.
+pub(crate) fn hypothesis(text: &str) -> String {
+    line(text, MAX_HYPOTHESIS)
+}
 
 /// The categories a change of the text may have.
 pub(super) fn text_categories() -> Vec<&'static str> {
@@ -164,8 +171,7 @@ fn refuse_dials(context: &Context<'_>, settings: &Settings) -> Result<(), String
 pub(super) fn propose(context: &Context<'_>, arguments: &Arguments) -> Result<Submission, String> {
     let asked = asked(context, arguments)?;
     refuse_dials(context, &asked.settings)?;
-    let hypothesis =
-        text(arguments, "hypothesis")?.map(|text| line(text, MAX_HYPOTHESIS)).unwrap_or_default();
+    let hypothesis = text(arguments, "hypothesis")?.map(hypothesis).unwrap_or_default();
     if hypothesis.is_empty() {
         return Err("hypothesis: say in one sentence why it should help".to_string());
     }
@@ -178,10 +184,11 @@ pub(super) fn propose(context: &Context<'_>, arguments: &Arguments) -> Result<Su
     }
     let changes = changes(context, &asked);
     let category = category(context, &asked, &changes, text(arguments, "category")?)?;
-    let (objection, summary) = match compiled(context, &asked) {
-        Err(message) => (Some(Objection::DoesNotCompile(message)), String::new()),
+    let (objection, summary, fingerprint) = match compiled(context, &asked) {
+        Err(message) => (Some(Objection::DoesNotCompile(message)), String::new(), None),
         Ok((settings, checked)) => {
-            (objection(context, &asked, &settings, &checked), summary(context, &checked).to_string())
+            let summary = summary(context, &checked).to_string();
+            (objection(context, &asked, &settings, &checked), summary, Some(checked.fingerprint))
         }
     };
     let draft = Draft {
@@ -193,7 +200,7 @@ pub(super) fn propose(context: &Context<'_>, arguments: &Arguments) -> Result<Su
         researcher: String::new(),
         author: None,
     };
-    Ok(Submission { draft, objection, summary })
+    Ok(Submission { draft, objection, summary, fingerprint })
 }
 
 fn category(

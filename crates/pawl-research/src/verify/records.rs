@@ -5,8 +5,11 @@ use crate::books::was_tested;
 use crate::campaign::MIN_STEPS;
 use crate::duel::pair_seed;
 use crate::evidence::{NoiseScale, t_half_width};
+use crate::inbox;
 use crate::measure::{final_seed, noise_init_seed};
 use crate::options::campaign_id;
+use crate::store::Store;
+use crate::tools;
 use crate::upkeep::CAMPAIGN;
 use crate::world::SettingKind;
 use pawl_ledger::{campaign_folder, line, run_folder};
@@ -28,6 +31,7 @@ pub(super) fn look_through(check: &mut Check<'_>) {
     for verdict in &check.records.verdicts {
         self::verdict(check, verdict);
     }
+    drafts(check);
     champions(check);
     final_measurement(check);
     totals(check);
@@ -94,6 +98,32 @@ fn numbers(check: &mut Check<'_>) {
             records.verdicts.iter().filter(|it| it.proposal > number && was_tested(it)).count() as u64;
         if end.reason != EndReason::Interrupted || later >= end.workers {
             check.differs(&format!("verdict {number}"), "it is missing");
+        }
+    }
+}
+
+/// What came from outside is a draft on file, each once, with the words it came with.
+fn drafts(check: &mut Check<'_>) {
+    let records = check.records;
+    let mut last = 0;
+    for proposal in records.proposals.iter().filter(|proposal| proposal.researcher == inbox::NAME) {
+        let place = format!("proposal {}", proposal.number);
+        let Some(number) = inbox::number_in(proposal) else {
+            check.differs(&place, "it names no draft, as one from outside does");
+            continue;
+        };
+        if number <= last {
+            check.differs(&place, format!("its draft {number} was taken before, or out of order"));
+        }
+        last = number;
+        match inbox::draft_of(&Store::new(check.lab), proposal) {
+            None => check.differs(&place, format!("its draft {number} is not on file")),
+            Some(filed) => {
+                let said = filed.arguments["hypothesis"].as_str().unwrap_or_default();
+                if tools::hypothesis(said) != proposal.hypothesis {
+                    check.differs(&place, format!("its draft {number} says something else"));
+                }
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ mod contest;
 mod edits;
 mod fake;
 mod hostile;
+mod inbox;
 mod independent;
 mod judge;
 mod keeps;

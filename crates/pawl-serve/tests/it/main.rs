@@ -1,11 +1,13 @@
 //! The server as a client meets it: over a socket, byte by byte.
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
+mod mcp;
+
 use pawl_data::{ChatFormat, Tokenizer, Vocabulary};
 use pawl_model::{DecodeOptions, Emitted, Generator, Model, Request, SamplerSettings};
 use pawl_recipe::{Overrides, Recipe, Source, shipped, std_only};
 use pawl_record::{Message, Role, SettingValue};
-use pawl_serve::{ServeError, ServeOptions, Served, serve};
+use pawl_serve::{Bounds, ServeError, ServeOptions, Served, serve};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -45,6 +47,7 @@ fn options() -> ServeOptions {
         max_waiting: 6,
         max_request_bytes: 20_000,
         timeout: Duration::from_secs(60),
+        bounds: Bounds::default(),
         seed: 0,
     }
 }
@@ -308,4 +311,41 @@ fn chat_ml_is_written_as_its_template_writes_it() {
         .map(|(id, _)| *id)
         .collect();
     assert_eq!(tokenizer.decode(&taught), "A<|im_end|>");
+}
+
+#[test]
+fn who_dawdles_is_given_up_and_connections_are_counted() {
+    let bounds = Bounds { connections: 1, patience: Duration::from_millis(300) };
+    let server = Running::new(ServeOptions { bounds, ..options() });
+    let read = |socket: &mut TcpStream| {
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).map(|_| answer)
+    };
+    // No request at all, half a head, half a body, and nothing after an answer.
+    let mut silent = TcpStream::connect(server.address).unwrap();
+    assert_eq!(read(&mut silent).unwrap(), "");
+    let mut half = TcpStream::connect(server.address).unwrap();
+    half.write_all(b"GET /health HTTP/1.1\r\nHost: loc").unwrap();
+    assert!(!read(&mut half).unwrap().contains("200 OK"));
+    let mut slow = TcpStream::connect(server.address).unwrap();
+    let head = format!("POST {COMPLETIONS} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{{");
+    slow.write_all(head.as_bytes()).unwrap();
+    assert!(read(&mut slow).unwrap().starts_with("HTTP/1.1 408"));
+    let mut idle = TcpStream::connect(server.address).unwrap();
+    idle.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    assert!(read(&mut idle).unwrap().starts_with("HTTP/1.1 200"));
+
+    // One place: the second comes in when the first has gone.
+    let bounds = Bounds { connections: 1, patience: Duration::from_secs(60) };
+    let server = Running::new(ServeOptions { bounds, ..options() });
+    let mut first = TcpStream::connect(server.address).unwrap();
+    first.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    first.read_exact(&mut [0; 12]).unwrap();
+    let mut second = TcpStream::connect(server.address).unwrap();
+    second.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    second.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    assert!(second.read(&mut [0; 12]).is_err());
+    drop(first);
+    second.set_read_timeout(None).unwrap();
+    assert!(read(&mut second).unwrap().starts_with("HTTP/1.1 200"));
 }

@@ -10,6 +10,7 @@ pub(crate) mod effects;
 pub(crate) mod eval;
 pub(crate) mod export;
 pub(crate) mod import;
+pub(crate) mod mcp;
 pub(crate) mod replicate;
 pub(crate) mod report;
 pub(crate) mod research;

@@ -5,11 +5,12 @@ use crate::args::{BUILTIN_DATA, Research, setting};
 use crate::brief;
 use crate::campaign;
 use crate::commands::report;
+use crate::compiling::Compiling;
 use crate::errors::Failure;
 use crate::interrupt::interrupt;
 use crate::lab::from_ledger;
 use crate::live::{Live, Work};
-use crate::machine::{cores, describe, machine, peak_flops};
+use crate::machine::{cores, describe, peak_flops};
 use crate::output::{Answer, count, flops, narrate};
 use crate::prepare;
 use crate::recipes::{RecipeText, check, compile, from_recipe};
@@ -19,15 +20,11 @@ use pawl_record::{CampaignBudget, Rung, SettingValue, Settings};
 use pawl_research::brief::Brief;
 use pawl_research::campaign::{CampaignError, CampaignEvent, MIN_STEPS, existing};
 use pawl_research::child::ChildWorld;
-use pawl_research::compiler::{ChildCompiler, LIMIT};
 use pawl_research::options::CampaignOptions;
 use pawl_research::researcher::Researcher;
-use pawl_research::world::Checked;
 use pawl_research::{prompt, view};
 use serde_json::json;
-use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -44,26 +41,12 @@ pub(crate) fn run(args: Research) -> Result<Answer, Failure> {
         return Ok(asked.explained());
     }
     let options = options(&args, &asked.brief, &asked.recipe)?;
-    let executable =
-        std::env::current_exe().map_err(|why| Failure::new("pawl cannot find itself").caused_by(&why))?;
-    let most_memory = machine().memory_bytes;
-    let compiler = ChildCompiler { executable: executable.clone(), most_memory, limit: LIMIT };
-    // The same question is asked several times a proposal.
-    let answers = Mutex::new(BTreeMap::new());
-    let compile_apart = |path: &Path, depth: u64, settings: &Settings| {
-        let question = format!("{} {depth} {settings:?}", path.display());
-        if let Some(known) = answers.lock().expect("no thread panics").get(&question) {
-            return Clone::clone(known);
-        }
-        let answer: Result<Checked, String> = compiler.check(path, depth, settings);
-        answers.lock().expect("no thread panics").insert(question, answer.clone());
-        answer
-    };
+    let compiling = Compiling::new()?;
     let world = ChildWorld {
-        executable,
+        executable: compiling.executable(),
         lab: lab.clone(),
         data: asked.brief.data.clone(),
-        check: &compile_apart,
+        check: &|path, depth, settings| compiling.check(path, depth, settings),
         interrupted: &|| stop.load(Ordering::Relaxed),
         start,
     };

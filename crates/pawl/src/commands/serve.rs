@@ -6,7 +6,7 @@ use crate::errors::Failure;
 use crate::interrupt::interrupt;
 use crate::lab::{from_data, from_ledger, ledger};
 use crate::output::{Answer, Block, narrate};
-use pawl_serve::{ServeError, ServeOptions, Served, serve};
+use pawl_serve::{Bounds, ServeError, ServeOptions, Served, serve};
 use pawl_train::run_tokenizer;
 use serde_json::json;
 use std::cell::Cell;
@@ -28,6 +28,7 @@ pub(crate) fn run(args: Serve) -> Result<Answer, Failure> {
         max_waiting: args.max_waiting as usize,
         max_request_bytes: 4 << 20,
         timeout: Duration::from_secs(args.timeout),
+        bounds: Bounds::default(),
         seed: args.seed,
     };
     let name = manifest.id.clone();
@@ -37,7 +38,7 @@ pub(crate) fn run(args: Serve) -> Result<Answer, Failure> {
         address.set(at);
         narrate(&format!("run {} at http://{at}/v1; Ctrl-C ends it", manifest.id));
     };
-    serve(served, &options, &stop, ready).map_err(from_serve)?;
+    serve(served, &options, &stop, ready).map_err(|error| from_serve(error, "--port"))?;
     let mut block = Block::default();
     block.line("run", &manifest.id).line("served", address.get());
     Ok(Answer::new(
@@ -46,7 +47,7 @@ pub(crate) fn run(args: Serve) -> Result<Answer, Failure> {
     ))
 }
 
-fn read_token(path: &Path) -> Result<String, Failure> {
+pub(crate) fn read_token(path: &Path) -> Result<String, Failure> {
     let cannot = || Failure::new(format!("the token in {} cannot be used", path.display()));
     let text = std::fs::read_to_string(path).map_err(|why| cannot().caused_by(&why))?;
     let token = text.trim();
@@ -56,14 +57,15 @@ fn read_token(path: &Path) -> Result<String, Failure> {
     Ok(token.to_string())
 }
 
-fn from_serve(error: ServeError) -> Failure {
+/// The error of a server with what to do about it; `flag` is how it is told where to listen.
+pub(crate) fn from_serve(error: ServeError, flag: &str) -> Failure {
     match error {
         ServeError::NoToken { .. } => {
             Failure::misuse(error.to_string()).hint("write a token into a file and name it with --token-file")
         }
         ServeError::Listen { .. } => {
-            Failure::from(error).hint("choose another with --port; 0 takes a free one")
+            Failure::from(error).hint(format!("choose another port with {flag}; 0 takes a free one"))
         }
-        ServeError::Decode(_) | ServeError::Io(_) => Failure::from(error),
+        ServeError::Decode(_) | ServeError::Io(_) | ServeError::Protocol(_) => Failure::from(error),
     }
 }

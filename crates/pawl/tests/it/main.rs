@@ -8,6 +8,7 @@ mod data;
 mod foreign;
 mod keeps;
 mod lab;
+mod mcp;
 mod misuse;
 mod models;
 mod process;

@@ -4,7 +4,7 @@ use crate::process::{command, pawl};
 use std::io::Read;
 use std::process::Stdio;
 
-const COMMANDS: [&str; 23] = [
+const COMMANDS: [&str; 24] = [
     "research",
     "train",
     "sft",
@@ -16,6 +16,7 @@ const COMMANDS: [&str; 23] = [
     "export",
     "sample",
     "serve",
+    "mcp",
     "runs",
     "show",
     "diff",
