@@ -156,6 +156,17 @@ fn campaign(folder: &Path) -> Held {
     Held(Some(command(folder, &args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()))
 }
 
+/// `pawl mcp --http` and where it listens.
+fn over_http(folder: &Path) -> (Held, String) {
+    let mut command = command(folder, &["mcp", "--http", "--bind", "127.0.0.1:0"]);
+    let server = command.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut server = Held(Some(server));
+    let mut line = String::new();
+    BufReader::new(server.child().stderr.take().unwrap()).read_line(&mut line).unwrap();
+    let address = line.split("http://").nth(1).unwrap().split('/').next().unwrap().to_string();
+    (server, address)
+}
+
 fn draft(told: &str) -> Value {
     let told: Value = serde_json::from_str(told).unwrap();
     told["draft"].clone()
@@ -203,15 +214,7 @@ fn an_agent_is_the_researcher_of_a_real_lab() {
     let mut second = campaign(lab.path());
 
     // Another client, over HTTP, meanwhile.
-    let server = command(lab.path(), &["mcp", "--http", "--bind", "127.0.0.1:0"])
-        .stderr(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut server = Held(Some(server));
-    let mut line = String::new();
-    BufReader::new(server.child().stderr.take().unwrap()).read_line(&mut line).unwrap();
-    let address = line.split("http://").nth(1).unwrap().split('/').next().unwrap().to_string();
+    let (mut server, address) = over_http(lab.path());
     let knob = json!({"settings": {"matrix_lr": 0.0051}, "hypothesis": "Faster.", "gain_bpb": 0.01, "probability": 0.2});
     let other = draft(&call_over_http(&address, "propose", knob).unwrap());
     assert_eq!(other, 2);
