@@ -106,13 +106,13 @@ impl LlamaShape {
     /// Why these sizes are none, if they are not.
     pub fn check(&self) -> Result<(), String> {
         let sizes = [
-            ("layers", self.depth, 1 << 16),
+            ("layers", self.depth, 1 << 12),
             ("width", self.width, 1 << 20),
             ("heads", self.num_heads, 1 << 16),
             ("key/value heads", self.num_kv_heads, 1 << 16),
             ("head width", self.head_dim, 1 << 16),
             ("hidden width", self.hidden, 1 << 22),
-            ("tokens", self.vocab_size, 1 << 24),
+            ("tokens", self.vocab_size, 1 << 21),
             ("positions", self.seq_len, 1 << 20),
         ];
         if let Some((what, number, most)) = sizes.iter().find(|(_, n, most)| !(1..=*most).contains(n)) {

@@ -23,6 +23,8 @@ pub fn import(
     request: &RunRequest,
 ) -> Result<RunManifest, TrainError> {
     let foreign = Foreign::open(path)?;
+    // Sizes are only believed, and memory only taken for them, when the tensors have them.
+    foreign.check()?;
     let longest = foreign.shape().seq_len;
     let shape = LlamaShape { seq_len: longest.min(seq_len), ..foreign.shape().clone() };
     let tokenizer = tokenizer_of(&foreign, path)?;
@@ -39,12 +41,23 @@ pub fn import(
     let summary = recipe.summary()?;
     let data = DataRef { name: IMPORTED.to_string(), hash: foreign.hash() };
     let manifest = identify(&recipe, summary.fingerprint, summary.flops_per_step, data, request);
-    let dir = RunDir::open(lab, &manifest, &recipe, None)?;
     let mut model = Model::frozen(recipe, num_threads)?;
     foreign.fill(&mut model)?;
+    let folder = RunDir::path(lab, &manifest.id);
+    let is_new = !folder.exists();
+    let written = write(lab, &manifest, &tokenizer, &model);
+    if written.is_err() && is_new {
+        // What cannot be removed either is found, and written anew, by the next import.
+        let _ = std::fs::remove_dir_all(&folder);
+    }
+    written.map(|()| manifest)
+}
+
+fn write(lab: &Path, manifest: &RunManifest, tokenizer: &Tokenizer, model: &Model) -> Result<(), TrainError> {
+    let dir = RunDir::open(lab, manifest, model.recipe(), None)?;
     tokenizer.save_folder(&RunDir::path(lab, &manifest.id))?;
-    save_checkpoint(&dir.checkpoint("last"), &model, untrained(&manifest))?;
-    Ok(manifest)
+    save_checkpoint(&dir.checkpoint("last"), model, untrained(manifest))?;
+    Ok(())
 }
 
 fn untrained(manifest: &RunManifest) -> CheckpointManifest {

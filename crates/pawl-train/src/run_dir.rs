@@ -13,6 +13,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+/// The files of a tokenizer.
+const TOKENIZER: [&str; 2] = ["tokenizer.json", "tokenizer_config.json"];
+
 /// What makes a run a lesson.
 const LESSON: &str = "lesson.json";
 
@@ -63,6 +66,14 @@ impl RunDir {
             write_json(&folder.join("loads.json"), recipe.texts())?;
             if let Some(lesson) = lesson {
                 write_json(&folder.join(LESSON), lesson)?;
+                // A tokenizer that came with a checkpoint lies beside its run, and so beside what that is taught.
+                for name in TOKENIZER {
+                    let of_parent = RunDir::path(lab, &lesson.parent).join(name);
+                    if of_parent.exists() {
+                        let text = fs::read(&of_parent).map_err(io("read", &of_parent))?;
+                        write_atomic(&folder.join(name), &text)?;
+                    }
+                }
             }
             write_json(&folder.join("run.json"), manifest)?;
         }

@@ -23,6 +23,9 @@ const QWEN2: &str = concat!(
 /// Special tokens that end a text wherever a vocabulary has them, in the order of preference for a beginning too.
 const ENDS: [&str; 4] = ["<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>"];
 
+/// Ids without a token that a vocabulary may have, beside as many as it has tokens.
+const MAX_GAP: u64 = 1 << 16;
+
 /// What special tokens are for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Roles {
@@ -92,10 +95,15 @@ impl Tokenizer {
     /// The vocabulary as files state it.
     pub fn vocabulary(&self) -> Vocabulary {
         let mut special: Vec<bool> = self.text.iter().map(|text| text.is_empty()).collect();
-        for (_, id) in self.specials() {
+        let mut names: HashMap<u32, &str> = HashMap::new();
+        for (name, id) in self.specials() {
             special[id as usize] = true;
+            names.entry(id).or_insert(name);
         }
-        let name = |id: u32| self.token_name(id);
+        let name = |id: u32| match names.get(&id) {
+            Some(name) => (*name).to_string(),
+            None => self.plain_name(id),
+        };
         Vocabulary {
             tokens: (0..self.vocab_size() as u32).map(name).collect(),
             special,
@@ -121,12 +129,16 @@ impl Tokenizer {
 
     /// The text of a token in the form of files; unused ids get a name of their own.
     fn token_name(&self, id: u32) -> String {
-        let text = &self.text[id as usize];
         match self.specials.iter().find(|(_, special)| *special == id) {
             Some((name, _)) => name.to_string(),
-            None if text.is_empty() => format!("[UNUSED{id}]"),
-            None => byte_level(text),
+            None => self.plain_name(id),
         }
+    }
+
+    /// The same of a token that is not special.
+    fn plain_name(&self, id: u32) -> String {
+        let text = &self.text[id as usize];
+        if text.is_empty() { format!("[UNUSED{id}]") } else { byte_level(text) }
     }
 }
 
@@ -264,10 +276,12 @@ pub(super) fn from_json(document: &Value) -> Result<Tokenizer, String> {
         .collect::<Option<_>>()
         .ok_or("an id of its vocabulary is no number")?;
     by_id.extend(added.iter().map(|(token, id)| (*id, *token, true)));
-    let size = by_id.iter().map(|(id, ..)| id + 1).max().unwrap_or(0);
-    if size > 1 << 24 {
-        return Err(format!("a vocabulary of {size}"));
+    let largest = by_id.iter().map(|(id, ..)| *id).max().ok_or("its vocabulary is empty")?;
+    // Ids have gaps in some files, but not more of them than tokens.
+    if largest >= MAX_GAP + 2 * by_id.len() as u64 {
+        return Err(format!("one of its {} tokens has the id {largest}", by_id.len()));
     }
+    let size = largest + 1;
     let unused = |id: u64| (format!("[UNUSED{id}]"), true);
     let mut tokens: Vec<(String, bool)> = (0..size).map(unused).collect();
     for (id, token, special) in by_id {

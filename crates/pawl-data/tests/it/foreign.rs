@@ -76,3 +76,24 @@ fn a_padded_tokenizer_has_a_name_for_every_row_of_the_table() {
     assert_eq!((tokenizer.vocab_size(), tokenizer.token_bytes().len()), (270, 270));
     assert_eq!(tokenizer.decode(&[269]), "[UNUSED269]");
 }
+
+#[test]
+fn an_id_far_beyond_its_tokens_is_refused_and_gaps_are_not_slow() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokenizer.json");
+    Tokenizer::from_vocabulary(vocabulary("gpt-2")).unwrap().save(&path).unwrap();
+    let plain = std::fs::read_to_string(&path).unwrap();
+    let with_id = |id: u64| {
+        let changed = plain.replacen("\"id\": 2,", &format!("\"id\": {id},"), 1);
+        assert_ne!(changed, plain);
+        std::fs::write(&path, changed).unwrap();
+        Tokenizer::load(&path)
+    };
+    for id in [1 << 17, (1 << 24) - 2, 1 << 40, u64::MAX] {
+        assert!(with_id(id).unwrap_err().to_string().contains("tokenizer"), "{id}");
+    }
+    // Sixty thousand ids without a token: each is looked up once.
+    let gap = with_id(60_000).unwrap();
+    assert_eq!(gap.vocab_size(), 60_001);
+    assert_eq!(gap.special("<|im_end|>"), Some(60_000));
+}

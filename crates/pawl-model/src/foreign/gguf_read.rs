@@ -51,12 +51,22 @@ enum Value {
     Flag(bool),
     Text(String),
     Texts(Vec<String>),
-    Wholes(Vec<i128>),
-    /// An array that nothing here reads.
+    /// Whole numbers below 256.
+    Bytes(Vec<u8>),
+    /// What nothing here reads.
     Other,
 }
 
-const MAX_ITEMS: u64 = 1 << 26;
+/// Tensors, and values beside them: what is kept of each takes more memory than its bytes in the file.
+const MAX_ENTRIES: u64 = 1 << 18;
+/// Items of the lists that are kept.
+const MAX_TOKENS: u64 = 1 << 22;
+/// Bytes of a text: of a name, a token, a chat template.
+const MAX_TEXT: u64 = 1 << 20;
+
+const TOKENS: &str = "tokenizer.ggml.tokens";
+const TOKEN_TYPES: &str = "tokenizer.ggml.token_type";
+const MERGES: &str = "tokenizer.ggml.merges";
 
 impl Gguf {
     /// Reads the file and checks that all of it is there.
@@ -96,14 +106,14 @@ impl Gguf {
         if model != "gpt2" {
             return Err(unfit(format!("its tokenizer is {model:?}, not byte-level BPE (gpt2)")));
         }
-        let tokens = texts("tokenizer.ggml.tokens")?;
-        let special = match self.values.get("tokenizer.ggml.token_type") {
-            Some(Value::Wholes(types)) => types.iter().map(|kind| *kind != 1 && *kind != 6).collect(),
+        let tokens = texts(TOKENS)?;
+        let special = match self.values.get(TOKEN_TYPES) {
+            Some(Value::Bytes(types)) => types.iter().map(|kind| *kind != 1 && *kind != 6).collect(),
             _ => vec![false; tokens.len()],
         };
         Ok(GgufTokens {
             special,
-            merges: texts("tokenizer.ggml.merges")?,
+            merges: texts(MERGES)?,
             splitter: text("tokenizer.ggml.pre").unwrap_or_else(|| "gpt-2".to_string()),
             bos: id("tokenizer.ggml.bos_token_id"),
             eos: id("tokenizer.ggml.eos_token_id"),
@@ -115,12 +125,22 @@ impl Gguf {
 
     /// A tensor of `shape`, outermost first, as float32.
     pub(super) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ForeignError> {
+        let entry = self.entry(name, shape)?;
+        Ok(entry.format.decode(&self.bytes[entry.start..entry.start + entry.num_bytes]))
+    }
+
+    /// Whether it has a tensor of `shape`.
+    pub(super) fn check(&self, name: &str, shape: &[usize]) -> Result<(), ForeignError> {
+        self.entry(name, shape).map(|_| ())
+    }
+
+    fn entry(&self, name: &str, shape: &[usize]) -> Result<&Entry, ForeignError> {
         let unfit = ForeignError::unfit(&self.path);
         let entry = self.tensors.get(name).ok_or_else(|| unfit(format!("it has no tensor {name}")))?;
-        if !entry.extents.iter().rev().eq(shape) {
-            return Err(unfit(format!("{name} has extents {:?}, not {shape:?}", entry.extents)));
+        match entry.extents.iter().rev().eq(shape) {
+            true => Ok(entry),
+            false => Err(unfit(format!("{name} has extents {:?}, not {shape:?}", entry.extents))),
         }
-        Ok(entry.format.decode(&self.bytes[entry.start..entry.start + entry.num_bytes]))
     }
 }
 
@@ -134,12 +154,13 @@ fn header(cursor: &mut Cursor<'_>) -> Result<Header, String> {
     if !(2..=3).contains(&version) {
         return Err(format!("GGUF version {version} is unknown"));
     }
-    let (num_tensors, num_values) = (cursor.count()?, cursor.count()?);
+    let (num_tensors, num_values) = (cursor.count(MAX_ENTRIES)?, cursor.count(MAX_ENTRIES)?);
     let mut values = BTreeMap::new();
     for _ in 0..num_values {
         let key = cursor.text()?;
         let kind = cursor.u32()?;
-        values.insert(key, cursor.value(kind)?);
+        let value = if kind == LIST { cursor.list(&key)? } else { cursor.value(kind)? };
+        values.insert(key, value);
     }
     let mut found = Vec::new();
     for _ in 0..num_tensors {
@@ -257,13 +278,13 @@ impl<'a> Cursor<'a> {
         Ok(u64::from_le_bytes(self.number()?))
     }
 
-    fn count(&mut self) -> Result<u64, String> {
+    fn count(&mut self, most: u64) -> Result<u64, String> {
         let count = self.u64()?;
-        if count <= MAX_ITEMS { Ok(count) } else { Err(format!("a list of {count} in its header")) }
+        if count <= most { Ok(count) } else { Err(format!("{count} of something in its header")) }
     }
 
     fn text(&mut self) -> Result<String, String> {
-        let len = self.count()? as usize;
+        let len = self.count(MAX_TEXT)? as usize;
         Ok(String::from_utf8_lossy(self.take(len)?).into_owned())
     }
 
@@ -281,29 +302,60 @@ impl<'a> Cursor<'a> {
             10 => Value::Whole(self.u64()?.into()),
             11 => Value::Whole(i64::from_le_bytes(self.number()?).into()),
             12 => Value::Real(f64::from_le_bytes(self.number()?)),
-            9 => {
-                let (kind, count) = (self.u32()?, self.count()?);
-                if kind == 9 {
-                    return Err("a list of lists in its header".to_string());
-                }
-                let items: Vec<Value> = (0..count).map(|_| self.value(kind)).collect::<Result<_, _>>()?;
-                list(items)
-            }
             _ => return Err(format!("a value of kind {kind} in its header")),
         })
     }
-}
 
-fn list(items: Vec<Value>) -> Value {
-    let (mut texts, mut wholes) = (Vec::new(), Vec::new());
-    for item in items {
-        match item {
-            Value::Text(text) => texts.push(text),
-            Value::Whole(whole) => wholes.push(whole),
-            Value::Real(_) | Value::Flag(_) | Value::Texts(_) | Value::Wholes(_) | Value::Other => {
-                return Value::Other;
+    /// A list: kept where something here reads it, and otherwise only walked over.
+    fn list(&mut self, key: &str) -> Result<Value, String> {
+        let kind = self.u32()?;
+        let count = self.u64()?;
+        match (key, kind) {
+            (TOKENS | MERGES, TEXT) if count <= MAX_TOKENS => {
+                (0..count).map(|_| self.text()).collect::<Result<_, _>>().map(Value::Texts)
+            }
+            (TOKEN_TYPES, _) if count <= MAX_TOKENS => {
+                let small = |value: Value| match value {
+                    Value::Whole(whole) => u8::try_from(whole).ok(),
+                    Value::Real(_)
+                    | Value::Flag(_)
+                    | Value::Text(_)
+                    | Value::Texts(_)
+                    | Value::Bytes(_)
+                    | Value::Other => None,
+                };
+                let mut types = Vec::new();
+                for _ in 0..count {
+                    let of = self.value(kind)?;
+                    types.push(small(of).ok_or_else(|| format!("a type of a token in {key} is none"))?);
+                }
+                Ok(Value::Bytes(types))
+            }
+            (TOKENS | MERGES | TOKEN_TYPES, _) => Err(format!("{key} has {count} items of kind {kind}")),
+            (_, TEXT) => {
+                for _ in 0..count {
+                    let len = self.count(MAX_TEXT)? as usize;
+                    self.take(len)?;
+                }
+                Ok(Value::Other)
+            }
+            (_, LIST) => Err("a list of lists in its header".to_string()),
+            _ => {
+                let each = match kind {
+                    0 | 1 | 7 => 1,
+                    2 | 3 => 2,
+                    4..=6 => 4,
+                    10..=12 => 8,
+                    _ => return Err(format!("a list of kind {kind} in its header")),
+                };
+                let num = usize::try_from(count).ok().and_then(|count| count.checked_mul(each));
+                self.take(num.ok_or("it ends within its header")?)?;
+                Ok(Value::Other)
             }
         }
     }
-    if texts.is_empty() { Value::Wholes(wholes) } else { Value::Texts(texts) }
 }
+
+/// Kinds of values that are not numbers.
+const TEXT: u32 = 8;
+const LIST: u32 = 9;

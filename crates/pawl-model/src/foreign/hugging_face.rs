@@ -64,6 +64,20 @@ impl HuggingFace {
     }
 
     pub(super) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ForeignError> {
+        self.with(name, shape, |format, bytes| format.decode(bytes))
+    }
+
+    /// Whether it has a tensor of `shape`.
+    pub(super) fn check(&self, name: &str, shape: &[usize]) -> Result<(), ForeignError> {
+        self.with(name, shape, |_, _| ())
+    }
+
+    fn with<T>(
+        &self,
+        name: &str,
+        shape: &[usize],
+        read: impl FnOnce(Format, &[u8]) -> T,
+    ) -> Result<T, ForeignError> {
         for (file, bytes) in &self.files {
             let path = self.folder.join(file);
             let unfit = ForeignError::unfit(&path);
@@ -76,7 +90,7 @@ impl HuggingFace {
             let Some((_, format)) = known.iter().find(|(dtype, _)| *dtype == view.dtype()) else {
                 return Err(unfit(format!("{name} is stored as {:?}, which is not read", view.dtype())));
             };
-            return Ok(format.decode(view.data()));
+            return Ok(read(*format, view.data()));
         }
         Err(ForeignError::unfit(&self.folder)(format!("it has no tensor {name}")))
     }

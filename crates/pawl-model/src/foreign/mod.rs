@@ -86,6 +86,17 @@ impl Foreign {
         }
     }
 
+    /// Whether every tensor that its sizes speak of is there, in these sizes.
+    pub fn check(&self) -> Result<(), ForeignError> {
+        for tensor in self.shape().tensors() {
+            match self {
+                Foreign::Gguf(file) => file.check(&tensor.gguf, &tensor.shape)?,
+                Foreign::HuggingFace(folder) => folder.check(&tensor.hugging_face, &tensor.shape)?,
+            }
+        }
+        Ok(())
+    }
+
     /// Writes every tensor into a model of the recipe with these sizes.
     pub fn fill(&self, model: &mut Model) -> Result<(), ForeignError> {
         let shape = self.shape();

@@ -125,6 +125,57 @@ fn what_is_written_reads_back_the_same() {
     }
 }
 
+/// The header of a file with one value, a list of `count` items of a kind whose bytes follow.
+fn header_with_list(key: &str, kind: u32, count: u64, bytes: &[u8]) -> Vec<u8> {
+    let mut file = b"GGUF".to_vec();
+    file.extend(3u32.to_le_bytes());
+    file.extend(0u64.to_le_bytes());
+    file.extend(1u64.to_le_bytes());
+    file.extend((key.len() as u64).to_le_bytes());
+    file.extend(key.as_bytes());
+    file.extend([9u32.to_le_bytes(), kind.to_le_bytes()].concat());
+    file.extend(count.to_le_bytes());
+    file.extend(bytes);
+    file
+}
+
+#[test]
+fn lists_of_a_hostile_header_take_no_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    let refused = |file: Vec<u8>| {
+        std::fs::write(&path, file).unwrap();
+        match Foreign::open(&path) {
+            Err(ForeignError::Unfit { because, .. }) => because,
+            Err(other) => panic!("{other}"),
+            Ok(_) => panic!("it opens"),
+        }
+    };
+    let zeros = vec![0; 1 << 22];
+    // What nothing reads is walked over, so that the refusal is of what comes after it.
+    for (kind, each) in [(0, 1), (3, 2), (6, 4), (12, 8)] {
+        let fine = header_with_list("numbers", kind, zeros.len() as u64 / each, &zeros);
+        assert_eq!(refused(fine), "it names no architecture");
+    }
+    assert_eq!(refused(header_with_list("empty texts", 8, 1 << 19, &zeros)), "it names no architecture");
+    for (key, kind, count) in [
+        ("numbers", 0, u64::MAX),
+        ("numbers", 12, u64::MAX / 4),
+        ("texts", 8, u64::MAX),
+        ("lists", 9, 1),
+        ("kind", 77, 1),
+        ("tokenizer.ggml.tokens", 8, 1 << 40),
+        ("tokenizer.ggml.merges", 8, 1 << 19 | 1),
+        ("tokenizer.ggml.token_type", 0, 1 << 40),
+        ("tokenizer.ggml.tokens", 0, 1),
+    ] {
+        let because = refused(header_with_list(key, kind, count, &zeros));
+        assert_ne!(because, "it names no architecture", "{key} {kind} {count}");
+    }
+    let types = refused(header_with_list("tokenizer.ggml.token_type", 5, 1, &300i32.to_le_bytes()));
+    assert!(types.contains("a type of a token"), "{types}");
+}
+
 #[test]
 fn damaged_and_foreign_files_are_refused_wherever_they_break() {
     let (folder, shape) = (tempfile::tempdir().unwrap(), shape(false));

@@ -3,19 +3,39 @@
 use super::{Place, Turned, count, non_negative, positive, share};
 use clap::{Args, ValueEnum};
 
+/// What every lesson is told.
 #[derive(Args)]
-pub(crate) struct Sft {
+pub(crate) struct Lesson {
     /// Run to begin from: its id, its first digits, or `champion`
     pub(crate) run: String,
+    /// Difficulty of an environment's problems
+    #[arg(long, value_name = "D", default_value_t = 1)]
+    pub(crate) difficulty: u32,
+    /// Starlark file with loss(logits, targets, ..) [default: the shipped one]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) objective: Option<String>,
+    /// Seed of everything that is drawn
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Threads; the result is the same for any number [default: one a core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024))]
+    pub(crate) threads: Option<u64>,
+    #[command(flatten)]
+    pub(crate) turned: Turned,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Args)]
+pub(crate) struct Sft {
+    #[command(flatten)]
+    pub(crate) lesson: Lesson,
     /// FILE.jsonl of {"messages": [{"role", "content"}, ..]}, `builtin`, or `env:NAME` for demonstrations of an environment
     #[arg(long, value_name = "DATA")]
     pub(crate) data: String,
     /// Conversations to make, of `builtin` and `env:NAME`
     #[arg(long, value_name = "N", default_value_t = 4000, value_parser = count)]
     pub(crate) count: u64,
-    /// Difficulty of the problems of `env:NAME`
-    #[arg(long, value_name = "D", default_value_t = 1)]
-    pub(crate) difficulty: u32,
     /// Optimizer updates
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = count)]
     pub(crate) steps: u64,
@@ -27,12 +47,6 @@ pub(crate) struct Sft {
     /// Go on with the optimizer state of the run
     #[arg(long)]
     pub(crate) keep_optimizer_state: bool,
-    #[command(flatten)]
-    pub(crate) how: How,
-    #[command(flatten)]
-    pub(crate) turned: Turned,
-    #[command(flatten)]
-    pub(crate) place: Place,
 }
 
 #[derive(Args)]
@@ -46,31 +60,15 @@ pub(crate) struct Batch {
 }
 
 #[derive(Args)]
-pub(crate) struct How {
-    /// Starlark file with loss(logits, targets, ..) [default: the shipped one]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) objective: Option<String>,
-    /// Seed of everything that is drawn
-    #[arg(long, value_name = "S", default_value_t = 0)]
-    pub(crate) seed: u64,
-    /// Threads; the result is the same for any number [default: one a core]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024))]
-    pub(crate) threads: Option<u64>,
-}
-
-#[derive(Args)]
 pub(crate) struct Rl {
-    /// Run to begin from: its id, its first digits, or `champion`
-    pub(crate) run: String,
+    #[command(flatten)]
+    pub(crate) lesson: Lesson,
     /// sum, countdown, linear, sort, edit, order, program, gsm8k:FILE, mbpp:FILE, or `command:PROGRAM ARGUMENTS`
     #[arg(long, value_name = "NAME")]
     pub(crate) env: String,
     /// Run programs of mbpp:FILE even where the kernel has only a part of what locks them in
     #[arg(long)]
     pub(crate) allow_partial_sandbox: bool,
-    /// Difficulty of its problems
-    #[arg(long, value_name = "D", default_value_t = 1)]
-    pub(crate) difficulty: u32,
     /// Batches of rollouts; 0 measures the run as it is
     #[arg(long, value_name = "N", default_value_t = 50)]
     pub(crate) steps: u64,
@@ -104,12 +102,6 @@ pub(crate) struct Rl {
     /// Batches between two measurements on the validation split
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = count)]
     pub(crate) eval_every: u64,
-    #[command(flatten)]
-    pub(crate) how: How,
-    #[command(flatten)]
-    pub(crate) turned: Turned,
-    #[command(flatten)]
-    pub(crate) place: Place,
 }
 
 /// Controls of reinforcement learning.

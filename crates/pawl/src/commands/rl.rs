@@ -15,26 +15,26 @@ use pawl_train::{LessonRequest, RL_SIGNALS, RunRequest, SFT_SIGNALS, TrainOption
 use serde_json::json;
 
 pub(crate) fn run(args: Rl) -> Result<Answer, Failure> {
-    let lab = &args.place.lab;
-    let parent = ledger(lab)?.run(&args.run).map_err(from_ledger)?.manifest;
+    let lab = &args.lesson.place.lab;
+    let parent = ledger(lab)?.run(&args.lesson.run).map_err(from_ledger)?.manifest;
     let tokenizer = tokenizer_of(lab, &parent)?;
     let mut env = open(&args)?;
     if args.steps == 0 {
-        let model = load_model(lab, &parent, args.how.threads, args.place.json)?;
+        let model = load_model(lab, &parent, args.lesson.threads, args.lesson.place.json)?;
         let (problems, samples) = (args.eval_problems as usize, args.eval_samples as usize);
         let max_tokens = args.max_tokens as usize;
-        let score = measure(&model, &tokenizer, &mut env, args.difficulty, problems, samples, max_tokens)
-            .map_err(from_train)?;
-        let json =
-            json!({ "run": parent.id, "env": args.env, "difficulty": args.difficulty, "score": score });
+        let score =
+            measure(&model, &tokenizer, &mut env, args.lesson.difficulty, problems, samples, max_tokens)
+                .map_err(from_train)?;
+        let json = json!({ "run": parent.id, "env": args.env, "difficulty": args.lesson.difficulty, "score": score });
         return Ok(Answer::new(table(&[("test", &score)]), json));
     }
     let stop = interrupt()?;
     let asked = request(&args, &parent)?;
     let ready = lesson(lab, asked).map_err(from_train)?;
     let (manifest, lesson) = (ready.manifest.clone(), ready.lesson.clone());
-    let threads = num_threads(args.how.threads);
-    let progress = Progress::new(args.place.json, &manifest);
+    let threads = num_threads(args.lesson.threads);
+    let progress = Progress::new(args.lesson.place.json, &manifest);
     let peak = std::cell::OnceCell::new();
     let options = TrainOptions {
         num_threads: threads,
@@ -100,16 +100,16 @@ fn request(args: &Rl, parent: &RunManifest) -> Result<LessonRequest, Failure> {
     let row_len = args.row_len.unwrap_or(parent.seq_len);
     Ok(LessonRequest {
         parent: parent.id.clone(),
-        objective: objective(&args.how, shipped)?,
+        objective: objective(&args.lesson, shipped)?,
         signals,
-        values: args.turned.settings(),
+        values: args.lesson.turned.settings(),
         num_rows: (args.prompts * args.group) as usize,
         row_len: row_len as usize,
         dropout: false,
         keep_state: false,
         task: LessonTask::Rl(RlTask {
             env: args.env.clone(),
-            difficulty: args.difficulty,
+            difficulty: args.lesson.difficulty,
             control,
             num_prompts: args.prompts,
             group_size: args.group,
@@ -128,8 +128,8 @@ fn request(args: &Rl, parent: &RunManifest) -> Result<LessonRequest, Failure> {
                     Budget::Steps(args.steps * args.updates)
                 }
             },
-            seed: args.how.seed,
-            init_seed: args.how.seed,
+            seed: args.lesson.seed,
+            init_seed: args.lesson.seed,
             seal: false,
             precision: Precision::F32,
             machine: describe(),

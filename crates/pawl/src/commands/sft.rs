@@ -1,12 +1,12 @@
 //! `pawl sft RUN --data DATA`: a trained model is taught to answer as in conversations. The same command goes on with
 //! what was interrupted.
 
-use crate::args::teach::{How, Sft};
+use crate::args::teach::{Lesson, Sft};
 use crate::commands::show::run_block;
 use crate::commands::train::{CHECKPOINT_EVERY, Progress, num_threads, unix_s};
 use crate::errors::Failure;
 use crate::interrupt::interrupt;
-use crate::lab::{data_folder, from_data, from_env, from_ledger, from_train, ledger};
+use crate::lab::{from_data, from_env, from_ledger, from_train, ledger};
 use crate::machine::{describe, peak_flops};
 use crate::output::{Answer, narrate};
 use pawl_data::{Conversations, Tokenizer, read_conversations};
@@ -23,9 +23,9 @@ use std::path::Path;
 const NUM_EVALS: u64 = 10;
 
 pub(crate) fn run(args: Sft) -> Result<Answer, Failure> {
-    let lab = &args.place.lab;
+    let lab = &args.lesson.place.lab;
     let stop = interrupt()?;
-    let parent = ledger(lab)?.run(&args.run).map_err(from_ledger)?.manifest;
+    let parent = ledger(lab)?.run(&args.lesson.run).map_err(from_ledger)?.manifest;
     let tokenizer = tokenizer_of(lab, &parent)?;
     let row_len = args.batch.row_len.unwrap_or(parent.seq_len);
     let num_rows = args.batch.rows.unwrap_or((parent.tokens_per_step / row_len).max(1));
@@ -33,7 +33,7 @@ pub(crate) fn run(args: Sft) -> Result<Answer, Failure> {
     let data = Conversations::new(&tokenizer, &conversations, &name, row_len as usize, args.validation)
         .map_err(from_chat)?;
     let (taught, held_out, too_long) = data.counts();
-    if !args.place.json {
+    if !args.lesson.place.json {
         narrate(&format!("{name}: {taught} conversations to teach, {held_out} held out"));
         if too_long > 0 {
             narrate(&format!("left out: {too_long}, whose answers begin after {row_len} tokens"));
@@ -41,9 +41,9 @@ pub(crate) fn run(args: Sft) -> Result<Answer, Failure> {
     }
     let asked = LessonRequest {
         parent: parent.id,
-        objective: objective(&args.how, "std/lessons/sft.star")?,
+        objective: objective(&args.lesson, "std/lessons/sft.star")?,
         signals: SFT_SIGNALS,
-        values: args.turned.settings(),
+        values: args.lesson.turned.settings(),
         num_rows: num_rows as usize,
         row_len: row_len as usize,
         dropout: true,
@@ -55,8 +55,8 @@ pub(crate) fn run(args: Sft) -> Result<Answer, Failure> {
         },
         request: RunRequest {
             budget: Budget::Steps(args.steps),
-            seed: args.how.seed,
-            init_seed: args.how.seed,
+            seed: args.lesson.seed,
+            init_seed: args.lesson.seed,
             seal: false,
             precision: parent.precision,
             machine: describe(),
@@ -65,8 +65,8 @@ pub(crate) fn run(args: Sft) -> Result<Answer, Failure> {
     };
     let ready = lesson(lab, asked).map_err(from_train)?;
     let (manifest, lesson) = (ready.manifest.clone(), ready.lesson.clone());
-    let threads = num_threads(args.how.threads);
-    let progress = Progress::new(args.place.json, &manifest);
+    let threads = num_threads(args.lesson.threads);
+    let progress = Progress::new(args.lesson.place.json, &manifest);
     let peak = std::cell::OnceCell::new();
     let options = TrainOptions {
         num_threads: threads,
@@ -98,19 +98,13 @@ pub(crate) fn run(args: Sft) -> Result<Answer, Failure> {
 
 /// The tokenizer of a run.
 pub(crate) fn tokenizer_of(lab: &Path, manifest: &RunManifest) -> Result<Tokenizer, Failure> {
-    if manifest.data.name == pawl_train::IMPORTED {
-        return Err(Failure::misuse(format!("run {} cannot be taught", manifest.id))
-            .because("it was imported, and lessons are taught to runs that were trained here alone")
-            .hint("it can be sampled, scored, served and talked to"));
-    }
     let recipe = pawl_train::recipe_of(lab, &manifest.id).map_err(from_train)?;
-    let folder = data_folder(lab, &manifest.data.name);
-    pawl_data::tokenizer(&folder, recipe.vocab_size(), &|_| {}).map_err(from_data)
+    pawl_train::run_tokenizer(lab, manifest, recipe.vocab_size(), &|_| {}).map_err(from_data)
 }
 
 /// The file of an objective: the user's, or the shipped one.
-pub(crate) fn objective(how: &How, name: &str) -> Result<Source, Failure> {
-    match &how.objective {
+pub(crate) fn objective(lesson: &Lesson, name: &str) -> Result<Source, Failure> {
+    match &lesson.objective {
         Some(file) => {
             let found = crate::recipes::find(file)?;
             Ok(Source { name: found.name, text: found.text })
@@ -126,13 +120,14 @@ pub(crate) fn objective(how: &How, name: &str) -> Result<Source, Failure> {
 fn conversations(args: &Sft) -> Result<(String, Vec<Vec<Message>>), Failure> {
     let count = args.count as usize;
     if args.data == "builtin" {
-        let all = builtin_instructions(args.how.seed, count).map_err(from_env)?;
+        let all = builtin_instructions(args.lesson.seed, count).map_err(from_env)?;
         return Ok((format!("builtin count={count}"), all));
     }
     if let Some(env) = args.data.strip_prefix("env:") {
         let mut env = Environment::open(env).map_err(from_env)?;
-        let all = demonstrations(&mut env, args.how.seed, count, args.difficulty).map_err(from_env)?;
-        return Ok((format!("{} difficulty={} count={count}", args.data, args.difficulty), all));
+        let all =
+            demonstrations(&mut env, args.lesson.seed, count, args.lesson.difficulty).map_err(from_env)?;
+        return Ok((format!("{} difficulty={} count={count}", args.data, args.lesson.difficulty), all));
     }
     let path = Path::new(&args.data);
     let all = read_conversations(path).map_err(from_chat)?;
