@@ -37,6 +37,8 @@ usage: cargo xtask TASK
   interop models [--install] [--python PATH] [--data DIR]
                         import, export, serving and scores beside transformers, llama.cpp, the OpenAI client, lm-eval
   sanitize              the engine's tests with AddressSanitizer
+  bench researchers [--install] [OPTION]
+                        the optimizer, plain rules and Optuna's TPE on the same trials; options of pawl bench researchers
   bench peers [OPTION]  training steps of pawl and of PyTorch, interleaved
       --rounds N        [default: 3]
       --model M         small or big [default: small]
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
         ["interop", "mcp", "--install"] => sdks::agents(&root, true),
         ["interop", "models", ..] => interop::models::run(&root, &args[2..]),
         ["sanitize"] => sanitize::run(&root),
+        ["bench", "researchers", ..] => peers::researchers::run(&root, &args[2..]),
         ["bench", "peers", ..] => peers::run(&root, &args[2..]),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");

@@ -3,7 +3,7 @@
 use crate::kernels::{Isa, Precision};
 use crate::plan::Target;
 use crate::pool::{Pool, SharedMut};
-use crate::profile::Profile;
+use crate::profile::{KernelCost, Profile};
 
 /// The threads and the instruction set that programs run on.
 pub struct Engine {
@@ -34,6 +34,11 @@ impl Engine {
     /// What [`Engine::start_profile`] has counted.
     pub fn profile(&self) -> Option<&Profile> {
         self.profile.as_ref()
+    }
+
+    /// What kernels cost since [`Engine::start_profile`], which is over.
+    pub fn end_profile(&mut self) -> Vec<KernelCost> {
+        self.profile.take().map_or_else(Vec::new, |profile| profile.take())
     }
 
     pub(crate) fn pool(&self) -> &Pool {

@@ -26,6 +26,9 @@ pub struct Program {
     pointers: Vec<*mut f32>,
 }
 
+// SAFETY: the pointers are scratch, made anew from the buffers of every run.
+unsafe impl Send for Program {}
+
 /// Everything a step needs to find its operands.
 #[derive(Clone, Copy)]
 pub(crate) struct Memory<'a> {

@@ -47,6 +47,8 @@ pub enum EvalError {
 /// Held-out text of one split, ready to be scored again and again.
 pub struct Evaluator {
     scorer: Scorer,
+    /// Sequences of a batch.
+    batch: usize,
     domains: Vec<(String, Validation)>,
     token_bytes: Vec<u32>,
 }
@@ -92,7 +94,7 @@ impl Evaluator {
             return Err(EvalError::Empty { split });
         }
         let scorer = Scorer::losses(model, batch, seq_len)?;
-        Ok(Evaluator { scorer, domains, token_bytes: tokenizer.token_bytes().to_vec() })
+        Ok(Evaluator { scorer, batch, domains, token_bytes: tokenizer.token_bytes().to_vec() })
     }
 
     /// Scores the model as it is now.
@@ -107,6 +109,19 @@ impl Evaluator {
             bytes += domain_bytes;
         }
         BitsPerByte { all: bits / bytes as f64, by_domain }
+    }
+
+    /// Root mean squares of what runs between layers, over the first sequence of each domain.
+    pub fn layer_scales(&self, model: &Model) -> Result<Vec<(String, f64)>, EvalError> {
+        let seq_len = model.recipe().seq_len();
+        let mut tokens = Vec::new();
+        for (_, text) in &self.domains {
+            let size = self.batch * seq_len;
+            let (mut inputs, mut targets) = (vec![0; size], vec![0; size]);
+            text.batch(0, &mut inputs, &mut targets);
+            tokens.extend_from_slice(&inputs[..seq_len]);
+        }
+        Ok(model.layer_scales(&tokens, seq_len)?)
     }
 }
 

@@ -11,6 +11,7 @@ mod fingerprint;
 mod graph;
 mod incremental;
 mod infer;
+mod layers;
 mod op;
 mod stacked;
 
@@ -19,5 +20,6 @@ pub use cost::{Cost, visible_pairs};
 pub use fingerprint::Digest;
 pub use graph::{Graph, Input, InputKind, Instr, ShapeError, Value, ValueId};
 pub use incremental::{Incremental, NotIncremental, Source, State, Step};
+pub use layers::Boundary;
 pub use op::{Binary, DType, Mask, Op, Reduction, Unary};
 pub use stacked::Stacked;

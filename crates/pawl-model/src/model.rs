@@ -1,6 +1,7 @@
 //! The buffers of a model and the programs that run on them.
 
 mod frozen;
+mod inside;
 
 use crate::init::draw;
 use pawl_engine::{Buffer, Engine, Output, Parts, Precision, Program, Rounds};

@@ -12,8 +12,10 @@ mod ladder;
 mod lesson;
 mod research;
 mod run;
+mod search;
 mod setting;
 mod upkeep;
+mod vitals;
 
 pub use chat::{Conversation, Message, Role};
 pub use data::{
@@ -37,8 +39,10 @@ pub use run::{
     Budget, CheckpointManifest, DataRef, Event, LearningPoint, Precision, RunManifest, RunResult, RunStatus,
     TensorHash,
 };
+pub use search::{Search, SearchTrial};
 pub use setting::{SettingValue, Settings};
 pub use upkeep::{Origin, PartRuling, Pruning, Replication, Reproduced, Retraction};
+pub use vitals::{GroupVitals, LayerScale, Vitals};
 
 /// Version of every document pawl writes; raised when a reader of the old form would be misled.
 pub const SCHEMA: u32 = 1;

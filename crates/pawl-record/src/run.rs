@@ -1,6 +1,6 @@
 //! A training run: what it was asked (`run.json`), what happened (`events.jsonl`), how it ended (`result.json`).
 
-use crate::Settings;
+use crate::{Settings, Vitals};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -218,6 +218,9 @@ pub struct RunResult {
     pub checkpoint_hash: Option<String>,
     /// About 50 points of the training loss.
     pub curve: Vec<LearningPoint>,
+    /// What it looked like from inside; runs from before it have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vitals: Option<Vitals>,
 }
 
 /// Hash of one tensor in a checkpoint.
@@ -252,6 +255,9 @@ pub struct CheckpointManifest {
     pub curve: Vec<LearningPoint>,
     /// Sum and number of training losses since the last point of the curve.
     pub pending_loss: (f64, u64),
+    /// What was seen from inside so far.
+    #[serde(default, skip_serializing_if = "Vitals::is_empty")]
+    pub vitals: Vitals,
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //!
 //! The gain of a set of changes is the sum over its settings of `v(to) - v(from)`, each setting's value
 //! function `v` an independent Gaussian process over its values: for a choice, independent values; for a
-//! knob, smooth in its position. Pairs observe gains with the noise of a pair. The posterior is exact
+//! knob, smooth in its position about a straight line of unknown slope, so that what hurts one way is expected to
+//! help the other. Pairs observe gains with the noise of a pair. The posterior is exact
 //! (Rasmussen and Williams, *Gaussian Processes for Machine Learning*, 2006, eq. 2.22-2.24). Interactions
 //! are not modelled; they enter as noise that grows with the number of changes and with the number of
 //! champions since.
@@ -54,6 +55,9 @@ const CHOICE_SPREAD: f64 = 1.8;
 /// Prior spread of a knob's value function, pair sds.
 const KNOB_SPREAD: f64 = 3.5;
 
+/// Prior spread of the slope of a knob's value function, pair sds over its whole range.
+const KNOB_TREND: f64 = 7.0;
+
 /// Prior mean gain of any move, pair sds. Sceptical: most changes hurt.
 const PRIOR_GAIN: f64 = -0.7;
 
@@ -76,7 +80,8 @@ fn kernel(a: &Point, b: &Point) -> f64 {
             }
         }
         (Point::Position { x: a, length }, Point::Position { x: b, .. }) => {
-            KNOB_SPREAD.powi(2) * (-0.5 * ((a - b) / length).powi(2)).exp()
+            let near = (-0.5 * ((a - b) / length).powi(2)).exp();
+            KNOB_SPREAD.powi(2) * near + KNOB_TREND.powi(2) * (a - 0.5) * (b - 0.5)
         }
         // A recipe edit may turn a choice into a knob of the same name: they say nothing of each other.
         (Point::Option(_), Point::Position { .. }) | (Point::Position { .. }, Point::Option(_)) => 0.0,
@@ -207,6 +212,18 @@ mod tests {
         assert!(belief.gain(&[switch("act", "relu2", "gelu")]).0 < -4.0);
         // Another setting is untouched.
         assert_eq!(belief.gain(&[switch("norm", "layer", "rms")]).0, PRIOR_GAIN);
+    }
+
+    #[test]
+    fn what_hurts_one_way_is_expected_to_help_the_other() {
+        let step = |to| {
+            let point = |x| Point::Position { x, length: 0.2 };
+            vec![Move { setting: "lr".into(), from: point(0.3), to: point(to) }]
+        };
+        let down = Observation { moves: step(0.1), gain: -6.0, variance: 1.0 };
+        let belief = Belief::new(vec![down]);
+        let (up, further) = (belief.gain(&step(0.5)).0, belief.gain(&step(0.7)).0);
+        assert!(up > 0.0 && further > up, "{up} {further}");
     }
 
     #[test]

@@ -297,7 +297,7 @@ const RUNG: &[Key<RungBrief>] = &[
 const MINUTES: f64 = 60.0;
 /// FLOPs of a trial on the first rung: some seconds on a core, long enough that the order of recipes is that of
 /// longer runs.
-const TRIAL_FLOPS: f64 = 5e11;
+pub const TRIAL_FLOPS: f64 = 5e11;
 /// FLOPs of a rung over those of the one before.
 const RUNG_FACTOR: f64 = 4.0;
 /// Rungs of a ladder that nobody described...

@@ -16,6 +16,7 @@ use crate::options::{CampaignOptions, open_manifest};
 use crate::researcher::{Answer, Draft, Left, inherited};
 use crate::retract;
 use crate::store::{self, Store};
+use crate::tune;
 use crate::view::Seen;
 use crate::world::{Checked, Score, SettingKind, Trial, World};
 use crate::worth;
@@ -262,7 +263,10 @@ impl<'a> Campaign<'a> {
             world: self.world,
             say: &|what| (tell.borrow_mut())(CampaignEvent::Said(what)),
         };
-        seen.show(|context| self.options.researcher.propose(context))
+        seen.show(|context| match tune::follow_up(context) {
+            Some(draft) => Answer::Draft(Box::new(draft)),
+            None => self.options.researcher.propose(context),
+        })
     }
 
     /// What is left of the budget, the final measurement kept back.

@@ -1,12 +1,14 @@
 //! Researchers against each other: the same start, the same budget and the same seeds, one campaign each.
 //!
 //! What counts is the score of the final champion on text and seeds that no decision has seen; a campaign that kept
-//! nothing gained nothing. Differences between researchers are paired by the campaign's seed. Reads records only.
+//! nothing gained nothing. Differences between researchers are paired by the campaign's seed. An optimizer from
+//! elsewhere ([`crate::peer`]) searches on as many trials without a judge, and its best stands for a champion. Reads
+//! records only.
 
 use crate::books::was_tested;
 use crate::evidence::t_half_width;
 use pawl_ledger::CampaignRecords;
-use pawl_record::{Decision, Proposal};
+use pawl_record::{Decision, Proposal, Search};
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -18,7 +20,59 @@ pub struct Entry {
     /// The campaign's seed.
     pub seed: u64,
     /// All it left.
-    pub records: CampaignRecords,
+    pub course: Course,
+}
+
+/// How somebody got to a result.
+#[derive(Clone, Debug)]
+pub enum Course {
+    /// By proposals to the judge.
+    Campaign(Box<CampaignRecords>),
+    /// By a search of its own, without one.
+    Search(Box<Search>),
+}
+
+impl Entry {
+    /// Gain of what it came to over the start on the sealed split; nothing where nothing was promoted.
+    pub fn sealed_gain(&self) -> f64 {
+        match &self.course {
+            Course::Campaign(records) => {
+                let measured = records.final_measurement.as_ref();
+                measured.and_then(|it| it.sealed.as_ref()).map_or(0.0, |sealed| sealed.mean)
+            }
+            Course::Search(search) => search.sealed.mean,
+        }
+    }
+
+    /// FLOPs of its trials, the final measurement not counted.
+    pub fn flops(&self) -> f64 {
+        match &self.course {
+            Course::Campaign(records) => records.end.as_ref().map_or(0.0, |end| end.flops),
+            Course::Search(search) => search.flops,
+        }
+    }
+
+    /// Training runs, the final measurement not counted.
+    pub fn runs(&self) -> u64 {
+        match &self.course {
+            Course::Campaign(records) => records.end.as_ref().map_or(0, |end| end.runs),
+            Course::Search(search) => search.runs,
+        }
+    }
+
+    fn records(&self) -> Option<&CampaignRecords> {
+        match &self.course {
+            Course::Campaign(records) => Some(records),
+            Course::Search(_) => None,
+        }
+    }
+
+    fn search(&self) -> Option<&Search> {
+        match &self.course {
+            Course::Campaign(_) => None,
+            Course::Search(search) => Some(search),
+        }
+    }
 }
 
 /// A mean over seeds with the half-width of its 95 % t interval; infinite for one seed.
@@ -82,27 +136,30 @@ pub fn standings(entries: &[Entry]) -> Vec<Standing> {
 }
 
 fn standing(own: &[&Entry], first: Option<Vec<&Entry>>) -> Standing {
-    let sealed_gains: Vec<f64> = own.iter().map(|entry| sealed_gain(&entry.records)).collect();
+    let sealed_gains: Vec<f64> = own.iter().map(|entry| entry.sealed_gain()).collect();
     let gained: f64 = sealed_gains.iter().sum();
     let beyond_first = first.map(|first| {
         let same_seed = |entry: &&Entry| first.iter().find(|other| other.seed == entry.seed);
-        let paired = own
-            .iter()
-            .filter_map(|entry| Some(sealed_gain(&entry.records) - sealed_gain(&same_seed(entry)?.records)));
+        let paired =
+            own.iter().filter_map(|entry| Some(entry.sealed_gain() - same_seed(entry)?.sealed_gain()));
         estimate(&paired.collect::<Vec<f64>>())
     });
-    let flops: f64 = own.iter().filter_map(|entry| entry.records.end.as_ref()).map(|end| end.flops).sum();
-    let proposals = || own.iter().flat_map(|entry| &entry.records.proposals);
+    let flops: f64 = own.iter().map(|entry| entry.flops()).sum();
+    let campaigns = || own.iter().filter_map(|entry| entry.records());
+    let searches = || own.iter().filter_map(|entry| entry.search());
+    let proposals = || campaigns().flat_map(|records| &records.proposals);
     let cost_usd: f64 =
         proposals().filter_map(|it| it.author.as_ref()).map(|author| author.cost_usd).sum::<f64>() + 0.0;
-    let tried: Vec<(&Proposal, bool)> = own.iter().flat_map(|entry| tried(&entry.records)).collect();
+    let tried: Vec<(&Proposal, bool)> = campaigns().flat_map(tried).collect();
+    let searched: u64 = searches().map(|search| search.runs).sum();
     let again = || {
-        let measured = own.iter().filter_map(|entry| entry.records.final_measurement.as_ref());
+        let measured = campaigns().filter_map(|records| records.final_measurement.as_ref());
         measured.flat_map(|it| &it.kept).map(|kept| &kept.search)
     };
     let errors = tried
         .iter()
         .map(|(proposal, kept)| (proposal.prediction.keep_probability - f64::from(u8::from(*kept))).powi(2));
+    let turned = searches().flat_map(|search| &search.trials).flat_map(|trial| trial.settings.keys());
     Standing {
         researcher: own[0].researcher.clone(),
         campaigns: own.len(),
@@ -111,21 +168,15 @@ fn standing(own: &[&Entry], first: Option<Vec<&Entry>>) -> Standing {
         gain_per_petaflop: gained / (flops / 1e15),
         gain_per_usd: (cost_usd > 0.0).then(|| gained / cost_usd),
         cost_usd,
-        tried: tried.len(),
+        tried: tried.len() + searched as usize,
         kept: tried.iter().filter(|(_, kept)| *kept).count(),
         measured_again: again().count(),
         false_keeps: again().filter(|it| it.mean + it.half_width < 0.0).count(),
         unconfirmed_keeps: again().filter(|it| it.mean.abs() <= it.half_width).count(),
-        breadth: breadth(tried.iter().map(|(proposal, _)| *proposal)),
+        breadth: breadth(tried.iter().map(|(proposal, _)| *proposal), turned),
         brier: (!tried.is_empty()).then(|| errors.sum::<f64>() / tried.len() as f64),
         sealed_gains,
     }
-}
-
-/// Gain of the champion over the start on the sealed split; nothing where nothing was promoted.
-fn sealed_gain(records: &CampaignRecords) -> f64 {
-    let measured = records.final_measurement.as_ref();
-    measured.and_then(|it| it.sealed.as_ref()).map_or(0.0, |sealed| sealed.mean)
 }
 
 /// Proposals that took a test, and whether each was kept.
@@ -135,8 +186,11 @@ fn tried(records: &CampaignRecords) -> Vec<(&Proposal, bool)> {
     records.proposals.iter().filter_map(with).collect()
 }
 
-fn breadth<'a>(proposals: impl Iterator<Item = &'a Proposal>) -> usize {
-    let mut kinds: BTreeSet<String> = BTreeSet::new();
+fn breadth<'a>(
+    proposals: impl Iterator<Item = &'a Proposal>,
+    turned: impl Iterator<Item = &'a String>,
+) -> usize {
+    let mut kinds: BTreeSet<String> = turned.cloned().collect();
     for proposal in proposals {
         kinds.extend(proposal.changes.iter().map(|change| change.setting.clone()));
         if proposal.recipe.is_some() {

@@ -394,7 +394,7 @@ fn noise(trials: &[Trial], scores: &[Score], elapsed_s: f64) -> Noise {
 }
 
 /// Differences of the seeds on which both arms have the score; `None` with fewer than two.
-fn measured(both: &[(&Score, &Score)], of: impl Fn(&Score) -> Option<f64>) -> Option<Measured> {
+pub(crate) fn measured(both: &[(&Score, &Score)], of: impl Fn(&Score) -> Option<f64>) -> Option<Measured> {
     let (start_bpb, champion_bpb): (Vec<f64>, Vec<f64>) =
         both.iter().filter_map(|(a, b)| Some((of(a)?, of(b)?))).unzip();
     if start_bpb.len() < 2 {

@@ -2,9 +2,11 @@
 //!
 //! *Which* change: Thompson sampling (Thompson, 1933) over all single changes, on the additive model of
 //! [`crate::belief`], which starts from what other labs saw where that was imported ([`crate::library`]). *Which number*: for a
-//! knob, steps of a factor of two and four first (small steps drown in the noise), then the suggestions of
+//! knob, steps of factors of two, four and sixteen first (small steps drown in the noise), then the suggestions of
 //! [`crate::tpe`]. It turns settings, and makes the changes to the text that stand in [`crate::edits`]; the model knows
 //! an edit as a choice between without and with it.
+
+mod leap;
 
 use crate::belief::{Belief, Move, Observation, Point};
 use crate::campaign::SAME_PROGRAM;
@@ -19,13 +21,19 @@ use pawl_record::{
 };
 use statrs::distribution::{ContinuousCDF, Normal};
 
-/// Gains are cut to these, pair sds: one diverging run must not drown the rest.
+/// Gains that are nothing special, in units of what is believed.
+const TYPICAL: f64 = 6.0;
+
+/// Gains are cut to these, units: one diverging run must not drown the rest.
 const WORST: f64 = -6.0;
 const BEST: f64 = 10.0;
 
-/// Variance, in pair sds squared, by which a sum of effects misses the truth: for each further change in a
+/// Variance, in units squared, by which a sum of effects misses the truth: for each further change in a
 /// combination, and for each champion since.
 const INTERACTION: f64 = 0.25;
+
+/// The same for each further change of a leap: a dozen at once are not the sum of their parts.
+const INTERACTION_OF_MANY: f64 = 2.0;
 
 /// Variance, in pair sds squared, by which a gain in another lab misses the one here, beside what is known of the
 /// spread between labs: another scale, other data, another champion.
@@ -40,14 +48,57 @@ struct Candidate<'a> {
 
 /// The next draft; `None` when every change within reach was tried.
 pub(crate) fn propose(context: &Context<'_>) -> Option<Draft> {
+    step(context, false)
+}
+
+/// The same by a researcher that also turns many settings at once ([`leap`]).
+pub(crate) fn propose_leaps(context: &Context<'_>) -> Option<Draft> {
+    step(context, true).map(|draft| Draft { researcher: Researcher::Leaps.name(), ..draft })
+}
+
+fn step(context: &Context<'_>, leaps: bool) -> Option<Draft> {
     let mut random = Random::new(&[context.seed, 0x6f70, context.number]);
-    let belief = Belief::new(observations(context));
+    let (unit, belief) = believed(context);
     let candidates = candidates(context, &belief, &mut random);
     let drawn = drawn(&belief, &candidates, &mut random);
-    let turned = drawn.into_iter().find(|(candidate, _)| is_unproposed(context, candidate));
+    if leaps
+        && leap::is_due(context)
+        && let Some(draft) = leap::draft(context, &belief, unit, &drawn)
+    {
+        return Some(draft);
+    }
+    let turned = drawn.into_iter().find(|(candidate, _)| is_unproposed(context, &[candidate]));
     let least = turned.as_ref().map_or(f64::NEG_INFINITY, |(_, gain)| *gain);
-    edited(context, &belief, least, &mut random)
-        .or_else(|| turned.map(|(candidate, _)| draft(context, &belief, candidate)))
+    edited(context, &belief, unit, least, &mut random)
+        .or_else(|| turned.map(|(candidate, _)| draft(context, &belief, unit, candidate)))
+}
+
+/// What the records say of gains, and the unit of all of it in pair sds: the beliefs a campaign starts from are of gains
+/// of a few units. Where gains turn out to be many times the noise, so are those that were not tried yet.
+fn believed(context: &Context<'_>) -> (f64, Belief) {
+    let mut observations = observations(context);
+    let mut sizes: Vec<f64> = observations.iter().map(|it| it.gain.abs()).filter(|it| *it > 0.0).collect();
+    sizes.sort_by(f64::total_cmp);
+    let unit = sizes.get(sizes.len() / 2).map_or(1.0, |median| (median / TYPICAL).max(1.0));
+    for observation in &mut observations {
+        let further = observation.moves.len().max(1) - 1;
+        let each = if further + 1 >= leap::LEAST { INTERACTION_OF_MANY } else { INTERACTION };
+        let interaction = each * further as f64;
+        observation.gain = (observation.gain / unit).clamp(WORST, BEST);
+        observation.variance = observation.variance / unit.powi(2) + interaction;
+    }
+    (unit, Belief::new(observations))
+}
+
+/// The next draft that turns a knob of the champion, if there is one within reach.
+pub(crate) fn propose_knob(context: &Context<'_>) -> Option<Draft> {
+    let mut random = Random::new(&[context.seed, 0x6b6e, context.number]);
+    let (unit, belief) = believed(context);
+    let mut candidates = candidates(context, &belief, &mut random);
+    candidates.retain(|candidate| matches!(candidate.spec.kind, SettingKind::Knob { .. }));
+    let drawn = drawn(&belief, &candidates, &mut random);
+    let first = drawn.into_iter().find(|(candidate, _)| is_unproposed(context, &[candidate]));
+    first.map(|(candidate, _)| draft(context, &belief, unit, candidate))
 }
 
 /// Everything the verdicts say about gains.
@@ -65,8 +116,7 @@ fn observations(context: &Context<'_>) -> Vec<Observation> {
             continue;
         }
         let Some((gain, pair_variance)) = seen(verdict, sd) else { continue };
-        let variance = pair_variance + INTERACTION * (age + (moves.len() - 1) as f64);
-        observations.push(Observation { moves, gain: gain.clamp(WORST, BEST), variance });
+        observations.push(Observation { moves, gain, variance: pair_variance + INTERACTION * age });
     }
     observations
 }
@@ -81,8 +131,7 @@ fn imported(context: &Context<'_>) -> Vec<Observation> {
             pooled.changes.iter().map(|change| moved(spec(change)?, &change.from, &change.to)).collect();
         let moves = moves.filter(|moves| !moves.is_empty())?;
         let spread = pooled.standard_error.powi(2) + pooled.tau.powi(2);
-        let variance = spread / sd.powi(2) + ELSEWHERE + INTERACTION * (moves.len() - 1) as f64;
-        Some(Observation { moves, gain: (pooled.mean / sd).clamp(WORST, BEST), variance })
+        Some(Observation { moves, gain: pooled.mean / sd, variance: spread / sd.powi(2) + ELSEWHERE })
     });
     seen.collect()
 }
@@ -107,7 +156,7 @@ fn edit_of(context: &Context<'_>, proposal: &Proposal) -> Option<&'static Edit> 
 }
 
 /// A recipe text kept with the campaign. One that cannot be read teaches nothing.
-fn text(context: &Context<'_>, recipe: &RecipeRef) -> Option<String> {
+pub(crate) fn text(context: &Context<'_>, recipe: &RecipeRef) -> Option<String> {
     std::fs::read_to_string(Store::new(context.lab).path(&recipe.file)).ok()
 }
 
@@ -118,7 +167,13 @@ fn edit_move(edit: &Edit) -> Move {
 
 /// The edit of which the drawn gain is largest and above `least`, of those that fit the champion, compile to another
 /// program and were not tried beside it.
-fn edited(context: &Context<'_>, belief: &Belief, least: f64, random: &mut Random) -> Option<Draft> {
+fn edited(
+    context: &Context<'_>,
+    belief: &Belief,
+    unit: f64,
+    least: f64,
+    random: &mut Random,
+) -> Option<Draft> {
     let champion = text(context, &context.champion.recipe)?;
     let here = |proposal: &&Proposal| proposal.generation == context.champion.generation;
     let tried: Vec<&str> = context
@@ -139,20 +194,20 @@ fn edited(context: &Context<'_>, belief: &Belief, least: f64, random: &mut Rando
         let Some(after) = edit.apply(&champion) else { continue };
         let compiled = context.compile_draft(Some(&after), &[]);
         if compiled.is_ok_and(|(_, checked)| checked.fingerprint != context.compiled.fingerprint) {
-            return Some(edit_draft(context, belief, edit, after));
+            return Some(edit_draft(context, belief, unit, edit, after));
         }
     }
     None
 }
 
-fn edit_draft(context: &Context<'_>, belief: &Belief, edit: &Edit, text: String) -> Draft {
+fn edit_draft(context: &Context<'_>, belief: &Belief, unit: f64, edit: &Edit, text: String) -> Draft {
     let (mean, sd) = belief.gain(&[edit_move(edit)]);
     Draft {
         recipe: Some(text),
         changes: Vec::new(),
         category: edit.category,
         hypothesis: format!("{}: {}", edit.name, edit.why),
-        prediction: prediction(context, mean, sd),
+        prediction: prediction(context, mean * unit, sd * unit),
         researcher: Researcher::Optimizer.name(),
         author: None,
     }
@@ -172,7 +227,7 @@ fn seen(verdict: &Verdict, sd: f64) -> Option<(f64, f64)> {
     }
 }
 
-fn moved(spec: &SettingSpec, from: &SettingValue, to: &SettingValue) -> Option<Move> {
+pub(crate) fn moved(spec: &SettingSpec, from: &SettingValue, to: &SettingValue) -> Option<Move> {
     let point = |value: &SettingValue| match &spec.kind {
         SettingKind::Dial => None,
         SettingKind::Choice { .. } => Some(Point::Option(value.to_string())),
@@ -234,6 +289,9 @@ fn is_idle(context: &Context<'_>, spec: &SettingSpec, value: &SettingValue) -> b
     (context.compile)(&settings).is_ok_and(|checked| checked.fingerprint == context.compiled.fingerprint)
 }
 
+/// Steps of a factor of two: small ones drown in the noise, and a recipe may be far off.
+const BOLD_STEPS: [f64; 6] = [-4.0, -2.0, -1.0, 1.0, 2.0, 4.0];
+
 /// Values of a knob to consider: bold steps both ways, and once it was tried, what TPE suggests from the
 /// gains the model believes in at the values tried.
 fn knob_values(
@@ -246,8 +304,7 @@ fn knob_values(
     let Some(now) = spec.value.as_f64() else { return Vec::new() };
     let position = scale.position(now);
     let step = scale.bold_step();
-    let mut positions: Vec<f64> =
-        [-2.0, -1.0, 1.0, 2.0].iter().map(|steps| position + steps * step).collect();
+    let mut positions: Vec<f64> = BOLD_STEPS.iter().map(|steps| position + steps * step).collect();
     let mut tried: Vec<SettingValue> = Vec::new();
     for change in context.history.proposals.iter().flat_map(|proposal| &proposal.changes) {
         if change.setting == spec.name {
@@ -290,10 +347,10 @@ fn drawn<'c, 'a>(
     drawn
 }
 
-/// Whether the champion with this change has not been proposed.
-fn is_unproposed(context: &Context<'_>, candidate: &Candidate<'_>) -> bool {
+/// Whether the champion with these changes has not been proposed.
+fn is_unproposed(context: &Context<'_>, candidates: &[&Candidate<'_>]) -> bool {
     let mut settings: Settings = context.champion.settings.clone();
-    settings.insert(candidate.spec.name.clone(), candidate.to.clone());
+    settings.extend(candidates.iter().map(|it| (it.spec.name.clone(), it.to.clone())));
     // The same settings beside another text are another program.
     let recipe_of = |proposal: &Proposal| {
         let before = context.history.champions.get(proposal.generation as usize).map(|it| it.recipe.clone());
@@ -304,8 +361,9 @@ fn is_unproposed(context: &Context<'_>, candidate: &Candidate<'_>) -> bool {
     !proposals.any(|proposal| proposal.settings == settings && recipe_of(proposal).as_ref() == here)
 }
 
-fn draft(context: &Context<'_>, belief: &Belief, candidate: &Candidate<'_>) -> Draft {
+fn draft(context: &Context<'_>, belief: &Belief, unit: f64, candidate: &Candidate<'_>) -> Draft {
     let (mean, sd) = belief.gain(&candidate.moves);
+    let (mean, sd) = (mean * unit, sd * unit);
     let spec = candidate.spec;
     let change = Change { setting: spec.name.clone(), from: spec.value.clone(), to: candidate.to.clone() };
     Draft {
@@ -322,7 +380,7 @@ fn draft(context: &Context<'_>, belief: &Belief, candidate: &Candidate<'_>) -> D
     }
 }
 
-fn prediction(context: &Context<'_>, mean: f64, sd: f64) -> Prediction {
+pub(crate) fn prediction(context: &Context<'_>, mean: f64, sd: f64) -> Prediction {
     Prediction { gain_bpb: mean * context.noise.sd(), keep_probability: keep_probability(mean, sd) }
 }
 

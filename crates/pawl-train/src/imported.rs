@@ -72,6 +72,7 @@ fn untrained(manifest: &RunManifest) -> CheckpointManifest {
         train_seconds: 0.0,
         curve: Vec::new(),
         pending_loss: (0.0, 0),
+        vitals: Default::default(),
     }
 }
 

@@ -13,6 +13,7 @@ mod rl;
 mod rollout;
 mod run_dir;
 mod sft;
+mod vitals;
 
 pub use data::{PreparedData, prepare};
 pub use identity::{RunRequest, identify};

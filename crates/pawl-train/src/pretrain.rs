@@ -3,6 +3,7 @@
 use crate::data::PreparedData;
 use crate::identity::check_price;
 use crate::run_dir::RunDir;
+use crate::vitals::{Look, layers};
 use pawl_data::{ChatError, DataError, Loader, LoaderSettings};
 use pawl_eval::env::EnvError;
 use pawl_eval::{EvalError, Evaluator};
@@ -11,7 +12,8 @@ use pawl_model::{
 };
 use pawl_recipe::{Recipe, RecipeError};
 use pawl_record::{
-    CheckpointManifest, Event, FileError, LearningPoint, Precision, RunManifest, RunResult, RunStatus, SCHEMA,
+    CheckpointManifest, Event, FileError, LearningPoint, Precision, RunManifest, RunResult, RunStatus,
+    SCHEMA, Vitals,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -176,6 +178,7 @@ pub fn pretrain(
     check_price(&model, manifest);
     let mut search = Evaluator::search(&model, &data.shards, &data.tokenizer)?;
     let mut state = State::begin(&dir, &mut model, manifest)?;
+    let mut look = Look::new(&model, manifest.num_steps);
     let unix_s = manifest.created_unix_s;
     dir.log(&Event::Started { step: state.step, threads: options.num_threads as u64, unix_s })?;
 
@@ -185,6 +188,7 @@ pub fn pretrain(
     let mut saved = Instant::now();
     let too_high = 2.0 * (model.recipe().vocab_size() as f64).ln() + 5.0;
     while state.step < manifest.num_steps {
+        look.before(&mut model, state.step);
         let started = Instant::now();
         for (scalar, row) in scalars.iter_mut().zip(&schedules) {
             *scalar = row[state.step as usize];
@@ -199,6 +203,7 @@ pub fn pretrain(
             return diverged(&mut dir, manifest, &state, ran_away(loss, &state), begun, trained, options);
         }
         state.count(loss, manifest.num_steps);
+        look.after(&mut model, state.step, &mut state.vitals);
         dir.log(&Event::Step { step: state.step - 1, loss, seconds: round_ms(trained) })?;
 
         let last = state.step == manifest.num_steps;
@@ -229,6 +234,7 @@ pub fn pretrain(
     if let Some(reason) = no_score(score.all, &state) {
         return diverged(&mut dir, manifest, &state, reason, begun, trained, options);
     }
+    state.vitals.layers = layers(search.layer_scales(&model)?);
     let sealed_bpb = sealed_score(&model, manifest, data)?;
     dir.log(&Event::Eval { step: state.step, val_bpb: score.all, by_domain: score.by_domain.clone() })?;
     let is_best = state.best_val_bpb.is_none_or(|best| score.all <= best);
@@ -353,6 +359,7 @@ pub(crate) struct State {
     curve: Vec<LearningPoint>,
     /// Sum and number of losses since the last point of the curve.
     pending: (f64, u64),
+    vitals: Vitals,
     earlier_seconds: f64,
 }
 
@@ -373,6 +380,7 @@ impl State {
                     val_bpb: c.best_val_bpb,
                     curve: c.curve,
                     pending,
+                    vitals: c.vitals,
                     earlier_seconds: c.train_seconds,
                 }
             }
@@ -382,6 +390,7 @@ impl State {
                 val_bpb: None,
                 curve: Vec::new(),
                 pending: (0.0, 0),
+                vitals: Vitals::default(),
                 earlier_seconds: 0.0,
             },
         })
@@ -418,6 +427,7 @@ impl State {
             train_seconds: self.earlier_seconds + trained.as_secs_f64(),
             curve: self.curve.clone(),
             pending_loss: self.pending,
+            vitals: self.vitals.clone(),
         };
         dir.flush()?;
         let hash = save_checkpoint(&dir.checkpoint(name), model, checkpoint)?;
@@ -479,6 +489,7 @@ pub(crate) fn outcome(
         peak_memory_bytes: peak_memory_bytes(),
         checkpoint_hash: None,
         curve: state.curve.clone(),
+        vitals: (!state.vitals.is_empty()).then(|| state.vitals.clone()),
     }
 }
 

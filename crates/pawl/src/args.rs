@@ -6,7 +6,7 @@ mod keeps;
 mod mcp;
 pub(crate) mod teach;
 
-pub(crate) use bench::{Bench, BenchOf, BenchPart, BenchResearchers, Precisions};
+pub(crate) use bench::{Bench, BenchOf, BenchPart, BenchResearchers, Peer, Precisions};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use keeps::{Effects, EffectsAction, EffectsFile, EffectsRevoke, Replicate, Retract};
 pub(crate) use mcp::Mcp;
@@ -125,8 +125,8 @@ pub(crate) struct Research {
     /// Recipe to improve: a path, or the name of a shipped one
     #[arg(long, value_name = "FILE")]
     pub(crate) recipe: Option<String>,
-    /// Who proposes changes: optimizer, random, one_at_a_time, tpe, claude, openai=MODEL, mcp (clients of `pawl mcp`),
-    /// replay:PATH; several with shares as claude:0.7,optimizer:0.3, or without, and results decide
+    /// Who proposes changes: optimizer, leaps, random, one_at_a_time, tpe, claude, openai=MODEL, mcp (clients of
+    /// `pawl mcp`), replay:PATH; several with shares as claude:0.7,optimizer:0.3, or without, and results decide
     /// [default: optimizer]
     #[arg(long, value_name = "WHO", value_parser = researchers)]
     pub(crate) researcher: Option<String>,

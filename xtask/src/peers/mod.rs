@@ -5,6 +5,7 @@
 
 mod others;
 mod report;
+pub(crate) mod researchers;
 mod torch;
 
 use crate::{Failure, cargo};
@@ -170,7 +171,7 @@ fn contenders(modes: &[Contender]) -> Vec<Contender> {
 }
 
 /// Builds the binary and returns where cargo put it.
-fn build(root: &Path) -> Result<PathBuf, Failure> {
+pub(crate) fn build(root: &Path) -> Result<PathBuf, Failure> {
     let output = cargo(root)
         .args(["build", "--release", "--package", "pawl", "--message-format", "json-render-diagnostics"])
         .stderr(std::process::Stdio::inherit())

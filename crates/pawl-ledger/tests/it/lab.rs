@@ -69,6 +69,7 @@ pub(crate) fn result(n: u64) -> RunResult {
         peak_memory_bytes: 90_000_000,
         checkpoint_hash: Some("cc".repeat(32)),
         curve: (0..30).map(|step| LearningPoint { step, loss: 8.0 - 0.1 * step as f64 }).collect(),
+        vitals: None,
     }
 }
 

@@ -114,3 +114,50 @@ fn a_scorer_that_has_run_scores_the_parameters_it_was_given_last() {
     let after = losses(&mut kept, &model);
     assert!(after != before && after == losses(&mut fresh, &model));
 }
+
+#[test]
+fn looking_inside_finds_the_stream_and_changes_no_bit() {
+    for name in RECIPES {
+        let (mut plain, mut watched) =
+            (Model::new(small(name), 2, 3).unwrap(), Model::new(small(name), 2, 3).unwrap());
+        let tokens: Vec<i32> = (0..256).map(|i| i * 7 % 500).collect();
+        for n in 0..2 {
+            watched.start_timing();
+            assert_eq!(step(&mut plain, n).to_bits(), step(&mut watched, n).to_bits());
+            let parts = watched.end_timing();
+            assert!(parts["products"] > 0.0 && parts["optimizer"] > 0.0, "{parts:?}");
+            assert!(watched.end_timing().is_empty(), "it is over");
+            let scales = watched.layer_scales(&tokens, 128).unwrap();
+            let names: Vec<&str> = scales.iter().map(|(name, _)| name.as_str()).collect();
+            assert_eq!(names, ["into blocks.0", "into blocks.1", "out of blocks.1"], "{name}");
+            assert!(scales.iter().all(|(_, rms)| rms.is_finite() && *rms > 0.0), "{scales:?}");
+        }
+        let bits = |model: &Model| -> Vec<u32> {
+            model.tensors().iter().flat_map(|(_, it)| it.floats()).map(|x| x.to_bits()).collect()
+        };
+        assert_eq!(bits(&plain), bits(&watched), "{name}");
+    }
+}
+
+#[test]
+fn scales_of_layers_are_those_of_what_is_drawn() {
+    // Embedding and positions are independent, and blocks that begin as the identity leave the stream as it is.
+    let (embed, position) = (0.3f64, 0.04f64);
+    let text = shipped("tiny").unwrap().to_string();
+    let values = [
+        ("embed_std", SettingValue::Float(embed)),
+        ("init_std", SettingValue::Float(position)),
+        ("zero_init_out", SettingValue::Bool(true)),
+    ];
+    let values: Settings = values.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
+    let overrides = Overrides { depth: Some(3), values };
+    let recipe = Recipe::load(&Source { name: "tiny.star".into(), text }, &overrides, &std_only).unwrap();
+    let model = Model::new(recipe, 1, 5).unwrap();
+    let tokens: Vec<i32> = (0..256).map(|i| i * 7 % 2000).collect();
+    let scales = model.layer_scales(&tokens, 256).unwrap();
+    assert_eq!(scales.len(), 4);
+    for (name, rms) in &scales {
+        assert!((rms / embed.hypot(position) - 1.0).abs() < 0.02, "{name}: {rms}");
+        assert_eq!(rms, &scales[0].1, "{name}");
+    }
+}

@@ -5,7 +5,9 @@ use super::arguments::{Arguments, number, text};
 use super::words::{cut, line, quoted};
 use crate::researcher::Context;
 use crate::store::Store;
-use pawl_record::{Category, Decision, Proposal, RecipeRef, RunResult, Verdict, read_json};
+use pawl_record::{
+    Category, Decision, GroupVitals, Proposal, RecipeRef, RunResult, Verdict, Vitals, read_json,
+};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -111,7 +113,7 @@ pub(crate) fn curve(context: &Context<'_>, run: &str) -> Value {
     };
     let points: Vec<Value> =
         result.curve.iter().map(|point| json!([point.step, round(point.loss)])).collect();
-    json!({
+    let mut shown = json!({
         "status": result.status,
         "val_bpb": result.val_bpb,
         "val_bpb_by_domain": result.val_bpb_by_domain,
@@ -120,7 +122,43 @@ pub(crate) fn curve(context: &Context<'_>, run: &str) -> Value {
         "tokens_per_sec": result.tokens_per_sec.round(),
         "peak_memory_bytes": result.peak_memory_bytes,
         "training_loss_by_step": points,
+    });
+    if let Some(vitals) = &result.vitals {
+        shown["parameter_groups"] = groups(vitals);
+        shown["activation_rms"] =
+            vitals.layers.iter().map(|it| json!([line(&it.name, 80), it.rms])).collect();
+        shown["share_of_time"] = json!(vitals.time);
+    }
+    shown
+}
+
+/// Groups of parameters as a table: root mean squares at the first, the middle and the last look.
+fn groups(vitals: &Vitals) -> Value {
+    let last = vitals.steps.len().saturating_sub(1);
+    let mut at = vec![0, last / 2, last];
+    at.dedup();
+    let of = |numbers: &[Option<f64>]| -> Vec<Option<f64>> {
+        at.iter().map(|idx| numbers.get(*idx).copied().flatten()).collect()
+    };
+    let row = |group: &GroupVitals| {
+        let ratio = |idx: &usize| {
+            let (update, weight) =
+                (group.update_rms.get(*idx)?.as_ref()?, group.weight_rms.get(*idx)?.as_ref()?);
+            (*weight > 0.0).then(|| three_digits(update / weight))
+        };
+        let ratios: Vec<Option<f64>> = at.iter().map(ratio).collect();
+        let numbers = (of(&group.weight_rms), of(&group.gradient_rms));
+        json!([line(&group.name, 80), group.num_params, numbers.0, numbers.1, ratios])
+    };
+    json!({
+        "columns": ["group", "parameters", "weight_rms", "gradient_rms", "update_rms_over_weight_rms"],
+        "after_steps": at.iter().filter_map(|idx| vitals.steps.get(*idx)).collect::<Vec<_>>(),
+        "rows": vitals.groups.iter().map(row).collect::<Vec<_>>(),
     })
+}
+
+fn three_digits(x: f64) -> f64 {
+    format!("{x:.2e}").parse().expect("a formatted number is a number")
 }
 
 pub(super) fn recipe(context: &Context<'_>, arguments: &Arguments) -> Result<String, String> {

@@ -5,8 +5,8 @@
 
 use super::{Check, same, same_option};
 use pawl_record::{
-    CheckpointManifest, Event, FileError, LearningPoint, RunManifest, RunResult, RunStatus, from_json,
-    read_json,
+    CheckpointManifest, Event, FileError, LearningPoint, RunManifest, RunResult, RunStatus, Vitals,
+    from_json, read_json,
 };
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,11 +15,15 @@ use std::path::Path;
 /// Seconds of training that `events.jsonl`, in whole milliseconds, may differ from.
 const CLOCK_S: f64 = 0.002;
 
+/// What shares of the time, each of four decimals, may miss the whole by.
+const SHARES_ROUNDED: f64 = 0.001;
+
 /// Names everything in the folder of a run that does not follow from the rest of it.
 pub(super) fn look_through(check: &mut Check<'_>, folder: &Path, manifest: &RunManifest, result: &RunResult) {
     let place = format!("run {}", manifest.id);
     let mut found = asked(manifest, result);
     found.extend(score(manifest, result));
+    found.extend(result.vitals.iter().flat_map(|vitals| inside(vitals, manifest, result)));
     match fs::read_to_string(folder.join("events.jsonl")) {
         Ok(text) => found.extend(happened(&text, manifest, result)),
         Err(why) => found.push(format!("events.jsonl cannot be read: {why}")),
@@ -83,6 +87,39 @@ fn score(manifest: &RunManifest, result: &RunResult) -> Vec<String> {
     }
     if manifest.seal != result.sealed_bpb.is_some_and(is_score) {
         found.push("the sealed split is scored exactly when that was asked".to_string());
+    }
+    found
+}
+
+/// Whether what was seen from inside can be: numbers, as many as looks, of as many parameters as there are, and parts of
+/// the time that make up all of it.
+fn inside(vitals: &Vitals, manifest: &RunManifest, result: &RunResult) -> Vec<String> {
+    let mut found = Vec::new();
+    let rises = vitals.steps.windows(2).all(|pair| pair[0] < pair[1]);
+    if !rises || vitals.steps.iter().any(|step| *step == 0 || *step > result.steps) {
+        found.push("it was looked into after steps that it did not do, or not in order".to_string());
+    }
+    let is_size = |x: &f64| x.is_finite() && *x >= 0.0;
+    for group in &vitals.groups {
+        let series = [&group.weight_rms, &group.gradient_rms, &group.update_rms];
+        let fits = |numbers: &Vec<Option<f64>>| {
+            numbers.len() == vitals.steps.len() && numbers.iter().flatten().all(is_size)
+        };
+        if !series.into_iter().all(fits) {
+            found.push(format!("the numbers of group {} are not one size a look", group.name));
+        }
+    }
+    let total: u64 = vitals.groups.iter().fold(0, |sum, group| sum.saturating_add(group.num_params));
+    if !vitals.steps.is_empty() && total != manifest.num_params {
+        found.push(format!("its groups have {total} parameters of {}", manifest.num_params));
+    }
+    if !vitals.layers.iter().filter_map(|layer| layer.rms.as_ref()).all(is_size) {
+        found.push("an activation is no size".to_string());
+    }
+    let shares: f64 = vitals.time.values().sum();
+    let is_whole = vitals.time.is_empty() || (shares - 1.0).abs() < SHARES_ROUNDED;
+    if !is_whole || !vitals.time.values().all(is_size) {
+        found.push(format!("the shares of its time add up to {shares}"));
     }
     found
 }

@@ -87,6 +87,7 @@ fn answer() -> String {
         peak_memory_bytes: 1,
         checkpoint_hash: None,
         curve: Vec::new(),
+        vitals: None,
     };
     serde_json::json!({ "schema": 1, "run": run, "result": result }).to_string()
 }

@@ -1,12 +1,15 @@
 //! Researchers side by side: what is compared, and with what.
 
-use crate::fake::{Fake, asked, new_lab};
-use pawl_ledger::read_campaign;
-use pawl_record::CampaignBudget;
+use crate::fake::{Choice, Fake, Knob, asked, ladder, new_lab};
+use pawl_ledger::{CampaignRecords, read_campaign};
+use pawl_record::{CampaignBudget, Search, SettingValue};
 use pawl_research::campaign;
-use pawl_research::contest::{Entry, standings};
+use pawl_research::contest::{Course, Entry, standings};
 use pawl_research::options::CampaignOptions;
+use pawl_research::peer::{self, PeerError, SearchOptions};
 use pawl_research::researcher::Researcher;
+use serde_json::{Value, json};
+use std::path::Path;
 
 fn entry(researcher: Researcher, seed: u64) -> Entry {
     let lab = new_lab();
@@ -14,11 +17,19 @@ fn entry(researcher: Researcher, seed: u64) -> Entry {
     let asked = asked(lab.path(), seed, CampaignBudget::Trials(80));
     let options = CampaignOptions { researcher, ..asked };
     campaign::run(&options, &Fake::typical(seed), &mut |_| {}).unwrap();
-    Entry { researcher: name, seed, records: read_campaign(lab.path()).unwrap().unwrap() }
+    let records = read_campaign(lab.path()).unwrap().unwrap();
+    Entry { researcher: name, seed, course: Course::Campaign(Box::new(records)) }
+}
+
+fn records(entry: &Entry) -> &CampaignRecords {
+    match &entry.course {
+        Course::Campaign(records) => records,
+        Course::Search(search) => panic!("{search:?} is no campaign"),
+    }
 }
 
 fn sealed(entry: &Entry) -> f64 {
-    let measured = entry.records.final_measurement.as_ref();
+    let measured = records(entry).final_measurement.as_ref();
     measured.and_then(|it| it.sealed.as_ref()).map_or(0.0, |sealed| sealed.mean)
 }
 
@@ -53,8 +64,83 @@ fn the_second_is_compared_with_the_first_seed_by_seed() {
 #[test]
 fn one_campaign_has_the_brier_score_of_its_records_and_no_interval() {
     let entry = entry(Researcher::OneAtATime, 5);
-    let brier = entry.records.end.as_ref().unwrap().brier.unwrap();
+    let brier = records(&entry).end.as_ref().unwrap().brier.unwrap();
     let standing = &standings(&[entry])[0];
     assert!((standing.brier.unwrap() - brier).abs() < 1e-12);
     assert!(standing.sealed_gain.half_width.is_infinite());
+}
+
+/// A search by a shell script, in a world of one choice and one knob.
+fn search(folder: &Path, script: &str) -> Result<Search, PeerError> {
+    let choice = Choice { name: "c".into(), gains: vec![0.0, 0.3, -0.3], silent: false };
+    let knob = Knob { name: "k".into(), start: 0.02, optimum: 0.02, curvature: 0.1 };
+    let options = SearchOptions {
+        folder: folder.to_path_buf(),
+        recipe: folder.join("recipe.star"),
+        name: "shell".into(),
+        command: ["sh", "-c", script, "sh"].map(String::from).into_iter().chain([heard(folder)]).collect(),
+        rung: ladder(1).first(),
+        max_runs: 3,
+        seed: 7,
+        final_seeds: 4,
+    };
+    peer::search(&options, &Fake::new(1, vec![choice], vec![knob]))
+}
+
+/// The file in which a script keeps what it is told.
+fn heard(folder: &Path) -> String {
+    folder.join("heard").display().to_string()
+}
+
+/// Asks for settings one after another, and keeps every line that it is told.
+fn asking(settings: &[&str]) -> String {
+    let hear = "IFS= read -r line && printf '%s\\n' \"$line\" >> \"$1\"";
+    let ask = |it: &&str| format!("echo '{{\"settings\": {it}}}'; {hear}");
+    format!("{hear}; {}", settings.iter().map(ask).collect::<Vec<_>>().join("; "))
+}
+
+#[test]
+fn a_peer_says_what_to_try_and_its_best_is_measured_on_fresh_seeds() {
+    let folder = new_lab();
+    let script = asking(&[
+        r#"{}"#,
+        r#"{"c": "o2"}"#,
+        r#"{"depth": 9}"#,
+        r#"{"c": "o2", "k": 0.02}"#,
+        r#"{"c": "o1", "k": 0.04}"#,
+        r#"{"c": "o1"}"#,
+    ]);
+    let found = search(folder.path(), &script).unwrap();
+    let heard = std::fs::read_to_string(heard(folder.path())).unwrap();
+    let lines: Vec<Value> = heard.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((lines[0]["trials"].as_u64(), lines[0]["seed"].as_u64()), (Some(3), Some(7)));
+    let knob = lines[0]["space"].as_array().unwrap().iter().find(|it| it["name"] == "k").unwrap();
+    assert_eq!((&knob["kind"], &knob["log"], &knob["whole"]), (&json!("knob"), &json!(true), &json!(false)));
+    // What is nothing that can be turned costs nothing, nor does a program that was trained.
+    assert!(lines[3]["why"].as_str().unwrap().contains("depth is nothing that can be turned"), "{heard}");
+    assert_eq!(lines[2], lines[4]);
+    assert_eq!((found.runs, found.trials.len(), lines.len()), (3, 5, 6));
+    assert_eq!(found.flops, 3.0 * found.trial_flops);
+    assert_eq!(found.best["k"], SettingValue::Float(0.04));
+    // 0.3 less what the knob costs at twice its optimum.
+    let truth = 0.3 - 0.1 * 2f64.ln().powi(2);
+    assert!((found.sealed.mean - truth).abs() < 0.05 && found.sealed.differences.len() == 4, "{found:?}");
+    // It is there, and found rather than searched again.
+    assert_eq!(search(folder.path(), "exit 1").unwrap(), found);
+    let entry =
+        Entry { researcher: "shell".into(), seed: 7, course: Course::Search(Box::new(found.clone())) };
+    let standing = &standings(&[entry])[0];
+    assert_eq!((standing.tried, standing.kept, standing.breadth, standing.brier), (3, 0, 3, None));
+    assert_eq!(standing.sealed_gains, [found.sealed.mean]);
+}
+
+#[test]
+fn a_peer_that_does_not_keep_to_the_lines_is_named() {
+    let said = |script: &str| search(new_lab().path(), script).unwrap_err().to_string();
+    assert!(said("read line; echo nonsense; sleep 5").contains("shell: it answered \"nonsense\""));
+    assert!(said("read line; echo '{\"settings\": {}, \"seal\": true}'; sleep 5").contains("unknown field"));
+    let folder = new_lab();
+    let gone = search(folder.path(), "exit 0");
+    // One that ends by itself before it has tried anything leaves the defaults.
+    assert!(gone.as_ref().is_ok_and(|it| it.runs == 0 && it.best.is_empty()) || gone.is_err(), "{gone:?}");
 }

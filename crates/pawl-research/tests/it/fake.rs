@@ -108,6 +108,19 @@ impl Fake {
         Fake::new(seed, choices, knobs)
     }
 
+    /// The same with three knobs that are far off and matter most, as learning rates are where a small model starts on
+    /// a plateau: 8 to 20 times too small or too large.
+    pub(crate) fn far(seed: u64) -> Fake {
+        let mut fake = Fake::typical(seed);
+        let mut random = Random::new(&[seed, 78]);
+        for knob in fake.knobs.iter_mut().step_by(4) {
+            let off = (2.1 + 0.9 * random.uniform()) * if random.uniform() < 0.7 { 1.0 } else { -1.0 };
+            knob.optimum = knob.start * off.exp();
+            knob.curvature = fake.pair_sd * (1.0 + 2.0 * random.uniform());
+        }
+        fake
+    }
+
     /// Nothing helps and nothing hurts.
     pub(crate) fn null(seed: u64) -> Fake {
         let choices = (0..12)

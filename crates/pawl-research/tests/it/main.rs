@@ -18,6 +18,7 @@ mod library;
 mod model_server;
 mod models;
 mod optimizer;
+mod prompts;
 mod prune;
 mod recipe_world;
 mod report;

@@ -5,9 +5,19 @@ use pawl_record::CampaignBudget;
 use pawl_research::researcher::Researcher;
 
 fn mean_share(researcher: Researcher, trials: u64, num_campaigns: u64) -> f64 {
+    mean_share_of(&Fake::typical, researcher, trials, num_campaigns)
+}
+
+/// Mean over campaigns of the champion's gain over the best there is.
+fn mean_share_of(
+    world: &dyn Fn(u64) -> Fake,
+    researcher: Researcher,
+    trials: u64,
+    num_campaigns: u64,
+) -> f64 {
     let mut share = 0.0;
     for seed in 0..num_campaigns {
-        let fake = Fake::typical(seed);
+        let fake = world(seed);
         let report = campaign(&fake, researcher.clone(), seed, CampaignBudget::Trials(trials)).unwrap();
         let champion = report.champions.last().unwrap();
         share += fake.truth(&champion.settings) / fake.best();
@@ -36,4 +46,17 @@ fn it_gains_more_than_the_plain_rules_that_are_there_to_be_beaten() {
     assert!(rules.iter().all(|rule| optimizer > 1.2 * rule), "{optimizer} {rules:?}");
     // They are rules, not stand-ins: each finds something.
     assert!(rules[0] > 0.05, "{rules:?}");
+}
+
+#[test]
+fn it_goes_on_where_a_knob_is_far_off() {
+    for trials in [60, 120] {
+        let of = |researcher| mean_share_of(&Fake::far, researcher, trials, 24);
+        let (optimizer, random) = (of(Researcher::Optimizer), of(Researcher::Random));
+        let (turns, tpe) = (of(Researcher::OneAtATime), of(Researcher::Tpe));
+        println!(
+            "far, {trials} trials: optimizer {optimizer:.3}, random {random:.3}, one at a time {turns:.3}, TPE {tpe:.3}"
+        );
+        assert!(optimizer > 1.2 * random.max(turns).max(tpe), "{optimizer} {random} {turns} {tpe}");
+    }
 }

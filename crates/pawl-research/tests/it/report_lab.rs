@@ -483,6 +483,7 @@ fn run(
         peak_memory_bytes: 90_000_000,
         checkpoint_hash: None,
         curve,
+        vitals: None,
     };
     (manifest, result)
 }

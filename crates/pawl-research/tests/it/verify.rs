@@ -3,7 +3,8 @@
 use crate::fake::{Choice, Fake, Knob, asked, ladder, new_lab};
 use pawl_ledger::Ledger;
 use pawl_record::{
-    Budget, CampaignBudget, LearningPoint, RunManifest, RunResult, RunStatus, SCHEMA, Settings,
+    Budget, CampaignBudget, GroupVitals, LayerScale, LearningPoint, RunManifest, RunResult, RunStatus,
+    SCHEMA, Settings, Vitals,
 };
 use pawl_research::campaign;
 use pawl_research::options::CampaignOptions;
@@ -74,6 +75,7 @@ impl World for Filed<'_> {
             peak_memory_bytes: 1,
             checkpoint_hash: None,
             curve: curve(&losses),
+            vitals: Some(vitals(steps, manifest.num_params)),
         };
         let folder = self.options.lab.join("runs").join(&score.run);
         std::fs::create_dir_all(&folder).unwrap();
@@ -101,6 +103,23 @@ impl World for Filed<'_> {
 
     fn interrupted(&self) -> bool {
         false
+    }
+}
+
+/// What a run of so many steps and parameters looks like from inside.
+fn vitals(steps: u64, num_params: u64) -> Vitals {
+    let group = GroupVitals {
+        name: "blocks.*.w".to_string(),
+        num_params,
+        weight_rms: vec![Some(0.02), Some(0.03)],
+        gradient_rms: vec![Some(1e-4), None],
+        update_rms: vec![Some(1e-3), Some(1e-5)],
+    };
+    Vitals {
+        steps: vec![1, steps],
+        groups: vec![group],
+        layers: vec![LayerScale { name: "into blocks.0".to_string(), rms: Some(0.5) }],
+        time: [("products".to_string(), 0.7), ("optimizer".to_string(), 0.3)].into(),
     }
 }
 
@@ -258,6 +277,21 @@ fn a_swapped_run_is_named() {
             it["pairs"][0]["challenger_run"] = pairs[0]["champion_run"].clone()
         });
     });
+}
+
+#[test]
+fn what_cannot_be_seen_inside_a_run_is_named() {
+    let check = |words: &str, forge: &dyn Fn(&mut Value)| {
+        check_forgery("run ", words, |lab, _, pairs| {
+            edit(&run_file(lab, &pairs[0]["challenger_run"], "result.json"), |it| forge(&mut it["vitals"]));
+        });
+    };
+    check("steps that it did not do", &|it| it["steps"][1] = json!(1_000_000));
+    check("group blocks.*.w are not one size a look", &|it| it["groups"][0]["update_rms"] = json!([0.1]));
+    check("group blocks.*.w are not one size a look", &|it| it["groups"][0]["weight_rms"][0] = json!(-1.0));
+    check("its groups have 5 parameters", &|it| it["groups"][0]["num_params"] = json!(5));
+    check("an activation is no size", &|it| it["layers"][0]["rms"] = json!(-0.5));
+    check("shares of its time add up to", &|it| it["time"]["products"] = json!(0.9));
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use super::{Place, Turned, count, positive};
 use clap::{Args, Subcommand, ValueEnum};
+use pawl_research::brief::TRIAL_FLOPS;
+use pawl_research::options::FINAL_SEEDS;
 
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -48,20 +50,56 @@ pub(crate) struct BenchResearchers {
     /// Who competes, as `pawl research --researcher` takes them; the first is what the others are compared with
     #[arg(value_name = "NAME", default_values = ["optimizer", "random", "one_at_a_time", "tpe"])]
     pub(crate) researchers: Vec<String>,
+    /// A program that says a line at a time what to try, on as many trials without a judge; may be repeated
+    #[arg(long = "peer", value_name = "NAME=COMMAND", value_parser = peer)]
+    pub(crate) peers: Vec<Peer>,
     /// Recipe to improve: a path, or the name of a shipped one
     #[arg(long, value_name = "FILE", default_value = "tiny")]
     pub(crate) recipe: String,
+    /// The scale dial [default: the recipe's own]
+    #[arg(long, value_name = "D", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) depth: Option<u64>,
     /// Campaigns of each, seeds 0, 1, ...
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=1024))]
     pub(crate) seeds: u64,
     /// Training runs of a campaign, the final measurement not counted
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = count)]
     pub(crate) trials: u64,
-    /// Floating-point operations of one trial, as 5e11
-    #[arg(long, value_name = "F", allow_negative_numbers = true, value_parser = positive)]
-    pub(crate) flops: Option<f64>,
+    /// Floating-point operations of one trial
+    #[arg(long, value_name = "F", default_value_t = TRIAL_FLOPS, allow_negative_numbers = true, value_parser = positive)]
+    pub(crate) flops: f64,
+    /// Fresh seeds of the final measurement
+    #[arg(long, value_name = "N", default_value_t = FINAL_SEEDS, value_parser = clap::value_parser!(u64).range(2..=1024))]
+    pub(crate) final_seeds: u64,
+    /// Campaigns side by side, each with one trial at a time [default: one, with a trial a core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024))]
+    pub(crate) jobs: Option<u64>,
+    /// Stop after this many minutes, and compare on the seeds that everybody finished
+    #[arg(long, value_name = "M", allow_negative_numbers = true, value_parser = positive)]
+    pub(crate) minutes: Option<f64>,
     #[command(flatten)]
     pub(crate) place: Place,
+}
+
+/// An optimizer from elsewhere.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Peer {
+    pub(crate) name: String,
+    /// Program and arguments, which hold no spaces.
+    pub(crate) command: Vec<String>,
+}
+
+fn peer(text: &str) -> Result<Peer, String> {
+    let (name, command) = text.split_once('=').ok_or("write NAME=COMMAND")?;
+    let command: Vec<String> = command.split_whitespace().map(str::to_string).collect();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+    if name.is_empty() || !name.chars().all(is_plain) {
+        return Err("a name has letters, digits, - and _ alone".to_string());
+    }
+    if command.is_empty() {
+        return Err("which program?".to_string());
+    }
+    Ok(Peer { name: name.to_string(), command })
 }
 
 /// Number formats to measure.

@@ -55,6 +55,7 @@ fn result(id: &str, bpb: f64) -> RunResult {
         peak_memory_bytes: 50_000_000,
         checkpoint_hash: Some("22".into()),
         curve: vec![LearningPoint { step: 40, loss: 4.0 }],
+        vitals: None,
     }
 }
 

@@ -126,6 +126,14 @@ fn a_killed_run_goes_on_to_the_same_bits() {
     for key in ["val_bpb", "checkpoint_hash", "curve", "steps"] {
         assert_eq!(resumed["result"][key], whole["result"][key], "{key}");
     }
+    for key in ["steps", "groups", "layers"] {
+        assert_eq!(resumed["result"]["vitals"][key], whole["result"]["vitals"][key], "{key}");
+    }
+    let vitals = &whole["result"]["vitals"];
+    assert_eq!(vitals["steps"].as_array().unwrap().len(), 8, "{vitals}");
+    assert!(vitals["groups"][0]["update_rms"][7].as_f64().unwrap() > 0.0, "{vitals}");
+    let shares: f64 = vitals["time"].as_object().unwrap().values().map(|it| it.as_f64().unwrap()).sum();
+    assert!((shares - 1.0).abs() < 1e-3, "{vitals}");
 }
 
 fn wait_for(mut done: impl FnMut() -> bool) {
