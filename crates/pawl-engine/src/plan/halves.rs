@@ -86,7 +86,9 @@ fn maker(graph: &Graph, fusion: &Fusion<'_>, idx: usize, out: ValueId) -> Option
     }
     match instr.op {
         _ if is_elementwise(graph, idx) => Some(Maker::StoresAny),
-        Op::RmsNorm { .. } | Op::RmsNormBackward => (width <= MAX_ROW).then_some(Maker::StoresAny),
+        Op::RmsNorm { .. } | Op::RmsNormBackward | Op::Rope { .. } => {
+            (width <= MAX_ROW).then_some(Maker::StoresAny)
+        }
         Op::CrossEntropyBackward => Some(Maker::StoresEither),
         Op::Attention { .. } | Op::AttentionBackward { .. } => Some(Maker::StoresFloats),
         _ => None,
