@@ -441,6 +441,12 @@ mod tests {
             assert!(one.iter().all(|sum| sum.iter().any(|x| *x != 0)));
             assert!((2..=5).all(|num_threads| sums(num_threads, 1, precision) == one), "{precision:?}");
             let lanes = sums(1, 3, precision);
+            // The same numbers in another order: what a loop over rows adds to counts the rounds around it.
+            for (one, lanes) in one.iter().zip(&lanes) {
+                let [one, lanes] = [one, lanes].map(|sum| sum.iter().map(|x| f32::from_bits(*x)));
+                let largest = one.clone().fold(0.0, |most, x: f32| x.abs().max(most));
+                assert!(one.zip(lanes).all(|(a, b)| (a - b).abs() <= 1e-4 * largest), "{precision:?}");
+            }
             assert!((2..=3).all(|num_threads| sums(num_threads, 3, precision) == lanes), "{precision:?}");
         }
     }

@@ -244,7 +244,7 @@ unsafe fn halve_rows(
     num_rows: usize,
     head_dim: usize,
 ) {
-    if halves.len() == 0 {
+    if halves.is_empty() {
         return;
     }
     for at in (at..).step_by(row).take(num_rows) {

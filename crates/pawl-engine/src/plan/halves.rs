@@ -53,9 +53,9 @@ impl Halves {
                 let others = kept[value.idx()] || products < readers.len();
                 stored[value.idx()] = match (products, maker) {
                     (0, _) => Stored::Floats,
-                    (_, Maker::StoresAny | Maker::StoresEither) if !others => Stored::Halves,
-                    (MIN_PRODUCTS.., Maker::StoresAny | Maker::StoresFloats) => Stored::Both,
-                    (_, Maker::StoresAny | Maker::StoresFloats | Maker::StoresEither) => Stored::Floats,
+                    (_, Maker::Any | Maker::Either) if !others => Stored::Halves,
+                    (MIN_PRODUCTS.., Maker::Any | Maker::FloatsToo) => Stored::Both,
+                    (_, Maker::Any | Maker::FloatsToo | Maker::Either) => Stored::Floats,
                 };
             }
         }
@@ -70,10 +70,11 @@ impl Halves {
 /// What kernels can do that store halves.
 enum Maker {
     /// Floats, halves or both.
-    StoresAny,
-    StoresEither,
+    Any,
+    /// Floats or halves.
+    Either,
     /// Floats, and halves beside them.
-    StoresFloats,
+    FloatsToo,
 }
 
 /// Of a result of an instruction, none where its kernel stores floats alone.
@@ -85,12 +86,12 @@ fn maker(graph: &Graph, fusion: &Fusion<'_>, idx: usize, out: ValueId) -> Option
         return None;
     }
     match instr.op {
-        _ if is_elementwise(graph, idx) => Some(Maker::StoresAny),
+        _ if is_elementwise(graph, idx) => Some(Maker::Any),
         Op::RmsNorm { .. } | Op::RmsNormBackward | Op::Rope { .. } => {
-            (width <= MAX_ROW).then_some(Maker::StoresAny)
+            (width <= MAX_ROW).then_some(Maker::Any)
         }
-        Op::CrossEntropyBackward => Some(Maker::StoresEither),
-        Op::Attention { .. } | Op::AttentionBackward { .. } => Some(Maker::StoresFloats),
+        Op::CrossEntropyBackward => Some(Maker::Either),
+        Op::Attention { .. } | Op::AttentionBackward { .. } => Some(Maker::FloatsToo),
         _ => None,
     }
 }
