@@ -1,6 +1,7 @@
 //! Executes a plan: one kernel call after another, no allocation, no decision.
 
 mod row_kernels;
+mod tail;
 
 use crate::buffer::Buffer;
 use crate::engine::{Engine, Hands};
@@ -158,6 +159,7 @@ pub(crate) fn scratch_len(kernel: &Kernel, num_threads: usize) -> usize {
         Kernel::MapReduce { program, axis, .. } => map::map_reduce_scratch_len(num_threads, program, *axis),
         Kernel::Gemm(products) if products.batch == 1 => gemm::gemm_scratch_len(num_threads, products.dims),
         Kernel::Gemm(products) => gemm::gemm_batch_scratch_len(num_threads, products.dims),
+        Kernel::Mapped(tail) => tail::scratch_lens(tail, num_threads).iter().sum(),
         Kernel::Loop(rows) => rows.body.arena_len,
         Kernel::Attention { shape, kv, .. } => {
             kernels::attention::attention_forward_scratch_len(num_threads, attention_dims(*shape, *kv))
@@ -273,7 +275,10 @@ fn run_step(hands: Hands<'_>, plan: &Plan, step: &Step, memory: Memory<'_>, roun
             let writes: Pointers = pointers(&step.writes, memory);
             let scratch = o.scratch().as_mut_ptr();
             // SAFETY: planned operands, none overlapping.
-            unsafe { row_program(pool, isa, scratch, writes.mutable(), reads.constant(), program, *rows) };
+            unsafe {
+                let (writes, reads) = (writes.mutable(), reads.constant());
+                row_program(pool, isa, scratch, writes, reads, program, *rows, &plan.tables);
+            }
         }
         Kernel::IntBinary { op, axes } => int_binary(*op, axes, &o),
         Kernel::Iota { n } => (0..).zip(o.write_ints(0, *n)).for_each(|(i, out)| *out = i),
@@ -286,6 +291,7 @@ fn run_step(hands: Hands<'_>, plan: &Plan, step: &Step, memory: Memory<'_>, roun
         }
         Kernel::Clear { len } => o.write(0, *len).fill(0.0),
         Kernel::Gemm(products) => product(hands, &o, products, round),
+        Kernel::Mapped(tail) => tail::mapped_product(hands, &o, tail),
         Kernel::Pack { k, n, tb } => {
             let len = gemm::packed_right_len(isa, o.precision, *k, *n);
             let b = strided(o.read(0, k * n), *k, *n, *tb);
@@ -330,6 +336,15 @@ struct Pointers {
 }
 
 impl Pointers {
+    fn empty() -> Pointers {
+        Pointers { list: [std::ptr::null_mut(); 64], len: 0 }
+    }
+
+    fn push(&mut self, pointer: *mut f32) {
+        self.list[self.len] = pointer;
+        self.len += 1;
+    }
+
     fn mutable(&self) -> &[*mut f32] {
         &self.list[..self.len]
     }
@@ -341,12 +356,9 @@ impl Pointers {
 }
 
 fn pointers(locs: &[Loc], memory: Memory<'_>) -> Pointers {
-    let mut list = [std::ptr::null_mut(); 64];
-    assert!(locs.len() <= list.len(), "a step reads {} operands", locs.len());
-    for (pointer, loc) in list.iter_mut().zip(locs) {
-        *pointer = memory.at(*loc);
-    }
-    Pointers { list, len: locs.len() }
+    let mut pointers = Pointers::empty();
+    locs.iter().for_each(|loc| pointers.push(memory.at(*loc)));
+    pointers
 }
 
 fn row_loop(hands: Hands<'_>, rows: &RowLoop, o: &Operands<'_>, outer: Round) {

@@ -3,7 +3,7 @@
 
 use crate::kernels::map::{Axis, MapProgram, Pattern};
 use crate::kernels::row_program::{RowInstr, RowProgram};
-use crate::plan::{Adds, Kernel};
+use crate::plan::{Adds, Kernel, Products, Tail};
 use pawl_graph::visible_pairs;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -131,7 +131,7 @@ pub(crate) fn thread_seconds() -> f64 {
 
 fn group(kernel: &Kernel) -> Group {
     match kernel {
-        Kernel::Gemm(_) | Kernel::Pack { .. } => Group::Products,
+        Kernel::Gemm(_) | Kernel::Mapped(_) | Kernel::Pack { .. } => Group::Products,
         Kernel::Attention { .. } | Kernel::AttentionBackward { .. } => Group::Attention,
         Kernel::RmsNorm { .. } | Kernel::RmsNormBackward { .. } => Group::Norms,
         Kernel::Map { .. } | Kernel::Rows { .. } | Kernel::MapReduce { .. } | Kernel::Accumulate { .. } => {
@@ -178,17 +178,15 @@ pub(crate) fn work(kernel: &Kernel) -> (f64, f64) {
         Kernel::ToFloat { len } => each(*len, 0.0, 2.0),
         Kernel::Accumulate { len, .. } => each(*len, 1.0, 3.0),
         Kernel::Dropout { len, .. } => each(*len, 1.0, 2.0),
-        Kernel::Gemm(p) => {
-            let [m, n, k] = [p.dims.m, p.dims.n, p.dims.k].map(|extent| extent as f64);
-            let batch = p.batch as f64;
-            let flops = if p.symmetric { (m + 1.0) * n * k } else { 2.0 * m * n * k };
-            let (added, addend) = match p.addend {
-                Some(row) => (m * n, (p.dims.m - 1) as f64 * row as f64 + n),
-                None => (0.0, 0.0),
-            };
-            let stored = |len: f64, halves: bool| if halves { len / 2.0 } else { len };
-            let [a, b] = [stored(m * k, p.halves[0]), stored(k * n, p.halves[1])];
-            floats(batch * flops + added, batch * (a + b + m * n) + addend)
+        Kernel::Gemm(p) => product_work(p),
+        Kernel::Mapped(tail) => {
+            let (Tail { products, program, is_kept, .. }, dims) = (&**tail, tail.products.dims);
+            let (flops, bytes) = product_work(products);
+            let len = dims.m * dims.n;
+            let (map_flops, map_bytes) = work(&Kernel::Map { program: program.clone(), len });
+            // The result is not read, and maybe not written.
+            let spared = (4 * len * (1 + usize::from(!is_kept))) as f64;
+            (flops + map_flops, bytes + map_bytes - spared)
         }
         Kernel::Pack { k, n, .. } => each(k * n, 0.0, 2.0),
         Kernel::RmsNorm { c, rows, .. } => each(c * rows, 3.0, 2.0),
@@ -225,6 +223,21 @@ pub(crate) fn work(kernel: &Kernel) -> (f64, f64) {
     }
 }
 
+/// Operations and bytes of products.
+fn product_work(p: &Products) -> (f64, f64) {
+    let floats = |flops: f64, floats: f64| (flops, 4.0 * floats);
+    let [m, n, k] = [p.dims.m, p.dims.n, p.dims.k].map(|extent| extent as f64);
+    let batch = p.batch as f64;
+    let flops = if p.symmetric { (m + 1.0) * n * k } else { 2.0 * m * n * k };
+    let (added, addend) = match p.addend {
+        Some(row) => (m * n, (p.dims.m - 1) as f64 * row as f64 + n),
+        None => (0.0, 0.0),
+    };
+    let stored = |len: f64, halves: bool| if halves { len / 2.0 } else { len };
+    let [a, b] = [stored(m * k, p.halves[0]), stored(k * n, p.halves[1])];
+    floats(batch * flops + added, batch * (a + b + m * n) + addend)
+}
+
 /// Distinct elements that a map of `len` elements reads.
 fn read_len(program: &MapProgram, len: usize) -> f64 {
     program.patterns.iter().map(|pattern| distinct(pattern, len) as f64).sum()
@@ -247,7 +260,7 @@ fn row_work(program: &RowProgram, rows: usize) -> (f64, f64) {
     let flops = |(out, instr): &(usize, RowInstr)| match instr {
         RowInstr::Unary(..) | RowInstr::Binary(..) => len(program.registers[*out]),
         RowInstr::Reduce(..) => len(true),
-        RowInstr::RmsNorm(..) => 3 * len(true),
+        RowInstr::RmsNorm(..) | RowInstr::Rope(..) => 3 * len(true),
         RowInstr::RmsNormBackward(..) => 5 * len(true),
     };
     let read: usize = program.inputs.iter().map(|input| distinct(&input.pattern, len(input.wide))).sum();

@@ -20,8 +20,9 @@ use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use turns::Turns;
 
-/// Most lanes of a step: enough for the few cores on which rounds run side by side.
-const MAX_LANES: usize = 8;
+/// Most lanes of a step: enough for the few cores on which rounds run side by side. Each costs memory for its sums
+/// and the time to add them up.
+const MAX_LANES: usize = 4;
 /// Elements that the sums of the lanes after the first may take: 32 MiB.
 const LANE_FLOATS: usize = 8 << 20;
 /// Rounds from which on weights are packed once for all of them: in two they are read too seldom to win the time back.
@@ -42,6 +43,8 @@ pub struct Rounds {
     /// Buffers of the results, each with the sums of the lanes after the first: of all of them if they run side
     /// by side, otherwise one that serves them in turn.
     sums: Vec<(usize, Vec<Buffer>)>,
+    /// Parts of the sums that a thread adds up at a time: which result, from which element.
+    parts: Vec<(usize, usize)>,
     /// One for each thread that runs rounds by itself, or one.
     arenas: Vec<Buffer>,
     order: Order,
@@ -122,6 +125,10 @@ impl Rounds {
             (buffer, known.expect("what moves is an input").1)
         };
         let num_sums = if num_arenas > 1 { num_lanes - 1 } else { (num_lanes - 1).min(1) };
+        let parts = |(k, output): (usize, &Output)| {
+            (0..len_of(output)).step_by(SUM_GRAIN).map(move |start| (k, start))
+        };
+        let parts = outputs.iter().enumerate().flat_map(parts).collect();
         let sums = outputs.iter().map(|output| {
             assert!(output.accumulate || num_rounds == 1, "every output of several rounds is a sum");
             (output.buffer, (0..num_sums).map(|_| Buffer::zeros(len_of(output))).collect())
@@ -132,6 +139,7 @@ impl Rounds {
             lanes: (0..num_bound).map(|_| Lane { pointers: Vec::new(), round: 0 }).collect(),
             moving: moving.iter().map(|buffer| part(*buffer)).collect(),
             sums: sums.collect(),
+            parts,
             arenas: (0..num_arenas).map(|_| Buffer::zeros(plan.arena_len)).collect(),
             order,
             plan,
@@ -157,8 +165,7 @@ impl Rounds {
             Order::SideBySide(queue) => {
                 queue.fill(self.num_rounds);
                 self.run_side_by_side(engine);
-                (1..num_lanes).for_each(|lane_idx| add_lane(engine, &self.sums, buffers, lane_idx - 1));
-                return;
+                return self.add_lanes(engine);
             }
             Order::InTurn(turns) => {
                 turns.fill();
@@ -195,6 +202,31 @@ impl Rounds {
                 }
             }
         }
+    }
+
+    /// results += the sums of all other lanes, in order
+    fn add_lanes(&self, engine: &Engine) {
+        struct Results<'a>(&'a [*mut f32]);
+        // SAFETY: tasks add to disjoint parts.
+        unsafe impl Sync for Results<'_> {}
+        impl Results<'_> {
+            // Through `self`, so that closures capture the wrapper.
+            fn at(&self, buffer: usize, start: usize) -> *mut f32 {
+                self.0[buffer].wrapping_add(start)
+            }
+        }
+        let results = &Results(&self.lanes[0].pointers);
+        let (sums, parts) = (&self.sums, &self.parts);
+        engine.pool().run(parts.len(), &|task, _| {
+            let (result, start) = parts[task];
+            let (buffer, lanes) = &sums[result];
+            let len = SUM_GRAIN.min(lanes[0].len() - start);
+            // SAFETY: the buffer is as long as its sums, and nobody else writes this part.
+            let to = unsafe { std::slice::from_raw_parts_mut(results.at(*buffer, start), len) };
+            for lane in lanes {
+                to.iter_mut().zip(&lane.floats()[start..]).for_each(|(to, from)| *to += from);
+            }
+        });
     }
 
     /// Each thread takes rounds until none is left.
@@ -409,6 +441,12 @@ mod tests {
             assert!(one.iter().all(|sum| sum.iter().any(|x| *x != 0)));
             assert!((2..=5).all(|num_threads| sums(num_threads, 1, precision) == one), "{precision:?}");
             let lanes = sums(1, 3, precision);
+            // The same numbers in another order: what a loop over rows adds to counts the rounds around it.
+            for (one, lanes) in one.iter().zip(&lanes) {
+                let [one, lanes] = [one, lanes].map(|sum| sum.iter().map(|x| f32::from_bits(*x)));
+                let largest = one.clone().fold(0.0, |most, x: f32| x.abs().max(most));
+                assert!(one.zip(lanes).all(|(a, b)| (a - b).abs() <= 1e-4 * largest), "{precision:?}");
+            }
             assert!((2..=3).all(|num_threads| sums(num_threads, 3, precision) == lanes), "{precision:?}");
         }
     }

@@ -4,7 +4,8 @@ use super::Operands;
 use crate::engine::Hands;
 use crate::kernels;
 use crate::kernels::attention::AttentionDims;
-use crate::plan::{Kernel, RopeTable};
+use crate::kernels::sequence::RopeTable;
+use crate::plan::Kernel;
 use pawl_graph::Mask;
 
 /// Runs one of them.
@@ -92,6 +93,7 @@ pub(super) fn row_kernel(hands: Hands<'_>, tables: &[RopeTable], kernel: &Kernel
         | Kernel::Copy { .. }
         | Kernel::Clear { .. }
         | Kernel::Gemm(_)
+        | Kernel::Mapped(_)
         | Kernel::Pack { .. }
         | Kernel::EmbeddingBackward { .. }
         | Kernel::Accumulate { .. }

@@ -11,6 +11,7 @@ use super::lanes::{LANES, fold, per_isa};
 use super::map::{Pattern, Ptr, Row, TILE, binary, identity, input_row, spread, unary};
 use super::math;
 use super::rows::{rmsnorm_rows, rmsnorm_rows_backward};
+use super::sequence::{RopeTable, turn};
 use crate::pool::Pool;
 use pawl_graph::{Binary, Reduction, Unary};
 
@@ -46,6 +47,19 @@ pub enum RowInstr {
     RmsNorm(f32, RowOperand),
     /// Its gradient from dy, x and rstd.
     RmsNormBackward(RowOperand, RowOperand, RowOperand),
+    /// Rotary positions of rows that are heads of (B, T, H).
+    Rope(RowRope, RowOperand),
+}
+
+/// Which way rows are turned.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RowRope {
+    /// By position.
+    pub table: usize,
+    /// H
+    pub heads: usize,
+    /// Back.
+    pub inverse: bool,
 }
 
 /// A tensor that a program reads.
@@ -108,6 +122,7 @@ pub unsafe fn row_program(
     inputs: &[*const f32],
     program: &RowProgram,
     rows: usize,
+    tables: &[RopeTable],
 ) {
     let num_outputs = program.outputs.len() + program.halves.len();
     assert!(outputs.len() == num_outputs && num_outputs <= MAX_OUTPUTS, "too many results");
@@ -119,6 +134,7 @@ pub unsafe fn row_program(
         isa,
         program,
         inputs,
+        tables,
         outputs: std::array::from_fn(|k| Ptr(outputs.get(k).copied().unwrap_or(std::ptr::null_mut()))),
     };
     let scratch = Ptr(scratch);
@@ -144,6 +160,7 @@ struct Evaluator<'a> {
     isa: Isa,
     program: &'a RowProgram,
     inputs: &'a [*const f32],
+    tables: &'a [RopeTable],
     outputs: [Ptr; MAX_OUTPUTS],
 }
 // SAFETY: inputs are only read while tasks run, and tasks write disjoint rows of the outputs.
@@ -267,6 +284,11 @@ impl Evaluator<'_> {
                 RowInstr::RmsNorm(eps, x) => {
                     let rstd = result(k + 1, false);
                     rmsnorm_rows(isa, out, rstd, self.slice(part, scratch, x, true), c, eps);
+                }
+                RowInstr::Rope(RowRope { table, heads, inverse }, x) => {
+                    let RopeTable { t, cos, sin, .. } = &self.tables[table];
+                    let x = self.slice(part, scratch, x, true);
+                    turn(isa, out, x, cos, sin, part.start, [*t, heads, c], inverse);
                 }
                 RowInstr::RmsNormBackward(dy, x, rstd) => {
                     let [dy, x] = [dy, x].map(|operand| self.slice(part, scratch, operand, true));

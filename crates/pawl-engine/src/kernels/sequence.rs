@@ -11,6 +11,21 @@ const CHANNELS: usize = 128;
 /// Pairs of a rotation turned together.
 const PAIRS: usize = 8;
 
+/// Cosine and sine tables of one rotary embedding.
+#[derive(Clone, Debug)]
+pub struct RopeTable {
+    /// T
+    pub t: usize,
+    /// D
+    pub d: usize,
+    /// Of the angles.
+    pub base: f32,
+    /// (T, D / 2)
+    pub cos: Vec<f32>,
+    /// (T, D / 2)
+    pub sin: Vec<f32>,
+}
+
 /// cos, sin = (T, D/2)   of position * base^(-2c/D), in float64, then rounded
 pub fn rope_table(cos: &mut [f32], sin: &mut [f32], t: usize, d: usize, base: f32) {
     assert!(d.is_multiple_of(2), "rotary pairs need an even width, got {d}");
@@ -41,17 +56,17 @@ pub fn rope(
     assert!(y.len() == b * t * h * d && x.len() == y.len(), "rope of {shape:?}");
     assert!(d.is_multiple_of(2) && cos.len() >= t * d / 2 && sin.len() >= t * d / 2, "tables of {shape:?}");
     let y = SharedMut::new(y);
-    for_rows(pool, b * t, h * d, &|rows| {
+    for_rows(pool, b * t * h, d, &|rows| {
         // SAFETY: tasks take disjoint rows.
-        let y = unsafe { y.part(rows.start * h * d, rows.len() * h * d) };
-        let x = &x[rows.start * h * d..rows.end * h * d];
-        turn(isa, y, x, cos, sin, rows.start, shape, inverse);
+        let y = unsafe { y.part(rows.start * d, rows.len() * d) };
+        let x = &x[rows.start * d..rows.end * d];
+        turn(isa, y, x, cos, sin, rows.start, [t, h, d], inverse);
     });
 }
 
 per_isa! {
-    /// Positions from `first` on, all sequences counted through.
-    fn turn(y: &mut [f32], x: &[f32], cos: &[f32], sin: &[f32], first: usize, shape: [usize; 4],
+    /// Rows of D from row `first` of (B, T, H) on.
+    pub(super) fn turn(y: &mut [f32], x: &[f32], cos: &[f32], sin: &[f32], first: usize, shape: [usize; 3],
         inverse: bool) = turn_body
 }
 
@@ -62,28 +77,25 @@ fn turn_body<const FMA: bool>(
     cos: &[f32],
     sin: &[f32],
     first: usize,
-    shape: [usize; 4],
+    shape: [usize; 3],
     inverse: bool,
 ) {
-    let [_, t, h, d] = shape;
+    let [t, h, d] = shape;
     let half = d / 2;
     let sign = if inverse { -1.0 } else { 1.0 };
-    let rows = y.chunks_exact_mut(h * d).zip(x.chunks_exact(h * d));
-    for (row, (y, x)) in rows.enumerate() {
-        let at = (first + row) % t * half;
+    for (row, (y, x)) in y.chunks_exact_mut(d).zip(x.chunks_exact(d)).enumerate() {
+        let at = (first + row) / h % t * half;
         let (cos, sin) = (&cos[at..][..half], &sin[at..][..half]);
-        for (y, x) in y.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
-            let (y1, y2) = y.split_at_mut(half);
-            let (x1, x2) = x.split_at(half);
-            let mut c = 0;
-            while c + PAIRS <= half {
-                turn_pairs::<FMA, PAIRS>(y1, y2, x1, x2, cos, sin, c, sign);
-                c += PAIRS;
-            }
-            while c < half {
-                turn_pairs::<FMA, 1>(y1, y2, x1, x2, cos, sin, c, sign);
-                c += 1;
-            }
+        let (y1, y2) = y.split_at_mut(half);
+        let (x1, x2) = x.split_at(half);
+        let mut c = 0;
+        while c + PAIRS <= half {
+            turn_pairs::<FMA, PAIRS>(y1, y2, x1, x2, cos, sin, c, sign);
+            c += PAIRS;
+        }
+        while c < half {
+            turn_pairs::<FMA, 1>(y1, y2, x1, x2, cos, sin, c, sign);
+            c += 1;
         }
     }
 }

@@ -6,17 +6,18 @@ use super::fuse::{Fusion, Writer, root};
 use super::group::{Form, Group, Groups};
 use super::halves::{Halves, Stored, takes_halves};
 use super::packing::{Matrix, Packing};
+use super::recompute::recompute;
 use super::row_writer::RowWriter;
 use super::rows::{self, Region};
 use super::schedule::{Unit, schedule};
 use super::simplify::merge_equal;
 use super::strides::{broadcast_strides, merge_axes, row_major};
-use super::{Adds, Kernel, Loc, Output, Plan, Products, RopeTable, RowLoop, Step, Target};
+use super::{Adds, Kernel, Loc, Output, Plan, Products, RowLoop, Step, Target};
 use crate::exec::{MAX_LOOP_BUFFERS, scratch_len};
 use crate::kernels::gemm::Dims;
 use crate::kernels::map::{Axis, Pattern};
-use crate::kernels::row_program::{RowInput, RowInstr, RowOperand, RowProgram};
-use crate::kernels::sequence::rope_table;
+use crate::kernels::row_program::{RowInput, RowInstr, RowOperand, RowProgram, RowRope};
+use crate::kernels::sequence::{RopeTable, rope_table};
 use pawl_graph::{DType, Graph, InputKind, Instr, Op, Unary, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,8 +35,11 @@ fn compile_part(
 ) -> Plan {
     assert_eq!(inputs.len(), graph.inputs.len(), "one buffer for each input of the graph");
     let wanted: Vec<ValueId> = outputs.iter().map(|o| o.value).collect();
-    let (graph, to) = merge_equal(graph, &wanted);
-    let moved = |v: ValueId| to[v.idx()].expect("outputs are needed");
+    let (graph, merged) = merge_equal(graph, &wanted);
+    let moved = |to: &[Option<ValueId>], v: ValueId| to[v.idx()].expect("outputs are needed");
+    let wanted: Vec<ValueId> = wanted.into_iter().map(|v| moved(&merged, v)).collect();
+    let (graph, to) = recompute(&graph, &wanted);
+    let moved = |v: ValueId| moved(&to, moved(&merged, v));
     let outputs: Vec<Output> = outputs.iter().map(|o| Output { value: moved(o.value), ..*o }).collect();
     let values: Vec<ValueId> = outputs.iter().map(|o| o.value).collect();
     let needed = graph.needed(&values);
@@ -249,6 +253,13 @@ impl Builder<'_> {
                 }
             }
         }
+        let mut tables = BTreeMap::new();
+        for value in &group.values {
+            if let Op::Rope { base, .. } = self.graph.producer(*value).op {
+                let [_, t, _, d] = self.shape(*value)[..] else { unreachable!("(B, T, H, D) is turned") };
+                tables.insert(*value, self.rope_table(t, d, base));
+            }
+        }
         group.values.iter().for_each(|value| self.inline[value.idx()] = true);
         let places = &self.places;
         let place = |v: ValueId| places[v.idx()].expect("settled above");
@@ -265,7 +276,7 @@ impl Builder<'_> {
             }
             Form::Rows { rows, c } => {
                 let (program, reads) =
-                    RowWriter::write(self.graph, &self.inline, group, c, &place, &self.halves);
+                    RowWriter::write(self.graph, &self.inline, group, c, &place, &self.halves, &tables);
                 (Kernel::Rows { program, rows }, reads)
             }
         };
@@ -332,13 +343,18 @@ impl Builder<'_> {
         self.push(kernel, reads, writes);
     }
 
-    /// A norm or its gradient as a program over rows, which can store halves.
-    fn norm_in_halves(&mut self, instr: &Instr) {
+    /// A norm, its gradient or a rotation as a program over rows, which can store halves.
+    fn rows_in_halves(&mut self, instr: &Instr) {
         let c = self.shape(instr.outputs[0]).last().copied().unwrap_or(1);
         let rows = self.len(instr.outputs[0]) / c;
         let [first, second, third] = [0, 1, 2].map(RowOperand::Input);
         let (made, inputs): (RowInstr, &[bool]) = match instr.op {
             Op::RmsNorm { eps } => (RowInstr::RmsNorm(eps, first), &[true]),
+            Op::Rope { base, inverse } => {
+                let [_, t, heads, d] = self.shape(instr.outputs[0])[..] else { unreachable!("(B, T, H, D)") };
+                let table = self.rope_table(t, d, base);
+                (RowInstr::Rope(RowRope { table, heads, inverse }, first), &[true])
+            }
             _ => (RowInstr::RmsNormBackward(first, second, third), &[true, true, false]),
         };
         let mut program = RowProgram {
@@ -357,9 +373,9 @@ impl Builder<'_> {
 
     fn kernel(&mut self, instr: &Instr) {
         if self.halves.of(instr.outputs[0]) != Stored::Floats
-            && let Op::RmsNorm { .. } | Op::RmsNormBackward = instr.op
+            && let Op::RmsNorm { .. } | Op::RmsNormBackward | Op::Rope { .. } = instr.op
         {
-            return self.norm_in_halves(instr);
+            return self.rows_in_halves(instr);
         }
         let shape_of = |k: usize| self.shape(instr.inputs[k]);
         let four = |s: &[usize]| [s[0], s[1], s[2], s[3]];

@@ -1,8 +1,8 @@
 //! The last of a plan: results put into the caller's buffers, and every block given its place in the arena.
 
 use super::build::Builder;
-use super::memory;
 use super::{Adds, Kernel, Loc, Output, Plan, Products, Step};
+use super::{memory, tail};
 use crate::kernels::map::{Operand, Pattern};
 
 impl Builder<'_> {
@@ -27,6 +27,7 @@ impl Builder<'_> {
         for idx in (first_output..self.steps.len()).rev() {
             self.write_directly(idx);
         }
+        tail::join(&mut self.steps, &mut self.lens, self.target.num_threads);
         let arena_len = memory::assign(&mut self.steps, &self.lens);
         Plan {
             precision: self.target.precision,

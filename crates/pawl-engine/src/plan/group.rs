@@ -137,7 +137,7 @@ fn form(graph: &Graph, idx: usize) -> Option<Form> {
     let shape = instr.inputs.first().map(|v| graph.shape(*v))?;
     let takes_rows = match instr.op {
         Op::Reduce { axis, .. } => axis + 1 == shape.len() && graph.dtype(out) == DType::F32,
-        Op::RmsNorm { .. } | Op::RmsNormBackward => true,
+        Op::RmsNorm { .. } | Op::RmsNormBackward | Op::Rope { .. } => true,
         _ => false,
     };
     let (c, len) = (*shape.last()?, shape.iter().product::<usize>());

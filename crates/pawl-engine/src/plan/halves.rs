@@ -53,9 +53,9 @@ impl Halves {
                 let others = kept[value.idx()] || products < readers.len();
                 stored[value.idx()] = match (products, maker) {
                     (0, _) => Stored::Floats,
-                    (_, Maker::Any | Maker::OneOf) if !others => Stored::Halves,
-                    (MIN_PRODUCTS.., Maker::Any | Maker::FloatsBeside) => Stored::Both,
-                    (_, Maker::Any | Maker::FloatsBeside | Maker::OneOf) => Stored::Floats,
+                    (_, Maker::Any | Maker::Either) if !others => Stored::Halves,
+                    (MIN_PRODUCTS.., Maker::Any | Maker::FloatsToo) => Stored::Both,
+                    (_, Maker::Any | Maker::FloatsToo | Maker::Either) => Stored::Floats,
                 };
             }
         }
@@ -71,9 +71,10 @@ impl Halves {
 enum Maker {
     /// Floats, halves or both.
     Any,
-    OneOf,
+    /// Floats or halves.
+    Either,
     /// Floats, and halves beside them.
-    FloatsBeside,
+    FloatsToo,
 }
 
 /// Of a result of an instruction, none where its kernel stores floats alone.
@@ -86,9 +87,11 @@ fn maker(graph: &Graph, fusion: &Fusion<'_>, idx: usize, out: ValueId) -> Option
     }
     match instr.op {
         _ if is_elementwise(graph, idx) => Some(Maker::Any),
-        Op::RmsNorm { .. } | Op::RmsNormBackward => (width <= MAX_ROW).then_some(Maker::Any),
-        Op::CrossEntropyBackward => Some(Maker::OneOf),
-        Op::Attention { .. } | Op::AttentionBackward { .. } => Some(Maker::FloatsBeside),
+        Op::RmsNorm { .. } | Op::RmsNormBackward | Op::Rope { .. } => {
+            (width <= MAX_ROW).then_some(Maker::Any)
+        }
+        Op::CrossEntropyBackward => Some(Maker::Either),
+        Op::Attention { .. } | Op::AttentionBackward { .. } => Some(Maker::FloatsToo),
         _ => None,
     }
 }

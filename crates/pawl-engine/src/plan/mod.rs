@@ -14,16 +14,19 @@ mod group;
 mod halves;
 mod memory;
 mod packing;
+mod recompute;
 mod row_writer;
 mod rows;
 mod schedule;
 mod simplify;
 mod strides;
 mod symmetry;
+mod tail;
 
 use crate::kernels::gemm::Dims;
 use crate::kernels::map::{Axis, MapProgram};
 use crate::kernels::row_program::RowProgram;
+use crate::kernels::sequence::RopeTable;
 use crate::kernels::{Isa, Precision};
 use pawl_graph::{Binary, Graph, Mask, Reduction, ValueId};
 
@@ -87,6 +90,41 @@ pub(crate) struct Products {
     pub(crate) addend: Option<usize>,
 }
 
+impl Products {
+    /// Kind and sizes.
+    fn label(&self) -> String {
+        let p = self;
+        let t = |on| if on { "T" } else { "N" };
+        format!("product {}{} {} x {} x {} x {}", t(p.ta), t(p.tb), p.batch, p.dims.m, p.dims.n, p.dims.k)
+            + match p.addend {
+                Some(0) => " + row",
+                Some(_) => " + rows",
+                None if p.symmetric => " symmetric",
+                None => "",
+            }
+    }
+}
+
+/// A product whose rows go through a map.
+#[derive(Clone, Debug)]
+pub(crate) struct Tail {
+    pub(crate) products: Products,
+    pub(crate) program: MapProgram,
+    /// The operand of the map that is the result of the product.
+    pub(crate) read: usize,
+    /// Rows that run at a time.
+    pub(crate) rows: usize,
+    /// Whether the result of the product is written as a whole.
+    pub(crate) is_kept: bool,
+}
+
+impl Tail {
+    /// Elements of the rows that run at a time.
+    pub(crate) fn chunk_len(&self) -> usize {
+        self.rows * self.products.dims.n
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(crate) enum Kernel {
     Map {
@@ -122,6 +160,9 @@ pub(crate) enum Kernel {
         len: usize,
     },
     Gemm(Products),
+    /// A product and a map of its result, some rows at a time. Reads those of the product, then those of the map
+    /// but the result; writes the result if it is kept, then those of the map.
+    Mapped(Box<Tail>),
     /// The second operand (K, N) of products, in the order in which they read it.
     Pack {
         k: usize,
@@ -240,22 +281,9 @@ impl Kernel {
                     program.c
                 )
             }
-            Kernel::Gemm(p) => {
-                let t = |on| if on { "T" } else { "N" };
-                format!(
-                    "product {}{} {} x {} x {} x {}",
-                    t(p.ta),
-                    t(p.tb),
-                    p.batch,
-                    p.dims.m,
-                    p.dims.n,
-                    p.dims.k
-                ) + match p.addend {
-                    Some(0) => " + row",
-                    Some(_) => " + rows",
-                    None if p.symmetric => " symmetric",
-                    None => "",
-                }
+            Kernel::Gemm(p) => p.label(),
+            Kernel::Mapped(tail) => {
+                format!("{}, map of {} operations", tail.products.label(), tail.program.instrs.len())
             }
             Kernel::Copy { axes } => format!("copy {axes:?}"),
             other => {
@@ -275,18 +303,6 @@ pub(crate) struct RowLoop {
     /// Elements by which each read and write moves on each round; 0 for what is whole.
     pub(crate) read_strides: Vec<usize>,
     pub(crate) write_strides: Vec<usize>,
-}
-
-/// Cosine and sine tables of one rotary embedding.
-#[derive(Clone, Debug)]
-pub(crate) struct RopeTable {
-    pub(crate) t: usize,
-    pub(crate) d: usize,
-    pub(crate) base: f32,
-    /// (T, D / 2)
-    pub(crate) cos: Vec<f32>,
-    /// (T, D / 2)
-    pub(crate) sin: Vec<f32>,
 }
 
 /// Where an output goes.

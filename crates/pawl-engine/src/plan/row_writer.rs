@@ -5,8 +5,9 @@ use super::fuse::{broadcast_pattern, root};
 use super::group::Group;
 use super::halves::{Halves, Stored};
 use crate::kernels::map::Pattern;
-use crate::kernels::row_program::{RowInput, RowInstr, RowOperand, RowProgram};
+use crate::kernels::row_program::{RowInput, RowInstr, RowOperand, RowProgram, RowRope};
 use pawl_graph::{Binary, Graph, Op, ValueId};
+use std::collections::BTreeMap;
 
 /// Where each value lies; asked only for what does.
 type Places<'a> = &'a dyn Fn(ValueId) -> Loc;
@@ -16,6 +17,8 @@ pub(super) struct RowWriter<'a> {
     /// Values that are computed in the program.
     inline: &'a [bool],
     place: Places<'a>,
+    /// Of rotations.
+    tables: &'a BTreeMap<ValueId, usize>,
     /// Elements of a wide value.
     wide_len: usize,
     program: RowProgram,
@@ -44,11 +47,13 @@ impl<'a> RowWriter<'a> {
         c: usize,
         place: Places<'a>,
         halves: &Halves,
+        tables: &'a BTreeMap<ValueId, usize>,
     ) -> (RowProgram, Vec<Loc>) {
         let mut writer = RowWriter {
             graph,
             inline,
             place,
+            tables,
             wide_len: group.form.len(),
             program: RowProgram { c, ..RowProgram::default() },
             reads: Vec::new(),
@@ -105,6 +110,10 @@ impl<'a> RowWriter<'a> {
             Op::RmsNormBackward => {
                 let [dy, x, rstd] = [0, 1, 2].map(|k| self.in_memory(instr.inputs[k]));
                 RowInstr::RmsNormBackward(dy, x, rstd)
+            }
+            Op::Rope { inverse, .. } => {
+                let (table, heads) = (self.tables[&value], graph.shape(value)[2]);
+                RowInstr::Rope(RowRope { table, heads, inverse }, self.in_memory(instr.inputs[0]))
             }
             _ => unreachable!("{} is no part of a program over rows", instr.op.name()),
         };

@@ -3,6 +3,7 @@
 use super::*;
 use crate::kernels::gemm::bf16;
 use crate::kernels::map::{Axis, MapProgram, Operand, map_reduce, map_reduce_scratch_len};
+use crate::kernels::sequence::{rope, rope_table};
 use crate::kernels::testing::{check_close, choices, isas, numbers};
 
 /// Worst seen 3e-7 of 1 + |x|.
@@ -13,6 +14,17 @@ const SHAPES: [(usize, usize); 9] =
     [(1, 2), (5, 7), (3, 16), (40, 17), (1, 96), (300, 96), (9, 512), (7, 513), (3, 4096)];
 
 fn run(isa: Isa, threads: usize, program: &RowProgram, rows: usize, inputs: &[&[f32]]) -> Vec<Vec<f32>> {
+    run_with(isa, threads, program, rows, inputs, &[])
+}
+
+fn run_with(
+    isa: Isa,
+    threads: usize,
+    program: &RowProgram,
+    rows: usize,
+    inputs: &[&[f32]],
+    tables: &[RopeTable],
+) -> Vec<Vec<f32>> {
     let pool = Pool::new(threads);
     let mut outputs: Vec<Vec<f32>> =
         program.outputs.iter().map(|k| vec![f32::NAN; rows * program.width(program.registers[*k])]).collect();
@@ -21,7 +33,9 @@ fn run(isa: Isa, threads: usize, program: &RowProgram, rows: usize, inputs: &[&[
     let sources: Vec<*const f32> = inputs.iter().map(|x| x.as_ptr()).collect();
     let mut scratch = vec![f32::NAN; threads * program.scratch_len()];
     // SAFETY: the operands were made to measure.
-    unsafe { row_program(&pool, isa, scratch.as_mut_ptr(), &targets, &sources, program, rows) };
+    unsafe {
+        row_program(&pool, isa, scratch.as_mut_ptr(), &targets, &sources, program, rows, tables);
+    }
     outputs
 }
 
@@ -50,6 +64,32 @@ fn halves_are_what_is_stored_rounded() {
             assert!(got[0] == want[1], "{isa:?} {rows} x {c}");
             assert!(halves(&got[1]) == rounded(&want[0]), "{isa:?} {rows} x {c}");
             assert!(halves(&got[2]) == rounded(&want[1]), "{isa:?} {rows} x {c}");
+        }
+    }
+}
+
+#[test]
+fn rotations_have_the_bits_of_their_kernel() {
+    let (b, t, h) = (2, 37, 3);
+    for (isa, d) in isas().into_iter().flat_map(|isa| [2, 6, 64, 96].map(|d| (isa, d))) {
+        let x = numbers(b * t * h * d, 3);
+        let (mut cos, mut sin) = (vec![0.0; t * d / 2], vec![0.0; t * d / 2]);
+        rope_table(&mut cos, &mut sin, t, d, 100.0);
+        for inverse in [false, true] {
+            let mut want = vec![0.0; x.len()];
+            rope(&Pool::new(1), isa, &mut want, &x, &cos, &sin, [b, t, h, d], inverse);
+            let turned = RowRope { table: 0, heads: h, inverse };
+            let program = RowProgram {
+                c: d,
+                instrs: vec![(0, RowInstr::Rope(turned, RowOperand::Input(0)))],
+                registers: vec![true],
+                inputs: vec![full(true)],
+                outputs: vec![0],
+                halves: Vec::new(),
+            };
+            let table = RopeTable { t, d, base: 100.0, cos: cos.clone(), sin: sin.clone() };
+            let got = run_with(isa, 3, &program, b * t * h, &[&x], &[table]);
+            assert!(bits(&got[0]) == bits(&want), "{isa:?} {d} {inverse}");
         }
     }
 }
