@@ -30,7 +30,7 @@ pub use lesson::{
 };
 pub use research::{
     Author, CampaignBudget, CampaignEnd, CampaignManifest, Category, Change, Decision, EndReason, EqualTime,
-    Evidence, FinalMeasurement, JudgeSettings, KeptEffect, Measured, Noise, NoisePair, PairRecord,
+    Evidence, FinalMeasurement, Fresh, JudgeSettings, KeptEffect, Measured, Noise, NoisePair, PairRecord,
     Prediction, Promotion, Proposal, RecipeRef, Verdict,
 };
 pub use run::{
@@ -38,7 +38,7 @@ pub use run::{
     TensorHash,
 };
 pub use setting::{SettingValue, Settings};
-pub use upkeep::{Origin, PartRuling, Pruning, Replication, Reproduced, Retraction};
+pub use upkeep::{Origin, PartClimb, PartRuling, Pruning, Replication, Reproduced, Retraction};
 
 /// Version of every document pawl writes; raised when a reader of the old form would be misled.
 pub const SCHEMA: u32 = 1;

@@ -13,6 +13,7 @@ pub mod campaign;
 pub mod child;
 pub mod climb;
 pub mod compiler;
+pub mod confirm;
 pub mod contest;
 pub mod court;
 mod duel;
@@ -21,6 +22,8 @@ pub mod events;
 pub mod evidence;
 pub mod judge;
 pub mod judgement;
+#[cfg(test)]
+mod keeping;
 pub mod levels;
 pub mod library;
 mod measure;

@@ -166,6 +166,7 @@ pub(crate) fn verdict(number: u64) -> Verdict {
         seconds_ratio: None,
         equal_time: None,
         climbs: Vec::new(),
+        fresh: None,
         worth: None,
         flops: 1e12,
         runs: 2,
