@@ -107,6 +107,7 @@ pub(crate) fn campaign_manifest() -> CampaignManifest {
             alpha: 0.05,
             min_effect_bpb: 0.001,
             champion_runs: 4,
+            fresh_slack_sds: None,
             noise_pairs: 6,
             min_pairs: 2,
             max_pairs: 8,
