@@ -27,6 +27,7 @@ usage: cargo xtask TASK
       cheats                                 known cheats, each to be named, and honest look-alikes
       real [OPTION]                          defects planted in nano and the changes that mend them
           --seed N --minutes M --workers W   the same command goes on where it stopped
+          --seeds K --jobs J                 campaigns on K seeds, J at a time
       power                                  planted effects, beside the rules other loops keep by
       climb                                  what a second rung takes back and lets through
       replay                                 the public log of the best-known loop through the judge

@@ -2,8 +2,8 @@
 
 use crate::{LedgerError, Problem, Standing, line, standing};
 use pawl_record::{
-    CampaignEnd, CampaignManifest, FileError, FinalMeasurement, Noise, Promotion, Proposal, Pruning,
-    Replication, Retraction, Verdict, read_json,
+    CampaignEnd, CampaignManifest, Category, FileError, FinalMeasurement, Noise, Promotion, Proposal,
+    Pruning, Replication, Retraction, Verdict, read_json,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -39,10 +39,50 @@ pub struct CampaignRecords {
     pub problems: Vec<Problem>,
 }
 
+/// Trials of knobs. All of them are on the champion's: a challenger is tried with the values it is proposed with, and
+/// no record could hold a trial of others before its duel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct KnobTrials {
+    /// Settings of the champion's knobs that were tried.
+    pub settings: u64,
+    /// Trials of those.
+    pub trials: u64,
+    /// Texts that came with values of their own, one each.
+    pub with_a_text: u64,
+}
+
+impl KnobTrials {
+    /// In a line.
+    pub fn words(&self) -> String {
+        let KnobTrials { settings, trials, with_a_text } = self;
+        format!(
+            "{trials} trials of {settings} settings of the champion's knobs, none of a challenger's before its duel \
+             ({with_a_text} texts came with values of their own)"
+        )
+    }
+}
+
 impl CampaignRecords {
     /// The verdict on a proposal, when there is one.
     pub fn verdict(&self, proposal: u64) -> Option<&Verdict> {
         self.verdicts.iter().find(|verdict| verdict.proposal == proposal)
+    }
+
+    /// What was spent on knobs, and on whose.
+    pub fn knob_trials(&self) -> KnobTrials {
+        let mut spent = KnobTrials::default();
+        for proposal in &self.proposals {
+            let Some(verdict) = self.verdict(proposal.number).filter(|it| !it.pairs.is_empty()) else {
+                continue;
+            };
+            if proposal.recipe.is_some() && !proposal.changes.is_empty() {
+                spent.with_a_text += 1;
+            } else if proposal.category == Category::Knob {
+                spent.settings += 1;
+                spent.trials += verdict.pairs.len() as u64;
+            }
+        }
+        spent
     }
 
     /// Whether the keep of a proposal was withdrawn.

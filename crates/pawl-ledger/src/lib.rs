@@ -19,7 +19,7 @@ mod schema;
 mod store;
 
 pub use answer::{Champion, Counts, RunFilter, RunRecord, RunState, RunSummary, Shown, Trial};
-pub use campaign::{CampaignRecords, campaign_folder, read_campaign};
+pub use campaign::{CampaignRecords, KnobTrials, campaign_folder, read_campaign};
 pub use diff::{
     DiffLine, Hunk, LineTag, RecipeDiff, ResultChange, RunDiff, SettingChange, diff_runs, diff_settings,
     diff_text,

@@ -32,7 +32,7 @@ pub use lesson::{
 };
 pub use research::{
     Author, CampaignBudget, CampaignEnd, CampaignManifest, Category, Change, Decision, EndReason, EqualTime,
-    Evidence, FinalMeasurement, JudgeSettings, KeptEffect, Measured, Noise, NoisePair, PairRecord,
+    Evidence, FinalMeasurement, Fresh, JudgeSettings, KeptEffect, Measured, Noise, NoisePair, PairRecord,
     Prediction, Promotion, Proposal, RecipeRef, Verdict,
 };
 pub use run::{
@@ -41,7 +41,7 @@ pub use run::{
 };
 pub use search::{Search, SearchTrial};
 pub use setting::{SettingValue, Settings};
-pub use upkeep::{Origin, PartRuling, Pruning, Replication, Reproduced, Retraction};
+pub use upkeep::{Origin, PartClimb, PartRuling, Pruning, Replication, Reproduced, Retraction};
 pub use vitals::{GroupVitals, LayerScale, Vitals};
 
 /// Version of every document pawl writes; raised when a reader of the old form would be misled.

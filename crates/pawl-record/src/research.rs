@@ -44,6 +44,10 @@ pub struct JudgeSettings {
     pub noise_pairs: u64,
     /// Runs of a new champion before it is challenged; all its challengers share them.
     pub champion_runs: u64,
+    /// How far, in pair standard deviations, a run of a champion to be on a fresh seed may fall short of half the gain
+    /// it was kept for; `None` where nothing is asked of those runs, as in campaigns from before it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fresh_slack_sds: Option<f64>,
     /// Pairs before a keep is possible.
     pub min_pairs: u64,
     /// Pairs after which an open duel ends undecided.
@@ -377,6 +381,17 @@ pub struct EqualTime {
     pub mean: f64,
 }
 
+/// A champion to be on the first of its own pair seeds, before it may be champion.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fresh {
+    /// Its runs, in the order of the seeds.
+    pub runs: Vec<String>,
+    /// Their scores, bits per byte; `None` where one diverged.
+    pub bpb: Vec<Option<f64>>,
+    /// Whether it shows there what it was kept for.
+    pub holds: bool,
+}
+
 /// `verdicts/NNNN.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
@@ -388,8 +403,8 @@ pub struct Verdict {
     pub generation: u64,
     /// What was decided.
     pub decision: Decision,
-    /// Whether it became champion. A keep that loses at equal seconds, or does not hold on a rung above the
-    /// first, does not.
+    /// Whether it became champion. A keep that loses at equal seconds, does not hold on a rung above the first, or
+    /// does not show on fresh seeds what it was kept for, does not.
     pub promoted: bool,
     /// Fingerprint of the challenger, when it compiled.
     pub fingerprint: Option<String>,
@@ -405,6 +420,9 @@ pub struct Verdict {
     pub equal_time: Option<EqualTime>,
     /// A keep on the rungs above the first, in order, up to the first on which it did not hold.
     pub climbs: Vec<Climb>,
+    /// A keep that nothing else stood against, on fresh seeds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fresh: Option<Fresh>,
     /// What it is worth in compute, once it held on a rung above the first; as measured when it won, which is
     /// too much on average.
     pub worth: Option<Worth>,
@@ -424,6 +442,11 @@ impl Verdict {
     /// The rung on which a keep did not hold, if there is one.
     pub fn stayed_below(&self) -> Option<&Climb> {
         self.climbs.iter().find(|climb| !climb.held())
+    }
+
+    /// Whether it was kept and did not show on fresh seeds what it was kept for.
+    pub fn faded(&self) -> bool {
+        self.fresh.as_ref().is_some_and(|fresh| !fresh.holds)
     }
 
     /// Every pair, those of the rungs above the first included.
@@ -458,7 +481,7 @@ pub struct Promotion {
     pub gain: Option<Evidence>,
     /// Mean search score on its first fresh seeds (of the A/A runs for generation 0), bits per byte.
     pub mean_bpb: f64,
-    /// A run of this champion in `lab/runs`, with its checkpoint.
+    /// A run of this champion in `lab/runs`: the first of its own that has a score, with its checkpoint.
     pub run: String,
     /// Its runs on its first fresh seeds, paid for in the verdict that promoted it; empty for generation 0.
     pub fresh_runs: Vec<String>,

@@ -35,6 +35,23 @@ pub enum PartRuling {
     Stays(String),
 }
 
+/// A part on a rung above the first: the champion there against itself without the part.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PartClimb {
+    /// Place of the rung in the ladder; the first is 0.
+    pub rung: u64,
+    /// Fingerprint of the champion there.
+    pub champion_fingerprint: String,
+    /// Fingerprint of the champion without the part there, when that compiled.
+    pub fingerprint: Option<String>,
+    /// The pairs; the challenger is the champion without the part.
+    pub pairs: Vec<PairRecord>,
+    /// The test, when a pair gave a difference.
+    pub evidence: Option<Evidence>,
+    /// Whether it may leave as far as this rung goes.
+    pub ruling: PartRuling,
+}
+
 /// `prunings/NNNN.json`: the champion against itself without one of its parts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Pruning {
@@ -58,6 +75,12 @@ pub struct Pruning {
     pub evidence: Option<Evidence>,
     /// Worth, in bits per byte, that a part must be shown to fall short of before it may leave.
     pub margin_bpb: f64,
+    /// On the rungs above the first, in order, up to the first on which it stays.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub climbs: Vec<PartClimb>,
+    /// The champion without it on the first of its own pair seeds, where it leaves or one of them diverged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fresh_runs: Vec<String>,
     /// Training seconds without the part over those with it, median over the pairs.
     pub seconds_ratio: Option<f64>,
     /// FLOPs of the runs that were first needed here.
@@ -70,6 +93,13 @@ pub struct Pruning {
     pub elapsed_s: f64,
     /// Wall clock, seconds since 1970.
     pub created_unix_s: u64,
+}
+
+impl Pruning {
+    /// Every pair, those of the rungs above the first included.
+    pub fn all_pairs(&self) -> impl Iterator<Item = &PairRecord> {
+        self.pairs.iter().chain(self.climbs.iter().flat_map(|climb| &climb.pairs))
+    }
 }
 
 /// `retractions/NNNN.json`: a keep that no longer counts.

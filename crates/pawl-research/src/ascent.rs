@@ -48,7 +48,7 @@ impl Campaign<'_> {
     }
 
     /// The champion, or a challenger of it, compiled for a rung.
-    fn compile_on(&self, rung: usize, proposal: Option<&Proposal>) -> Result<Checked, String> {
+    pub(crate) fn compile_on(&self, rung: usize, proposal: Option<&Proposal>) -> Result<Checked, String> {
         let champion = self.books.champion();
         let recipe = proposal.and_then(|it| it.recipe.as_ref()).unwrap_or(&champion.recipe);
         let settings = proposal.map_or(&champion.settings, |it| &it.settings);
@@ -56,7 +56,7 @@ impl Campaign<'_> {
     }
 
     /// Why a challenger cannot be trained on a rung, if so.
-    fn too_large(&self, rung: usize, challenger: Result<Checked, String>) -> Option<String> {
+    pub(crate) fn too_large(&self, rung: usize, challenger: Result<Checked, String>) -> Option<String> {
         let steps = match challenger {
             Ok(checked) => self.manifest.rungs.all()[rung].flops / checked.flops_per_step,
             Err(message) => return Some(message),

@@ -92,10 +92,13 @@ impl Books {
         for verdict in books.verdicts.values() {
             books.claimed.extend(runs_of(verdict.all_pairs()));
             books.claimed.extend(verdict.equal_time.iter().flat_map(|control| control.champion_runs.clone()));
+            // On no file of a champion yet, where a kill came between the two.
+            books.claimed.extend(verdict.fresh.iter().flat_map(|fresh| fresh.runs.clone()));
             books.read.add(Cost { runs: verdict.runs, flops: verdict.flops, seconds: verdict.run_seconds });
         }
         for pruning in &books.prunings {
-            books.claimed.extend(runs_of(&pruning.pairs));
+            books.claimed.extend(runs_of(pruning.all_pairs()));
+            books.claimed.extend(pruning.fresh_runs.clone());
             books.read.add(Cost { runs: pruning.runs, flops: pruning.flops, seconds: pruning.run_seconds });
         }
         Ok(books)
@@ -188,6 +191,11 @@ impl Books {
     /// Training runs that count against the budget.
     pub fn num_runs(&self) -> u64 {
         self.read.runs + self.runs.len() as u64
+    }
+
+    /// FLOPs of the runs that count against the budget.
+    pub fn flops(&self) -> f64 {
+        self.runs.values().fold(self.read.flops, |sum, cost| sum + cost.flops)
     }
 
     /// What those of `runs` cost that no record has claimed yet; they are claimed now.

@@ -215,7 +215,13 @@ const JUDGE: &[Key<Brief>] = &[
         name: "champion_runs",
         slot: Slot::Whole(|it| &mut it.judge.champion_runs),
         rule: AT_LEAST_1,
-        meaning: "runs of a new champion before it is challenged",
+        meaning: "runs of a champion to be on fresh seeds, which all its challengers share",
+    },
+    Key {
+        name: "fresh_slack_sds",
+        slot: Slot::MaybeNumber(|it| &mut it.judge.fresh_slack_sds),
+        rule: POSITIVE,
+        meaning: "how far, in standard deviations of a pair, one of those may fall short of half the gain it was kept for",
     },
     Key {
         name: "min_pairs",

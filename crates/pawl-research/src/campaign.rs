@@ -6,7 +6,8 @@
 //! not know which researcher it talks to, and never shows a researcher the sealed split.
 
 use crate::books::{Books, runs_of};
-use crate::court;
+use crate::confirm;
+use crate::court::{self, Court};
 use crate::duel::{Candidate, wins_time};
 pub use crate::events::{CampaignError, CampaignEvent, CampaignReport};
 use crate::evidence::Scores;
@@ -21,8 +22,8 @@ use crate::view::Seen;
 use crate::world::{Checked, Score, SettingKind, Trial, World};
 use crate::worth;
 use pawl_record::{
-    CampaignBudget, CampaignManifest, Climb, Decision, EndReason, EqualTime, Evidence, Noise, NoisePair,
-    Origin, Promotion, Proposal, RecipeRef, SCHEMA, Settings, Verdict,
+    CampaignBudget, CampaignManifest, Climb, Decision, EndReason, EqualTime, Evidence, Fresh, Noise,
+    NoisePair, Origin, Promotion, Proposal, RecipeRef, SCHEMA, Settings, Verdict,
 };
 use std::cell::RefCell;
 
@@ -80,7 +81,7 @@ pub(crate) struct Campaign<'a> {
 }
 
 impl<'a> Campaign<'a> {
-    fn open(
+    pub(crate) fn open(
         options: &'a CampaignOptions,
         world: &'a dyn World,
         tell: &'a mut dyn FnMut(CampaignEvent<'_>),
@@ -414,17 +415,16 @@ impl<'a> Campaign<'a> {
         evidence: Option<Evidence>,
         equal_time: Option<EqualTime>,
     ) -> Result<Verdict, CampaignError> {
-        let promoted = decision == Decision::Keep
+        let stands = decision == Decision::Keep
             && wins_time(equal_time.as_ref())
             && candidate.climbs.iter().all(Climb::held);
+        let fresh = if stands { Some(self.confirm(&candidate)?) } else { None };
+        let promoted = fresh.as_ref().is_some_and(|fresh| fresh.holds);
         let number = candidate.proposal.number;
         let climbs = candidate.climbs.iter().flat_map(|climb| &climb.pairs);
         let mut runs = runs_of(candidate.pairs.iter().chain(climbs));
         runs.extend(equal_time.iter().flat_map(|control| control.champion_runs.clone()));
-        if promoted {
-            let fresh = self.fresh_scores(&candidate.proposal)?;
-            runs.extend(fresh.into_iter().map(|score| score.run));
-        }
+        runs.extend(fresh.iter().flat_map(|fresh| fresh.runs.clone()));
         let newly = self.books.claim(&runs);
         let verdict = Verdict {
             schema: SCHEMA,
@@ -440,6 +440,7 @@ impl<'a> Campaign<'a> {
             evidence,
             equal_time,
             climbs: candidate.climbs,
+            fresh,
             flops: newly.flops,
             runs: newly.runs,
             run_seconds: newly.seconds,
@@ -466,11 +467,16 @@ impl<'a> Campaign<'a> {
         for score in self.scores(&what, &trials, true)? {
             fresh.push(score.map_err(|reason| CampaignError::Trial { what: what.clone(), reason })?);
         }
-        if fresh.iter().all(|score| score.val_bpb.is_none()) {
-            let reason = "it diverged on every fresh seed".to_string();
-            return Err(CampaignError::Trial { what, reason });
-        }
         Ok(fresh)
+    }
+
+    /// What a keep shows on the fresh seeds that it will be known by as champion.
+    fn confirm(&mut self, candidate: &Candidate) -> Result<Fresh, CampaignError> {
+        let scores = self.fresh_scores(&candidate.proposal)?;
+        let bpb: Vec<Option<f64>> = scores.iter().map(|score| score.val_bpb).collect();
+        let (known, case) = (self.known(candidate), self.case(candidate));
+        let holds = confirm::holds(&self.manifest.judge, &known, &case.pairs, &bpb);
+        Ok(Fresh { runs: scores.into_iter().map(|score| score.run).collect(), bpb, holds })
     }
 
     /// Makes the challenger of a kept proposal champion.
@@ -496,6 +502,10 @@ impl<'a> Campaign<'a> {
         let recipe = proposal.recipe.clone().unwrap_or_else(|| before.recipe.clone());
         let fresh = self.fresh_scores(proposal)?;
         let bpb: Vec<f64> = fresh.iter().filter_map(|score| score.val_bpb).collect();
+        let Some(first) = fresh.iter().find(|score| score.val_bpb.is_some()) else {
+            let reason = "it diverged on every fresh seed".to_string();
+            return Err(CampaignError::Trial { what: format!("champion {generation}"), reason });
+        };
         let promotion = Promotion {
             schema: SCHEMA,
             generation,
@@ -508,7 +518,7 @@ impl<'a> Campaign<'a> {
             flops_per_step: compiled.flops_per_step,
             gain,
             mean_bpb: bpb.iter().sum::<f64>() / bpb.len() as f64,
-            run: fresh[0].run.clone(),
+            run: first.run.clone(),
             fresh_runs: fresh.into_iter().map(|score| score.run).collect(),
             fresh_bpb: bpb,
             elapsed_s,

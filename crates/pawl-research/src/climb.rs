@@ -89,7 +89,7 @@ pub(crate) fn duel_settings(settings: &JudgeSettings) -> JudgeSettings {
 }
 
 /// The scale of the first rung as something that is half known, or that of the sums where it is larger.
-fn prior(noise: &NoiseScale, pairs: &[Scores]) -> NoiseScale {
+pub(crate) fn prior(noise: &NoiseScale, pairs: &[Scores]) -> NoiseScale {
     let dof = noise.dof.min(PRIOR_DOF);
     let below = noise.sum_squares / noise.dof;
     let sums = NoiseScale { dof: 0.0, sum_squares: 0.0 }.with_sums(pairs);

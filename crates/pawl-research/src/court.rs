@@ -37,8 +37,8 @@ pub trait Court {
     fn num_promoted(&self) -> u64;
     /// Generation of the present champion.
     fn generation(&self) -> u64;
-    /// Whether the budget allows one more pair.
-    fn can_afford_pair(&self) -> bool;
+    /// Whether the budget allows one more pair of a candidate, and what its keep would take.
+    fn can_afford_pair(&self, candidate: &Self::Candidate) -> bool;
     /// What is known of a candidate.
     fn case(&self, candidate: &Self::Candidate) -> Case;
     /// How many pairs of a duel run together.
@@ -47,8 +47,8 @@ pub trait Court {
     fn add_pairs(&mut self, candidates: &mut [Self::Candidate], wanted: &[usize]) -> Result<(), Self::Error>;
     /// Hears of the evidence after each look.
     fn look(&mut self, candidate: &Self::Candidate, evidence: &Evidence);
-    /// Files what was ruled; a keep must first hold on the rungs above ([`crate::climb`]). Whether there is a new
-    /// champion shows in [`Court::generation`].
+    /// Files what was ruled; a keep must first hold on the rungs above ([`crate::climb`]) and on fresh seeds
+    /// ([`crate::confirm`]). Whether there is a new champion shows in [`Court::generation`].
     fn close(
         &mut self,
         candidate: Self::Candidate,
@@ -99,7 +99,9 @@ fn duel<C: Court>(court: &mut C, mut candidate: C::Candidate) -> Result<(), C::E
         let superseded = court.case(&candidate).generation != court.generation();
         let ruling = match ruling {
             Ruling::Continue if superseded => Ruling::Undecided("the champion changed".to_string()),
-            Ruling::Continue if !court.can_afford_pair() => Ruling::Undecided("out of budget".to_string()),
+            Ruling::Continue if !court.can_afford_pair(&candidate) => {
+                Ruling::Undecided("out of budget".to_string())
+            }
             decided @ (Ruling::Keep | Ruling::Reject(_) | Ruling::Undecided(_) | Ruling::Continue) => decided,
         };
         if ruling != Ruling::Continue {

@@ -91,8 +91,8 @@ impl Court for Campaign<'_> {
         self.books.champion().generation
     }
 
-    fn can_afford_pair(&self) -> bool {
-        self.can_afford(1)
+    fn can_afford_pair(&self, candidate: &Candidate) -> bool {
+        self.can_afford(1 + self.control_trials(candidate))
     }
 
     fn case(&self, candidate: &Candidate) -> Case {
@@ -260,12 +260,21 @@ impl Campaign<'_> {
         self.trial(proposal.recipe.as_ref().unwrap_or(&champion.recipe), &proposal.settings, seed)
     }
 
+    /// Trials of the first rung that the control of a candidate at equal seconds would take, were it kept.
+    fn control_trials(&self, candidate: &Candidate) -> usize {
+        match least_ratio(&candidate.pairs) {
+            ratio if ratio > SLOWER && ratio.is_finite() => {
+                (self.manifest.judge.min_pairs as f64 * ratio).ceil() as usize
+            }
+            _ => 0,
+        }
+    }
+
     /// For a keep that took longer on every pair: the champion again, with its budget multiplied by the
     /// smallest ratio of seconds. Champion and challenger did not run at the same moment, and a neighbour on
     /// the machine slows some pairs; it takes a slow challenger to slow them all.
     fn equal_time(&mut self, candidate: &Candidate) -> Result<Option<EqualTime>, CampaignError> {
-        let ratios = candidate.pairs.iter().map(|pair| pair.seconds_ratio);
-        let ratio = ratios.fold(f64::INFINITY, f64::min);
+        let ratio = least_ratio(&candidate.pairs);
         if ratio <= SLOWER {
             return Ok(None);
         }
@@ -295,6 +304,11 @@ impl Campaign<'_> {
         let mean = if gains.is_empty() { 0.0 } else { gains.iter().sum::<f64>() / gains.len() as f64 };
         Ok(Some(EqualTime { seconds_ratio: ratio, champion_runs, mean }))
     }
+}
+
+/// The smallest ratio of seconds over some pairs.
+pub(crate) fn least_ratio(pairs: &[PairRecord]) -> f64 {
+    pairs.iter().map(|pair| pair.seconds_ratio).fold(f64::INFINITY, f64::min)
 }
 
 /// Both arms of a pair, when the challenger has a score.

@@ -213,6 +213,11 @@ impl Known {
         2.0 * k * m / (m + k)
     }
 
+    /// The champion's mean score over all its runs.
+    pub fn mean(&self, pairs: &[Scores]) -> f64 {
+        mean(&self.champion(pairs))
+    }
+
     /// All runs of the champion: those of the pairs, and what is known beside.
     fn champion(&self, pairs: &[Scores]) -> Vec<f64> {
         let ahead = self.fresh.iter().skip(pairs.len());
@@ -247,9 +252,8 @@ impl Stats {
 
     /// Of the challenger's runs against all that is known of the champion.
     pub fn of_arms(known: &Known, pairs: &[Scores], min_effect: f64) -> Stats {
-        let champion = known.champion(pairs);
         let challenger: Vec<f64> = pairs.iter().map(|pair| pair.challenger).collect();
-        let gain = mean(&champion) - mean(&challenger) - min_effect;
+        let gain = known.mean(pairs) - mean(&challenger) - min_effect;
         let worth = known.worth(pairs.len());
         Stats::of(pairs.len() as f64, worth, gain, 2.0 * scatter(&challenger))
     }

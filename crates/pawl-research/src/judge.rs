@@ -138,6 +138,10 @@ pub fn check_settings(settings: &JudgeSettings) -> Result<(), String> {
         ),
         (settings.noise_pairs >= 3, "the noise takes at least three A/A pairs to learn"),
         (settings.champion_runs >= 1, "a new champion is run at least once"),
+        (
+            settings.fresh_slack_sds.is_none_or(|slack| slack > 0.0 && slack.is_finite()),
+            "how far a fresh run may fall short is positive",
+        ),
         (settings.min_pairs >= 2, "a keep needs at least two pairs: one has no scatter"),
         (settings.max_pairs >= settings.min_pairs, "the pair limit is at least the pairs a keep needs"),
         (settings.target_effect_sds > 0.0, "the target effect is positive"),

@@ -7,8 +7,8 @@
 //!
 //! **Why it is valid here.** With `E_t` the e-value of test t and `R_T` the promotions at any later time T, a
 //! false promotion at t has `1{E_t >= 1/alpha_t} <= alpha_t E_t` and `R_T >= R + 1`, so it adds at most
-//! `alpha gamma_t E_t` to the false share `V_T / R_T`. A keep may still lose at equal seconds or on the next rung:
-//! that removes it from V and from R, whatever the reason, and the same line holds, because R counts promotions
+//! `alpha gamma_t E_t` to the false share `V_T / R_T`. A keep may still lose at equal seconds, on the next rung or on
+//! fresh seeds: that removes it from V and from R, whatever the reason, and the same line holds, because R counts promotions
 //! alone. Were keeps counted that were taken back, each would pay for level that no promotion stands for. (It holds
 //! for the larger set of all keeps too.) Summing over true nulls, where `E[E_t] <= 1`, gives
 //! FDR <= alpha, at every T, however the `E_t` depend on each other. That matters: all challengers of one

@@ -14,6 +14,7 @@ pub mod child;
 pub mod climb;
 pub mod cma;
 pub mod compiler;
+pub mod confirm;
 pub mod contest;
 pub mod court;
 mod duel;
@@ -23,6 +24,8 @@ pub mod evidence;
 pub mod inbox;
 pub mod judge;
 pub mod judgement;
+#[cfg(test)]
+mod keeping;
 pub mod levels;
 pub mod library;
 mod measure;

@@ -86,6 +86,8 @@ pub enum Shape {
     Square,
     /// Two steps of a stair.
     Stair,
+    /// Three strokes.
+    Star,
 }
 
 impl Shape {
@@ -101,6 +103,10 @@ impl Shape {
             Shape::Triangle => (true, format!("M{0} {0}L{r} {0}L0 {r}Z", -r)),
             Shape::Dash => (false, format!("M{} 0L{r} 0", -r)),
             Shape::Stair => (false, format!("M{0} {r}L{0} 0L0 0L0 {0}L{r} {0}", -r)),
+            Shape::Star => {
+                let (x, y) = (0.87 * r, 0.5 * r);
+                (false, format!("M0 {0}L0 {r}M{1} {2}L{x} {y}M{1} {y}L{x} {2}", -r, -x, -y))
+            }
             Shape::Square => (false, format!("M{0} {0}L{r} {0}L{r} {r}L{0} {r}Z", -r)),
         };
         format!("<path class=\"{}\" d=\"{path}\"/>", if filled { "fill" } else { "line" })

@@ -15,7 +15,7 @@ pub use gather::gather;
 pub use html::html;
 pub use markdown::markdown;
 
-use pawl_ledger::{LedgerError, Problem, RecipeDiff, SettingChange};
+use pawl_ledger::{KnobTrials, LedgerError, Problem, RecipeDiff, SettingChange};
 use pawl_record::{
     CampaignBudget, CampaignEnd, DataRef, Decision, Evidence, FileError, JudgeSettings, Ladder, Noise,
     Prediction, Pruning, Replication, Settings, Verdict, Worth, write_atomic,
@@ -172,6 +172,8 @@ pub struct Tally {
     pub slower: u64,
     /// Better on the first rung, not promoted because they were not shown to be on the next.
     pub stayed: u64,
+    /// Better in their duel, not promoted because a fresh seed did not show it.
+    pub faded: u64,
     /// Kept and withdrawn since.
     pub retracted: u64,
     /// Not worth keeping.
@@ -229,6 +231,8 @@ pub struct Bound {
     pub tests: u64,
     /// Keeps among them.
     pub keeps: u64,
+    /// What was spent on knobs.
+    pub knobs: KnobTrials,
     /// Of the keeps, the smallest e-value over the one it needed: above 1.
     pub closest_margin: Option<f64>,
     /// Kept changes that were measured again on fresh seeds.
@@ -247,6 +251,8 @@ pub enum Outcome {
     Slower,
     /// Better on the first rung, not promoted because it was not shown to be on the next.
     Stayed,
+    /// Better in its duel, not promoted because a fresh seed did not show it.
+    Faded,
     /// Kept and withdrawn since.
     Retracted,
     /// Not decided within the limits.
@@ -263,10 +269,11 @@ pub enum Outcome {
 
 impl Outcome {
     /// All, in the order of the report.
-    pub const ALL: [Outcome; 9] = [
+    pub const ALL: [Outcome; 10] = [
         Outcome::Kept,
         Outcome::Slower,
         Outcome::Stayed,
+        Outcome::Faded,
         Outcome::Retracted,
         Outcome::Undecided,
         Outcome::Rejected,
@@ -281,6 +288,7 @@ impl Outcome {
             Outcome::Kept => "kept",
             Outcome::Slower => "slower",
             Outcome::Stayed => "stayed",
+            Outcome::Faded => "faded",
             Outcome::Retracted => "retracted",
             Outcome::Undecided => "undecided",
             Outcome::Rejected => "rejected",
@@ -296,6 +304,7 @@ impl Outcome {
             Outcome::Kept => "shown to be better, now part of the champion",
             Outcome::Slower => "better at equal FLOPs, but not at equal seconds: not promoted",
             Outcome::Stayed => "better on the first rung, not shown to be on the next: not promoted",
+            Outcome::Faded => "better in its duel, but not on every fresh seed: not promoted",
             Outcome::Retracted => "kept once, and withdrawn since",
             Outcome::Undecided => "neither a gain nor its absence was shown within the limits",
             Outcome::Rejected => "a gain worth having is unlikely",
@@ -449,6 +458,7 @@ fn outcome_of(verdict: &Verdict) -> Outcome {
     match verdict.decision {
         Decision::Keep if verdict.promoted => Outcome::Kept,
         Decision::Keep if verdict.stayed_below().is_some() => Outcome::Stayed,
+        Decision::Keep if verdict.faded() => Outcome::Faded,
         Decision::Keep => Outcome::Slower,
         Decision::Reject(_) => Outcome::Rejected,
         Decision::Undecided(_) => Outcome::Undecided,

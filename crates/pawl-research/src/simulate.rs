@@ -3,13 +3,15 @@
 //!
 //! The unit is the standard deviation of an A/A pair, and effects are what lies above the minimum worthwhile
 //! effect. A pair's noise is the champion's luck on its seed, which every challenger of that champion meets,
-//! less the challenger's own. With a rung above, a keep climbs as in a campaign ([`crate::climb`]). Noise is learnt from as few A/A pairs as in a campaign, the first run of each
+//! less the challenger's own. With a rung above, a keep climbs as in a campaign ([`crate::climb`]), and every keep is run on fresh seeds
+//! ([`crate::confirm`]). Noise is learnt from as few A/A pairs as in a campaign, the first run of each
 //! being the champion's; a new champion gets fresh seeds. Nothing here decides and nothing reads a clock or a
 //! file: the same seed gives the same campaign.
 
 pub mod rivals;
 
 use crate::climb::{self, Rope};
+use crate::confirm;
 use crate::court::{self, Case, Court};
 use crate::evidence::{Known, Scores};
 use crate::judge::Ruling;
@@ -106,6 +108,8 @@ pub struct Outcome {
     pub kept: bool,
     /// Whether it was kept on the first rung and did not hold above it.
     pub stayed: bool,
+    /// Whether nothing else stood against it and it did not hold on fresh seeds.
+    pub faded: bool,
     /// Its pairs.
     pub pairs: u64,
     /// Whether it was closed because another became champion, or the budget ended: the judge did not decide.
@@ -167,10 +171,11 @@ pub fn campaign(plan: &Plan<'_>, seed: u64) -> Outcomes {
         num_champion_runs: settings.noise_pairs as usize,
         champion_above: Vec::new(),
         kept: 0,
+        fresh: Vec::new(),
         outcomes: Outcomes { runs: 2 * settings.noise_pairs, ..Outcomes::default() },
     };
     let mut number = 0;
-    while number < plan.num_proposals && lab.can_afford_pair() {
+    while number < plan.num_proposals && lab.can_afford() {
         let size = (plan.workers as u64).min(plan.num_proposals - number);
         lab.champion_luck(settings.max_pairs as usize);
         let round = (1..=size).map(|i| lab.propose(number + i)).collect();
@@ -235,10 +240,16 @@ struct Lab<'a> {
     /// Luck of the present champion by pair on the rung above, as far as it was run.
     champion_above: Vec<f64>,
     kept: u64,
+    /// Luck of the last keep on the first seeds of the champion it may become.
+    fresh: Vec<f64>,
     outcomes: Outcomes,
 }
 
 impl Lab<'_> {
+    fn can_afford(&self) -> bool {
+        self.plan.max_runs.is_none_or(|runs| self.outcomes.runs < runs)
+    }
+
     fn propose(&mut self, test_index: u64) -> Candidate {
         let planted = (self.plan.propose)(&mut self.random, &self.champion);
         let kind = match self.plan.law {
@@ -249,20 +260,33 @@ impl Lab<'_> {
         Candidate { planted, kind, case }
     }
 
-    /// A new champion, run on its first seeds.
+    /// A new champion, whose first runs are those that confirmed it.
     fn crown(&mut self) {
-        self.champion.clear();
+        let fresh = std::mem::take(&mut self.fresh);
+        self.champion = fresh.iter().map(|score| score / arms(1.0, 0.0).champion).collect();
         self.champion_above.clear();
         self.champion_luck(self.settings.max_pairs.max(self.settings.champion_runs) as usize);
-        self.num_champion_runs = self.settings.champion_runs as usize;
-        self.outcomes.runs += self.settings.champion_runs;
-        let fresh: Vec<f64> = (0..self.num_champion_runs)
-            .map(|idx| match self.plan.law {
-                Law::Measured(measured) => resampled(&measured.aa, &mut self.random).champion,
-                Law::Normal | Law::HeavyTailed | Law::Skewed => arms(self.champion[idx], 0.0).champion,
-            })
-            .collect();
+        self.num_champion_runs = fresh.len();
         self.known.push(Known::of_champion(&self.known[0].scale, &fresh));
+    }
+
+    /// Whether a keep holds on fresh seeds.
+    fn is_confirmed(&mut self, candidate: &Candidate) -> bool {
+        let Planted { effect, noise_ratio } = candidate.planted;
+        self.outcomes.runs += self.settings.champion_runs;
+        let luck = |_| match self.plan.law {
+            Law::Measured(measured) => {
+                resampled(&measured.nulls[candidate.kind], &mut self.random).challenger
+            }
+            law @ (Law::Normal | Law::HeavyTailed | Law::Skewed) => {
+                let seed = law.luck(&mut self.random, false);
+                let own = law.luck(&mut self.random, true);
+                arms(0.0, paired(noise_ratio, seed, own)).challenger
+            }
+        };
+        self.fresh = (0..self.settings.champion_runs).map(luck).collect();
+        let scores: Vec<Option<f64>> = self.fresh.iter().map(|luck| Some(luck - effect)).collect();
+        confirm::holds(&self.settings, &self.known(candidate), &candidate.case.pairs, &scores)
     }
 
     /// Draws the champion's luck on its first seeds, where it is not drawn yet.
@@ -316,7 +340,7 @@ impl Rope for Ascent<'_, '_> {
     }
 
     fn can_afford_pair(&self) -> bool {
-        self.lab.can_afford_pair()
+        self.lab.can_afford()
     }
 
     fn add_pairs(&mut self) -> Result<(), Infallible> {
@@ -359,8 +383,8 @@ impl Court for Lab<'_> {
         self.known.len() as u64 - 1
     }
 
-    fn can_afford_pair(&self) -> bool {
-        self.plan.max_runs.is_none_or(|runs| self.outcomes.runs < runs)
+    fn can_afford_pair(&self, _: &Candidate) -> bool {
+        self.can_afford()
     }
 
     fn case(&self, candidate: &Candidate) -> Case {
@@ -387,13 +411,15 @@ impl Court for Lab<'_> {
 
     fn close(&mut self, candidate: Candidate, ruling: Ruling, _: Option<Evidence>) -> Result<(), Infallible> {
         let won = ruling == Ruling::Keep;
-        let kept = won && self.holds(&candidate);
+        let climbed = won && self.holds(&candidate);
+        let kept = climbed && self.is_confirmed(&candidate);
         self.outcomes.proposals.push(Outcome {
             planted: candidate.planted,
             kept,
-            stayed: won && !kept,
+            stayed: won && !climbed,
+            faded: climbed && !kept,
             pairs: candidate.case.pairs.len() as u64,
-            cut_short: candidate.case.generation != self.generation() || !self.can_afford_pair(),
+            cut_short: candidate.case.generation != self.generation() || !self.can_afford(),
         });
         if kept {
             self.kept += 1;

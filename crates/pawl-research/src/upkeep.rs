@@ -11,9 +11,10 @@ use crate::bundle;
 use crate::campaign::{Campaign, CampaignError};
 use crate::duel::pair_seed;
 use crate::optimizer::keep_probability;
-use crate::researcher::Draft;
+use crate::researcher::{Draft, inherited};
+use crate::world::SettingSpec;
 use pawl_ledger::{line, made_by};
-use pawl_record::{Change, Origin, Prediction, Proposal, RecipeRef};
+use pawl_record::{Change, Origin, Prediction, Proposal, RecipeRef, Settings};
 use std::collections::BTreeSet;
 
 /// Who proposes what the campaign proposes itself.
@@ -38,7 +39,7 @@ impl Campaign<'_> {
     }
 
     /// The first keep that stood on a withdrawn one and has not been tested without it, in the order kept.
-    fn retest_due(&self) -> Option<(Draft, Option<RecipeRef>)> {
+    pub(crate) fn retest_due(&self) -> Option<(Draft, Option<RecipeRef>)> {
         let books = &self.books;
         for restored in &books.champions {
             let Some(Origin::Restored { retraction, .. }) = restored.origin else { continue };
@@ -49,15 +50,12 @@ impl Campaign<'_> {
             for generation in line(&books.champions, old).into_iter().filter(|it| *it > below) {
                 let Some(number) = books.champions[generation as usize].proposal else { continue };
                 let kept = &books.proposals[number as usize - 1];
-                // A text that was written on top of the withdrawn text has that text in it.
-                let has_withdrawn_text =
-                    kept.recipe.is_some() && books.proposals[withdrawn as usize - 1].recipe.is_some();
-                if books.is_retracted(number) || has_withdrawn_text {
+                if books.is_retracted(number) || self.has_withdrawn_text(kept, generation) {
                     continue;
                 }
                 let left = parts.iter().filter(|part| part.proposal == number);
-                let changes: Vec<Change> =
-                    left.filter_map(|part| self.change_to(&part.change.setting, &part.change)).collect();
+                let specs = self.specs_under(kept);
+                let changes: Vec<Change> = left.filter_map(|part| change_to(&specs, &part.change)).collect();
                 let is_empty = changes.is_empty() && kept.recipe.is_none();
                 if !is_empty && !self.is_proposed_since(restored.generation, &changes, kept) {
                     return Some((retest(kept, withdrawn, changes), kept.recipe.clone()));
@@ -67,11 +65,26 @@ impl Campaign<'_> {
         None
     }
 
-    /// The change that brings the present champion to where `change` went, if there is one.
-    fn change_to(&self, setting: &str, change: &Change) -> Option<Change> {
-        let spec = self.champion.settings.iter().find(|spec| spec.name == setting)?;
-        let moves = spec.value != change.to;
-        moves.then(|| Change { from: spec.value.clone(), ..change.clone() })
+    /// Whether the text of a keep was written on top of a text that is withdrawn by now, and has it in it.
+    fn has_withdrawn_text(&self, kept: &Proposal, generation: u64) -> bool {
+        let books = &self.books;
+        let below = line(&books.champions, generation);
+        let is_below = |number: u64| {
+            books.proposals[number as usize - 1].recipe.is_some()
+                && made_by(&books.champions, number).is_some_and(|made| below.contains(&made))
+        };
+        kept.recipe.is_some() && books.retractions.iter().any(|it| is_below(it.proposal))
+    }
+
+    /// The settings that a keep's changes would meet now: the champion's, as far as the keep's text has them, and the
+    /// defaults of what only that text has. None where the text does not compile any more: the gate says why.
+    fn specs_under(&self, kept: &Proposal) -> Vec<SettingSpec> {
+        let Some(recipe) = &kept.recipe else { return self.champion.settings.clone() };
+        let path = self.store.path(&recipe.file);
+        let depth = self.manifest.rungs.first().depth;
+        let Ok(plain) = self.world.check(&path, depth, &Settings::new()) else { return Vec::new() };
+        let champion = inherited(&self.books.champion().settings, &plain);
+        self.world.check(&path, depth, &champion).map_or_else(|_| Vec::new(), |checked| checked.settings)
     }
 
     fn is_proposed_since(&self, generation: u64, changes: &[Change], kept: &Proposal) -> bool {
@@ -124,6 +137,13 @@ pub(crate) fn first_after(campaign_seed: u64, generation: u64, mut seen: BTreeSe
 
 /// No champion meets its challengers on more seeds than this.
 const MOST_PAIRS: u64 = 100_000;
+
+/// The change that brings these settings to where `change` went, if there is one.
+fn change_to(specs: &[SettingSpec], change: &Change) -> Option<Change> {
+    let spec = specs.iter().find(|spec| spec.name == change.setting)?;
+    let moves = spec.value != change.to;
+    moves.then(|| Change { from: spec.value.clone(), ..change.clone() })
+}
 
 fn retest(kept: &Proposal, withdrawn: u64, changes: Vec<Change>) -> Draft {
     Draft {

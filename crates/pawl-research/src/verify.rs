@@ -274,7 +274,8 @@ impl Check<'_> {
             (Decision::Skipped(_) | Decision::Failed(_), _) => {}
         }
         let wins_time = self.wins_time(&place, verdict);
-        let follows = verdict.decision == Decision::Keep && self.climbs(&place, verdict, wins_time);
+        let stands = verdict.decision == Decision::Keep && self.climbs(&place, verdict, wins_time);
+        let follows = self.is_confirmed(&place, verdict, stands) && stands;
         if verdict.promoted != follows {
             self.differs(&place, format!("promoted is {}, {follows} follows", verdict.promoted));
         }
@@ -430,6 +431,9 @@ impl Check<'_> {
             }
             if verdict.evidence != promotion.gain {
                 self.differs(&place, "its gain is not the one of its verdict");
+            }
+            if verdict.fresh.as_ref().is_some_and(|fresh| fresh.runs != promotion.fresh_runs) {
+                self.differs(&place, "its fresh runs are not those that confirmed it");
             }
             self.fresh_runs(&place, promotion);
         }

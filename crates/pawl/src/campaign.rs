@@ -99,6 +99,7 @@ fn outcome(verdict: &Verdict) -> String {
         (Decision::Keep, Some(climb)) => {
             format!("keep, but not on rung {}: {}", climb.rung + 1, climb.decision.word())
         }
+        (Decision::Keep, None) if verdict.faded() => "keep, but not on every fresh seed".to_string(),
         (Decision::Keep, None) => "keep, but slower than it gains".to_string(),
         (Decision::Reject(_) | Decision::Undecided(_), _) => verdict.decision.word().to_string(),
         (Decision::Skipped(reason) | Decision::Failed(reason), _) => {
@@ -268,6 +269,7 @@ fn tally(block: &mut Block, records: &CampaignRecords) {
             number("failed"),
         ),
     );
+    block.line("knobs", records.knob_trials().words());
     block
         .line("false_keeps", format!("expected share at most {:.0} %", 100.0 * records.manifest.judge.alpha));
     if let Some(end) = &records.end {
@@ -344,6 +346,7 @@ mod tests {
             seconds_ratio: None,
             equal_time: None,
             climbs: Vec::new(),
+            fresh: None,
             worth: None,
             flops: 0.0,
             runs: 0,

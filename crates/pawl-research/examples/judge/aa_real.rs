@@ -91,6 +91,7 @@ pub(crate) fn run(args: &[&str]) -> Result<bool, String> {
         script: script(how.seed),
         depth: DEPTH,
         flops: FLOPS,
+        seed: how.seed,
     };
     let Some(records) = campaign(&asked, &how)? else { return Err("no time was given".to_string()) };
     let mut kinds: BTreeMap<&str, [u64; 5]> = BTreeMap::new();

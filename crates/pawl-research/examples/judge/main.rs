@@ -20,7 +20,8 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: judge aa [--campaigns N] [--measured FILE] | judge power | judge climb | judge replay
    or: judge pairing [--lab DIR] [--write FILE]
-   or: judge cheats | judge aa --real | judge real, each with [--seed N] [--minutes M] [--workers W]";
+   or: judge cheats | judge aa --real | judge real, each with [--seed N] [--minutes M] [--workers W]
+   or: judge real with [--seeds K] [--jobs J] too: so many campaigns at once, no cargo, no network";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

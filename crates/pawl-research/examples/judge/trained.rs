@@ -11,23 +11,29 @@ use std::time::{Duration, Instant};
 const MINUTES: f64 = 8.0;
 const GRACE: Duration = Duration::from_secs(60);
 
-/// What `--seed N --minutes M --workers W` say.
+/// What `--seed N --seeds K --minutes M --workers W --jobs J` say.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct How {
     pub(crate) seed: u64,
+    /// Seeds from that one on.
+    pub(crate) seeds: u64,
     pub(crate) workers: u64,
+    /// Campaigns at once.
+    pub(crate) jobs: usize,
     minutes: f64,
     begun: Instant,
 }
 
 impl How {
     pub(crate) fn read(args: &[&str]) -> Result<How, String> {
-        let mut how = How { seed: 0, workers: 1, minutes: MINUTES, begun: Instant::now() };
+        let mut how = How { seed: 0, seeds: 1, workers: 1, jobs: 1, minutes: MINUTES, begun: Instant::now() };
         for pair in args.chunks(2) {
             let [name, value] = *pair else { return Err(format!("{} has no value", pair.join(" "))) };
             let wrong = |_| format!("{name} {value} is not understood");
             match name {
                 "--seed" => how.seed = value.parse().map_err(|_| wrong(()))?,
+                "--seeds" => how.seeds = value.parse().map_err(|_| wrong(()))?,
+                "--jobs" => how.jobs = value.parse().map_err(|_| wrong(()))?,
                 "--workers" => how.workers = value.parse().map_err(|_| wrong(()))?,
                 "--minutes" => how.minutes = value.parse().map_err(|_| wrong(()))?,
                 _ => return Err(wrong(())),
@@ -36,7 +42,7 @@ impl How {
         Ok(how)
     }
 
-    fn left(&self) -> Duration {
+    pub(crate) fn left(&self) -> Duration {
         Duration::from_secs_f64(60.0 * self.minutes).saturating_sub(self.begun.elapsed())
     }
 }
@@ -49,6 +55,7 @@ pub(crate) struct Asked<'a> {
     pub(crate) script: Vec<String>,
     pub(crate) depth: u64,
     pub(crate) flops: f64,
+    pub(crate) seed: u64,
 }
 
 /// The binary beside this example, which `cargo xtask judge` has built.
@@ -66,8 +73,7 @@ pub(crate) fn binary() -> Result<PathBuf, String> {
 /// time was up before it began.
 pub(crate) fn campaign(asked: &Asked<'_>, how: &How) -> Result<Option<CampaignRecords>, String> {
     let binary = binary()?;
-    let target = binary.parent().and_then(Path::parent).ok_or("the binary lies in no target folder")?;
-    let folder = target.join("judge").join(&asked.name);
+    let folder = folder(asked)?;
     let write = |name: &str, text: &str| {
         let path = folder.join(name);
         std::fs::write(&path, text).map_err(|why| format!("{}: {why}", path.display()))?;
@@ -76,7 +82,7 @@ pub(crate) fn campaign(asked: &Asked<'_>, how: &How) -> Result<Option<CampaignRe
     std::fs::create_dir_all(&folder).map_err(|why| format!("{}: {why}", folder.display()))?;
     let recipe = write("recipe.star", asked.recipe)?;
     let script = write("script", &(asked.script.join("\n") + "\n"))?;
-    let lab = folder.join("lab");
+    let lab = lab(asked)?;
     if ended(&lab)? {
         return records(&lab).map(Some);
     }
@@ -86,16 +92,29 @@ pub(crate) fn campaign(asked: &Asked<'_>, how: &How) -> Result<Option<CampaignRe
     let mut command = Command::new(binary);
     command.arg("research").arg("--recipe").arg(recipe).arg("--script").arg(script);
     command.args(["--depth", &asked.depth.to_string(), "--flops", &format!("{:e}", asked.flops)]);
-    command.args(["--seed", &how.seed.to_string(), "--workers", &how.workers.to_string()]);
+    command.args(["--seed", &asked.seed.to_string(), "--workers", &how.workers.to_string()]);
     // Every proposal of the script is tried: what stops the campaign is that none is left.
-    command.args(["--trials", "100000", "--json", "--lab"]).arg(&lab);
-    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+    command.args(["--rungs", "1", "--trials", "100000", "--json", "--lab"]).arg(&lab);
+    let log = folder.join("log");
+    let told = std::fs::File::create(&log).map_err(|why| format!("{}: {why}", log.display()))?;
+    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(told).spawn();
     let mut child = child.map_err(|why| format!("pawl research cannot be started: {why}"))?;
     let status = wait(&mut child, how.left())?;
     if !status.success() {
-        return Err(format!("pawl research in {} failed", lab.display()));
+        return Err(format!("pawl research in {} failed: see {}", lab.display(), log.display()));
     }
     records(&lab).map(Some)
+}
+
+/// Where the campaign lies.
+pub(crate) fn lab(asked: &Asked<'_>) -> Result<PathBuf, String> {
+    Ok(folder(asked)?.join("lab"))
+}
+
+fn folder(asked: &Asked<'_>) -> Result<PathBuf, String> {
+    let binary = binary()?;
+    let target = binary.parent().and_then(Path::parent).ok_or("the binary lies in no target folder")?;
+    Ok(target.join("judge").join(&asked.name))
 }
 
 fn records(lab: &Path) -> Result<CampaignRecords, String> {

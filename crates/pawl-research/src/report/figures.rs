@@ -19,6 +19,7 @@ pub(super) fn shape(outcome: Outcome) -> Shape {
         Outcome::Kept => Shape::Circle,
         Outcome::Slower => Shape::Square,
         Outcome::Stayed => Shape::Stair,
+        Outcome::Faded => Shape::Star,
         Outcome::Retracted => Shape::Plus,
         Outcome::Undecided => Shape::Diamond,
         Outcome::Rejected => Shape::Cross,
@@ -275,7 +276,7 @@ pub(super) fn forest_scale(report: &Report) -> Scale {
         let Some(evidence) = trial.evidence else { continue };
         let half = if evidence.half_width.is_finite() { evidence.half_width } else { 0.0 };
         match trial.outcome {
-            Outcome::Kept | Outcome::Slower | Outcome::Stayed => {
+            Outcome::Kept | Outcome::Slower | Outcome::Stayed | Outcome::Faded => {
                 ends.extend([evidence.mean - half, evidence.mean + half]);
             }
             Outcome::Retracted

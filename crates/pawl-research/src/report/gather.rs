@@ -229,6 +229,7 @@ fn tally(trials: &[TrialRow]) -> Tally {
             Outcome::Kept => tally.kept += 1,
             Outcome::Slower => tally.slower += 1,
             Outcome::Stayed => tally.stayed += 1,
+            Outcome::Faded => tally.faded += 1,
             Outcome::Retracted => tally.retracted += 1,
             Outcome::Undecided => tally.undecided += 1,
             Outcome::Rejected => tally.rejected += 1,
@@ -257,6 +258,7 @@ fn cost(records: &CampaignRecords, trials: &[TrialRow], ledger: &Ledger) -> Resu
         match outcome {
             Outcome::Slower => row.what = "changes kept but slower".into(),
             Outcome::Stayed => row.what = "changes kept that stayed below".into(),
+            Outcome::Faded => row.what = "changes kept that faded on fresh seeds".into(),
             Outcome::Retracted => row.what = "changes kept and withdrawn since".into(),
             Outcome::Kept
             | Outcome::Undecided
@@ -329,14 +331,16 @@ fn find_run(ledger: &Ledger, id: &str) -> Result<Option<RunRecord>, ReportError>
 }
 
 fn bound(records: &CampaignRecords, trials: &[TrialRow]) -> Bound {
-    let is_keep =
-        |trial: &&TrialRow| matches!(trial.outcome, Outcome::Kept | Outcome::Slower | Outcome::Stayed);
+    let is_keep = |trial: &&TrialRow| {
+        matches!(trial.outcome, Outcome::Kept | Outcome::Slower | Outcome::Stayed | Outcome::Faded)
+    };
     let margins = trials.iter().filter(is_keep).filter_map(|trial| trial.evidence);
     let margins = margins.map(|evidence| evidence.e_value / evidence.threshold);
     let again: Vec<Interval> = trials.iter().filter_map(|trial| trial.remeasured).collect();
     Bound {
         alpha: records.manifest.judge.alpha,
         min_effect_bpb: records.manifest.judge.min_effect_bpb,
+        knobs: records.knob_trials(),
         tests: trials.iter().filter(|trial| trial.evidence.is_some()).count() as u64,
         keeps: trials.iter().filter(is_keep).count() as u64,
         closest_margin: margins.reduce(f64::min),
@@ -404,7 +408,7 @@ fn judgement(trials: &[TrialRow]) -> Option<Judgement> {
         .map(|trial| {
             let kept = matches!(
                 trial.outcome,
-                Outcome::Kept | Outcome::Slower | Outcome::Stayed | Outcome::Retracted
+                Outcome::Kept | Outcome::Slower | Outcome::Stayed | Outcome::Faded | Outcome::Retracted
             );
             (trial.prediction.keep_probability, if kept { 1.0 } else { 0.0 })
         })

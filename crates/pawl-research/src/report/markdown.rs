@@ -125,6 +125,9 @@ pub(super) fn trust(report: &Report) -> Vec<String> {
             super::words::significant(margin, 2)
         ));
     }
+    if bound.knobs.settings + bound.knobs.with_a_text > 0 {
+        out.push(format!("Nothing won against an untuned champion by being tuned: {}.", bound.knobs.words()));
+    }
     if let Some(noise) = &report.noise {
         let ratio = noise.unpaired_sd / noise.pair_sd;
         let pairing = if ratio.is_finite() && ratio > 1.0 {
@@ -333,9 +336,14 @@ fn parts(out: &mut String, report: &Report) {
 }
 
 fn measured(out: &mut String, report: &Report) {
-    for outcome in
-        [Outcome::Slower, Outcome::Stayed, Outcome::Retracted, Outcome::Undecided, Outcome::Rejected]
-    {
+    for outcome in [
+        Outcome::Slower,
+        Outcome::Stayed,
+        Outcome::Faded,
+        Outcome::Retracted,
+        Outcome::Undecided,
+        Outcome::Rejected,
+    ] {
         let rows: Vec<&TrialRow> = report.trials.iter().filter(|trial| trial.outcome == outcome).collect();
         if rows.is_empty() {
             continue;
@@ -391,6 +399,7 @@ fn heading(outcome: Outcome) -> String {
     match outcome {
         Outcome::Slower => "Better but slower".into(),
         Outcome::Stayed => "Better on the first rung alone".into(),
+        Outcome::Faded => "Better in their duels, not on every fresh seed".into(),
         Outcome::Kept
         | Outcome::Retracted
         | Outcome::Undecided

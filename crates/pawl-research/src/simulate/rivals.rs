@@ -39,7 +39,7 @@ fn goes_on(plan: &Plan<'_>, outcomes: &Outcomes) -> bool {
 }
 
 fn outcome(planted: Planted, kept: bool, pairs: u64) -> Outcome {
-    Outcome { planted, kept, stayed: false, pairs, cut_short: false }
+    Outcome { planted, kept, stayed: false, faded: false, pairs, cut_short: false }
 }
 
 fn single_runs(plan: &Plan<'_>, margin: f64, random: &mut Random) -> Outcomes {

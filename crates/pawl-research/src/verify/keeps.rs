@@ -1,17 +1,18 @@
 //! What became of keeps, again from the files: parts left out, champions that no proposal made, retractions,
 //! replications, and the seeds of what the campaign proposed itself.
 
-use super::{Check, shown};
-use crate::campaign::scale_of;
-use crate::duel::scores_of;
+use super::{Asked, Check, shown};
+use crate::campaign::{known_of, scale_of};
+use crate::confirm;
+use crate::duel::{pair_seed, scores_of};
 use crate::evidence::Scores;
 use crate::prune;
 use crate::replicate::{against, seed, summary};
 use crate::upkeep::{CAMPAIGN, first_after};
 use pawl_ledger::{Ledger, LedgerError, campaign_folder, line, made_by, parts};
 use pawl_record::{
-    Decision, Origin, PartRuling, Promotion, Proposal, Pruning, Replication, Reproduced, RunResult,
-    RunStatus, Verdict, read_json,
+    Decision, Origin, PartClimb, PartRuling, Promotion, Proposal, Pruning, Replication, Reproduced,
+    RunResult, RunStatus, Verdict, read_json,
 };
 use std::collections::BTreeSet;
 
@@ -63,6 +64,9 @@ impl Check<'_> {
             }
             self.seeds(&place, pruning.generation, 0, &pruning.pairs);
             self.part_ruling(&place, pruning);
+            for climb in &pruning.climbs {
+                self.part_climb(&format!("{place}, rung {}", climb.rung + 1), pruning, climb);
+            }
             let earlier =
                 &records.prunings[..records.prunings.iter().position(|it| it == pruning).unwrap_or(0)];
             let of = parts(&records.promotions, &records.proposals, earlier, pruning.generation);
@@ -110,12 +114,116 @@ impl Check<'_> {
         let stays = matches!(pruning.ruling, PartRuling::Stays(_));
         // A part whose trial was cut short, by a failure or the budget, stays whatever the numbers say.
         let holds = match ruling {
+            Some(PartRuling::Leaves) if !failed => self.leaves_above(place, pruning) == pruning.ruling,
             Some(ruling) if !failed => ruling == pruning.ruling,
             Some(_) | None => stays,
         };
         if !holds {
             self.differs(place, "its ruling does not follow from its pairs");
         }
+    }
+
+    /// What follows for a part that the first rung lets go.
+    fn leaves_above(&mut self, place: &str, pruning: &Pruning) -> PartRuling {
+        let num_above = self.records.manifest.rungs.all().len() - 1;
+        for (climb, rung) in pruning.climbs.iter().zip(1..) {
+            if climb.rung != rung || rung as usize > num_above {
+                self.differs(place, format!("it climbs rung {} as its {rung}.", climb.rung));
+            }
+            let ruling = prune::on_rung(climb);
+            if ruling != PartRuling::Leaves {
+                return ruling;
+            }
+        }
+        if pruning.climbs.len() < num_above {
+            self.differs(place, format!("it was tried on {} of {num_above} rungs", pruning.climbs.len()));
+        }
+        let mut diverges = false;
+        for (idx, id) in (0..).zip(&pruning.fresh_runs) {
+            let seed = pair_seed(self.records.manifest.seed, pruning.generation + 1, idx);
+            let asked = Asked { fingerprint: pruning.fingerprint.as_deref(), ..self.asked(seed) };
+            diverges |= self.score(place, id, &asked).is_none();
+        }
+        if diverges { PartRuling::Stays(prune::DIVERGES.to_string()) } else { PartRuling::Leaves }
+    }
+
+    fn part_climb(&mut self, place: &str, pruning: &Pruning, climb: &PartClimb) {
+        let records = self.records;
+        let Some(rung) = records.manifest.rungs.all().get(climb.rung as usize).copied() else {
+            return self.differs(place, "the ladder has no such rung");
+        };
+        let programs = [Some(climb.champion_fingerprint.as_str()), climb.fingerprint.as_deref()];
+        for pair in &climb.pairs {
+            let asked = Asked { seed: pair.seed, init_seed: pair.seed, rung, fingerprint: None };
+            self.arms(place, pair, programs, &asked);
+        }
+        self.climb_seeds(place, climb.rung, pruning.generation, &climb.pairs);
+        let same_champion = |it: &Verdict| {
+            it.generation != pruning.generation
+                || it
+                    .climbs
+                    .iter()
+                    .all(|it| it.rung != climb.rung || it.champion_fingerprint == climb.champion_fingerprint)
+        };
+        if !records.verdicts.iter().all(same_champion) {
+            self.differs(place, "its champion is another program than that of those who climbed against it");
+        }
+        let scores: Vec<Scores> = climb.pairs.iter().filter_map(scores_of).collect();
+        let is_same = climb.fingerprint.as_ref() == Some(&climb.champion_fingerprint);
+        let stays = matches!(climb.ruling, PartRuling::Stays(_));
+        let holds = match (&records.noise, scores.is_empty()) {
+            (_, true) => stays || is_same,
+            (Some(noise), false) => {
+                let (ruling, follows) = prune::rule_above(&records.manifest.judge, &scale_of(noise), &scores);
+                self.evidence(place, climb.evidence.as_ref(), Some(&follows));
+                match ruling {
+                    Some(ruling) if scores.len() == climb.pairs.len() => ruling == climb.ruling,
+                    Some(_) | None => stays,
+                }
+            }
+            (None, false) => stays,
+        };
+        if !holds {
+            self.differs(place, "its ruling does not follow from its pairs");
+        }
+    }
+
+    /// Whether a keep shows on fresh seeds what it was kept for; `stands` where nothing else speaks against it.
+    pub(super) fn is_confirmed(&mut self, place: &str, verdict: &Verdict, stands: bool) -> bool {
+        let records = self.records;
+        let judge = &records.manifest.judge;
+        let Some(fresh) = &verdict.fresh else {
+            if stands && judge.fresh_slack_sds.is_some() {
+                self.differs(place, "it was not tried on fresh seeds");
+            }
+            return true;
+        };
+        if !stands {
+            self.differs(place, "it was tried on fresh seeds and something stood against it");
+        }
+        let mut scores = Vec::new();
+        for (idx, id) in (0..).zip(&fresh.runs) {
+            let seed = pair_seed(records.manifest.seed, verdict.generation + 1, idx);
+            let asked = Asked { fingerprint: verdict.fingerprint.as_deref(), ..self.asked(seed) };
+            scores.push(self.score(place, id, &asked));
+        }
+        if fresh.runs.len() as u64 != judge.champion_runs {
+            let times = fresh.runs.len();
+            self.differs(place, format!("it has {times} fresh runs, {} were asked", judge.champion_runs));
+        }
+        let bits = |scores: &[Option<f64>]| scores.iter().map(|it| it.map(f64::to_bits)).collect::<Vec<_>>();
+        if bits(&fresh.bpb) != bits(&scores) {
+            self.differs(place, "the scores of its fresh runs are not those in their files");
+        }
+        let champion = records.promotions.iter().find(|it| it.generation == verdict.generation);
+        let (Some(noise), Some(champion)) = (&records.noise, champion) else { return fresh.holds };
+        let known = known_of(noise, champion).starting_at(self.first_pair(verdict.proposal));
+        let pairs: Vec<Scores> = verdict.pairs.iter().filter_map(scores_of).collect();
+        let follows = !pairs.is_empty() && confirm::holds(judge, &known, &pairs, &scores);
+        if fresh.holds != follows {
+            self.differs(place, format!("holds on fresh seeds is {}, {follows} follows", fresh.holds));
+        }
+        follows
     }
 
     /// A champion that no proposal made.

@@ -6,7 +6,7 @@ use crate::campaign::scale_of;
 use crate::climb;
 use crate::duel::{MAX_VOID, scores_of};
 use crate::worth;
-use pawl_record::{Climb, Decision, Factor, FinalMeasurement, LawPoint, Rung, Verdict, Worth};
+use pawl_record::{Climb, Decision, Factor, FinalMeasurement, LawPoint, PairRecord, Rung, Verdict, Worth};
 
 impl Check<'_> {
     /// Whether a keep holds on every rung above the first, and so becomes champion if it need not lose at equal
@@ -41,14 +41,7 @@ impl Check<'_> {
             self.arms(place, pair, programs, &asked);
         }
         let judge = &self.records.manifest.judge;
-        let limit = judge.climb_max_pairs + MAX_VOID as u64;
-        let seed = self.records.manifest.seed;
-        let mut seeds = (0..=limit).map(|idx| climb_seed(seed, climb.rung, verdict.generation, idx));
-        for pair in &climb.pairs {
-            if !seeds.any(|seed| seed == pair.seed) {
-                self.differs(place, format!("seed {} is not the next of this champion", pair.seed));
-            }
-        }
+        self.climb_seeds(place, climb.rung, verdict.generation, &climb.pairs);
         self.same_champion(place, verdict, climb);
         let pairs: Vec<_> = climb.pairs.iter().filter_map(scores_of).collect();
         let (Some(noise), Some(evidence)) = (&self.records.noise, &climb.evidence) else {
@@ -69,6 +62,19 @@ impl Check<'_> {
         let (ruling, follows) = climb::rule(judge, &scale_of(noise), &pairs, test_index);
         self.evidence(place, Some(evidence), Some(&follows));
         self.decision(place, &climb.decision, ruling);
+    }
+
+    /// Pairs on a rung above the first use the seeds of their champion there in order.
+    pub(super) fn climb_seeds(&mut self, place: &str, rung: u64, generation: u64, pairs: &[PairRecord]) {
+        let manifest = &self.records.manifest;
+        let limit = manifest.judge.climb_max_pairs + MAX_VOID as u64;
+        let seed = manifest.seed;
+        let mut seeds = (0..=limit).map(|idx| climb_seed(seed, rung, generation, idx));
+        for pair in pairs {
+            if !seeds.any(|seed| seed == pair.seed) {
+                self.differs(place, format!("seed {} is not the next of this champion", pair.seed));
+            }
+        }
     }
 
     /// The champion of a rung is one program for all who climb against it, and the one that climbed before.

@@ -240,9 +240,12 @@ fn champions(check: &mut Check<'_>) {
             Ok(_) => check.differs(&place, "it compiles to another program than it names"),
             Err(why) => check.differs(&place, format!("it does not compile: {why}")),
         }
-        let own =
-            promotion.fresh_runs.first().or(records.noise.as_ref().map(|noise| &noise.pairs[0].runs[0]));
-        if promotion.origin.is_none() && own.is_some_and(|own| *own != promotion.run) {
+        let is_own = match (promotion.fresh_runs.is_empty(), &records.noise) {
+            (false, _) => promotion.fresh_runs.contains(&promotion.run),
+            (true, Some(noise)) => noise.pairs.first().is_none_or(|pair| pair.runs[0] == promotion.run),
+            (true, None) => true,
+        };
+        if promotion.origin.is_none() && !is_own {
             check.differs(&place, format!("run {} is none of its own", promotion.run));
         }
     }
@@ -377,6 +380,11 @@ fn unclaimed_runs(check: &mut Check<'_>) {
     // A resumed campaign with fewer workers may leave runs of pairs that it came to need no more.
     let tried = records.verdicts.iter().map(|it| (it.generation, it.fingerprint.as_deref()));
     let tried = tried.chain(records.prunings.iter().map(|it| (it.generation, it.fingerprint.as_deref())));
+    // What did not hold on the seeds of the champion that it would have been.
+    let faded = records.verdicts.iter().filter(|it| it.faded());
+    let tried = tried.chain(faded.map(|it| (it.generation + 1, it.fingerprint.as_deref())));
+    let diverged = records.prunings.iter().filter(|it| !it.fresh_runs.is_empty());
+    let tried = tried.chain(diverged.map(|it| (it.generation + 1, it.fingerprint.as_deref())));
     let named: BTreeSet<(u64, &str)> = tried.filter_map(|(generation, it)| Some((generation, it?))).collect();
     let known: BTreeSet<&str> = records.promotions.iter().map(|it| it.fingerprint.as_str()).collect();
     let mut unclaimed: Vec<RunManifest> = Vec::new();

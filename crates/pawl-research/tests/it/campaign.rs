@@ -3,7 +3,7 @@
 use crate::fake::{Choice, Fake, Knob, asked, campaign, documents, new_lab};
 use pawl_record::{CampaignBudget, Decision, EndReason, Verdict};
 use pawl_research::campaign::{self, CampaignError, CampaignEvent};
-use pawl_research::options::CampaignOptions;
+use pawl_research::options::{CampaignOptions, judge_settings};
 use pawl_research::researcher::Researcher;
 
 fn choice(name: &str, gains: &[f64]) -> Choice {
@@ -73,6 +73,32 @@ fn a_keep_that_loses_at_equal_seconds_is_reported_and_not_promoted() {
 }
 
 #[test]
+fn minutes_are_kept_though_a_slow_keep_needs_its_control() {
+    let mut controls = 0;
+    for tenths in (40..120).step_by(2) {
+        let minutes = f64::from(tenths) / 10.0;
+        let mut fake = Fake::new(1, vec![choice("wide", &[0.0, 0.15])], Vec::new());
+        fake.slow = Some(("wide", 6.0));
+        fake.workers = 1;
+        let lab = new_lab();
+        let budget = CampaignBudget::Minutes(minutes);
+        let options = CampaignOptions { workers: 1, ..asked(lab.path(), 1, budget) };
+        let mut tried = 0;
+        let report = campaign::run(&options, &fake, &mut |event| {
+            if let CampaignEvent::Verdict { verdict, .. } = event {
+                tried += usize::from(verdict.equal_time.is_some());
+            }
+        });
+        controls += tried;
+        let spent = report.unwrap().end.elapsed_s;
+        // What a slow challenger's own trials take is not known before they ran.
+        assert!(tried == 0 || spent <= 60.0 * minutes + 60.0, "{spent} s of {minutes} min");
+    }
+    println!("{controls} controls");
+    assert!(controls > 0);
+}
+
+#[test]
 fn campaigns_of_nothing_keep_nothing() {
     let num_campaigns = 200;
     let keeps: u64 = (0..num_campaigns)
@@ -136,8 +162,14 @@ fn a_kill_between_verdict_and_champion_loses_nothing() {
         }
     }
     fake.restart(None);
-    campaign::run(&asked(lab.path(), 5, budget), &fake, &mut |_| {}).unwrap();
+    let again = campaign::run(&asked(lab.path(), 5, budget), &fake, &mut |_| {}).unwrap();
     let found = documents(lab.path());
+    let paid = |kind: &str| -> u64 {
+        let of_kind = found.iter().filter(|(name, _)| name.starts_with(kind));
+        of_kind.map(|(_, document)| document["runs"].as_u64().unwrap()).sum()
+    };
+    let noise = 2 * judge_settings().noise_pairs;
+    assert_eq!(again.end.runs, noise + paid("verdicts/") + paid("prunings/"), "a run is paid for twice");
     assert_eq!(found["champions/0001.json"], expected["champions/0001.json"]);
     assert_eq!(found["/final.json"]["generation"], expected["/final.json"]["generation"]);
 }

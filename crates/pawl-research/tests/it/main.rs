@@ -5,6 +5,7 @@
 mod brief;
 mod campaign;
 mod child;
+mod confirm;
 mod contest;
 mod edits;
 mod fake;

@@ -1,7 +1,8 @@
 //! The built-in researcher against chance, on the same budget and under the same judge.
 
-use crate::fake::{Fake, campaign};
-use pawl_record::CampaignBudget;
+use crate::fake::{Fake, asked, campaign, new_lab};
+use pawl_record::{CampaignBudget, Category};
+use pawl_research::campaign;
 use pawl_research::researcher::Researcher;
 
 fn mean_share(researcher: Researcher, trials: u64, num_campaigns: u64) -> f64 {
@@ -33,6 +34,30 @@ fn it_gains_more_than_random_search_on_the_same_budget() {
         println!("{trials} trials: optimizer {optimizer:.3}, random {random:.3} of the gain there is");
         assert!(optimizer > factor * random, "{optimizer} {random}");
     }
+}
+
+#[test]
+fn no_knob_of_a_challenger_is_tuned_before_its_duel() {
+    let (mut knobs, mut structures) = (0, 0);
+    for seed in 0..6 {
+        let lab = new_lab();
+        let asked = asked(lab.path(), seed, CampaignBudget::Trials(90));
+        campaign::run(&asked, &Fake::typical(seed), &mut |_| {}).unwrap();
+        let records = pawl_ledger::read_campaign(lab.path()).unwrap().unwrap();
+        for proposal in records.proposals.iter().filter(|it| it.researcher == "optimizer") {
+            // One thing at a time, from the champion's own values: a structure at the champion's knobs, or one of these.
+            let [change] = &proposal.changes[..] else { panic!("{proposal:?}") };
+            let mut settings = records.promotions[proposal.generation as usize].settings.clone();
+            settings.insert(change.setting.clone(), change.to.clone());
+            assert_eq!(proposal.settings, settings);
+            let is_knob = proposal.category == Category::Knob;
+            knobs += usize::from(is_knob);
+            structures += usize::from(!is_knob);
+        }
+        let spent = records.knob_trials();
+        assert!(spent.settings > 0 && spent.trials >= spent.settings && spent.with_a_text == 0, "{spent:?}");
+    }
+    assert!(knobs > 20 && structures > 20, "{knobs} {structures}");
 }
 
 #[test]

@@ -288,6 +288,7 @@ fn verdict(proposal: &Proposal, row: &Tried, tests: &mut u64, clock: &mut f64, d
             mean: -0.0061,
         }),
         climbs: Vec::new(),
+        fresh: None,
         worth: None,
         flops: runs as f64 * RUN_FLOPS,
         runs,

@@ -26,7 +26,7 @@ fn a_keep_is_run_again_to_the_last_bit_known_elsewhere_and_withdrawn() {
     let lab = lab();
     let here = lab.path();
     std::fs::write(here.join("no_ops.star"), include_str!("no_ops.star")).unwrap();
-    let document = research(here, "50");
+    let document = research(here, "56");
     let verdicts = document["campaign"]["verdicts"].as_array().unwrap();
     let keep = verdicts.iter().find(|it| it["decision"]["verdict"] == "keep").expect("rate is kept");
     let id = keep["proposal"].to_string();
@@ -66,7 +66,7 @@ fn a_keep_is_run_again_to_the_last_bit_known_elsewhere_and_withdrawn() {
     let page = std::fs::read_to_string(here.join("lab/report.md")).unwrap();
     assert!(page.contains("## Retracted (1)"), "{page}");
 
-    let document = research(here, "60");
+    let document = research(here, "66");
     let champions = document["campaign"]["promotions"].as_array().unwrap();
     assert!(champions.iter().any(|it| it["origin"]["restored"]["retraction"] == 1), "{champions:?}");
     let verified = ask(here, &["verify"]);

@@ -106,7 +106,7 @@ fn the_real_gain_is_kept_and_no_planted_no_op() {
     let lab = lab();
     std::fs::write(lab.path().join("no_ops.star"), include_str!("no_ops.star")).unwrap();
     let mut args = vec!["research", "--recipe", "no_ops.star", "--data", "words", "--flops", "4e9"];
-    args.extend(["--trials", "70", "--json"]);
+    args.extend(["--trials", "78", "--json"]);
     let ended = pawl_in(lab.path(), &args);
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     let document = ended.json();

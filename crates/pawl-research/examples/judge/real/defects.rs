@@ -23,7 +23,11 @@ const fn planted(
     Planted { name, what, in_paper, edits }
 }
 
-/// The size at which all of it is trained: seconds a trial.
+/// The size at which all of it is trained: seconds a trial. At this size nano's own rate for the head is so low that
+/// nothing before the head matters, whatever is wrong with it: with it three of the first defects that were planted did
+/// no harm. Nineteen times that rate makes some seeds break; with six times it harm is the same on every seed, and of
+/// 28 defects that were tried these fifteen were taken: thirteen that do harm, and two that do none at this size
+/// (`unrotated_keys`, `linear_mlp`), which no judge should find.
 const SMALL: &[(&str, &str)] = &[
     ("dial(\"seq_len\", 2048)", "dial(\"seq_len\", 256)"),
     ("dial(\"vocab_size\", 32768)", "dial(\"vocab_size\", 1024)"),
@@ -31,55 +35,30 @@ const SMALL: &[(&str, &str)] = &[
     ("head_dim * int((64 * depth +", "head_dim * int((32 * depth +"),
     ("dial(\"tokens_per_step\", 1 <<", "dial(\"tokens_per_step\", 1024 if True else 1 <<"),
     ("knob(\"matrix_decay\", 0.28,", "knob(\"matrix_decay\", 0.01,"),
+    (
+        "knob(\"unembedding_lr\", 0.008, low = 0.0004, high = 0.1,",
+        "knob(\"unembedding_lr\", 0.05, low = 0.004, high = 1.0,",
+    ),
 ];
 
 /// Groups of defects that do not touch the same part: each group is a campaign.
 pub(crate) const DEFECTS: [&[Planted]; 3] = [
     &[
         planted(
-            "flat_attention",
-            false,
-            "queries a twentieth of their size: attention cannot choose",
-            &[(
-                "q, k = 1.2 * rms_norm(rope(q, base = 100000)),",
-                "q, k = (0.06 if flat_attention else 1.2) * rms_norm(rope(q, base = 100000)),",
-            )],
-        ),
-        planted(
             "rising_rate",
             true,
-            "the rate rises to the end instead of warming down",
+            "the rate rises to the end, to two fifths of what it should have been, instead of warming down",
             &[(
                 "lr_multiplier = nanochat_lr(warmup_steps, warmdown_frac),",
-                "lr_multiplier = (lambda t: t.progress) if rising_rate else nanochat_lr(warmup_steps, warmdown_frac),",
+                "lr_multiplier = (lambda t: 0.4 * t.progress) if rising_rate else nanochat_lr(warmup_steps, warmdown_frac),",
             )],
-        ),
-        planted(
-            "tied_values",
-            false,
-            "value embeddings read the input table, by its name",
-            &[
-                (
-                    "\"value_embeds.%d\" % i,",
-                    "\"transformer.wte\" if tied_values else \"value_embeds.%d\" % i,",
-                ),
-                ("            init = init,", "            init = normal(0.8) if tied_values else init,"),
-            ],
         ),
         planted(
             "low_cap",
             true,
-            "logits capped at 1.5 instead of 15",
-            &[("logits.slice(-1, 0, vocab), 15)", "logits.slice(-1, 0, vocab), 1.5 if low_cap else 15)")],
+            "logits capped at 4 instead of 15",
+            &[("logits.slice(-1, 0, vocab), 15)", "logits.slice(-1, 0, vocab), 4 if low_cap else 15)")],
         ),
-        planted(
-            "decayed_table",
-            true,
-            "the input table decays, which it must not",
-            &[("(0.8, 0.995), 1e-10, 0.001)", "(0.8, 0.995), 1e-10, 2.0 if decayed_table else 0.001)")],
-        ),
-    ],
-    &[
         planted(
             "unrotated_keys",
             false,
@@ -90,58 +69,69 @@ pub(crate) const DEFECTS: [&[Planted]; 3] = [
             )],
         ),
         planted(
-            "head_among_scalars",
-            false,
-            "the head learns at the rate of the residual scalars",
-            &[(
-                "\"lm_head.weight\": head,",
-                "\"lm_head.weight\": keep_scalars if head_among_scalars else head,",
-            )],
-        ),
-        planted(
-            "dead_layer",
-            false,
-            "the first block's MLP is multiplied by zero",
-            &[(
-                "x += feed_forward(rms_norm(x), i)",
-                "x += feed_forward(rms_norm(x), i) * 0.0 if dead_layer and i == 0 else feed_forward(rms_norm(x), i)",
-            )],
-        ),
-        planted(
-            "no_last_norm",
+            "decayed_table",
             true,
-            "no norm before the head",
-            &[(
-                "x = rms_norm(backout(x, middle, \"backout_lambda\"))",
-                "x = backout(x, middle, \"backout_lambda\")\n    x = x if no_last_norm else rms_norm(x)",
-            )],
+            "the input table decays, which it must not",
+            &[("(0.8, 0.995), 1e-10, 0.001)", "(0.8, 0.995), 1e-10, 2.0 if decayed_table else 0.001)")],
         ),
         planted(
-            "blunt_epsilon",
-            false,
-            "the epsilon of Adam for value embeddings is 1, far above their gradients",
+            "noisy_steps",
+            true,
+            "a quarter of the tokens a step",
             &[(
-                "values_in = adamw(0.5 * embedding_lr, (0.8, 0.995), 1e-10, 0.01)",
-                "values_in = adamw(0.5 * embedding_lr, (0.8, 0.995), 1.0 if blunt_epsilon else 1e-10, 0.01)",
+                "dial(\"tokens_per_step\", 1024 if True",
+                "dial(\"tokens_per_step\", 256 if noisy_steps else 1024 if True",
             )],
         ),
     ],
     &[
         planted(
-            "short_sight",
-            true,
-            "every layer sees four positions back",
-            &[("window = window(i))", "window = 4 if short_sight else window(i))")],
-        ),
-        planted(
-            "faint_mlp",
+            "squeezed_values",
             false,
-            "what the MLPs add is divided by fifty",
+            "all but two channels of each head's values are multiplied by zero",
             &[(
-                "    return linear(h, name + \"c_proj\", width, zeros())\n\ndef model",
-                "    y = linear(h, name + \"c_proj\", width, zeros())\n    return y / 50 if faint_mlp else y\n\ndef model",
+                "    q, k = 1.2 * rms_norm(rope(q,",
+                "    v = concat([v.slice(3, 0, 2), 0 * v.slice(3, 2, head)], 3) if squeezed_values else v\n    q, k = 1.2 * rms_norm(rope(q,",
             )],
         ),
+        planted(
+            "blunt_epsilon",
+            false,
+            "the epsilon of Adam for the input table is 1, far above its gradients",
+            &[(
+                "tokens_in = adamw(embedding_lr, (0.8, 0.995), 1e-10,",
+                "tokens_in = adamw(embedding_lr, (0.8, 0.995), 1.0 if blunt_epsilon else 1e-10,",
+            )],
+        ),
+        planted(
+            "attention_alone",
+            false,
+            "what attention returns replaces the stream instead of being added",
+            &[(
+                "x += attention(rms_norm(x), tokens, i)",
+                "x = attention(rms_norm(x), tokens, i) if attention_alone else x + attention(rms_norm(x), tokens, i)",
+            )],
+        ),
+        planted(
+            "linear_mlp",
+            true,
+            "the MLP without its nonlinearity",
+            &[(
+                "h = relu_squared(linear(x, name + \"c_fc\", 4 * width, uniform(-bound, bound)))",
+                "h = linear(x, name + \"c_fc\", 4 * width, uniform(-bound, bound))\n    h = h if linear_mlp else relu_squared(h)",
+            )],
+        ),
+        planted(
+            "dropped_rate",
+            true,
+            "the rate falls to a fiftieth after three tenths of the run",
+            &[(
+                "lr_multiplier = nanochat_lr(warmup_steps, warmdown_frac),",
+                "lr_multiplier = (lambda t: 1.0 if t.progress < 0.3 else 0.02) if dropped_rate else nanochat_lr(warmup_steps, warmdown_frac),",
+            )],
+        ),
+    ],
+    &[
         planted(
             "loud_exits",
             true,
@@ -158,6 +148,33 @@ pub(crate) const DEFECTS: [&[Planted]; 3] = [
             &[(
                 "    vocab_size = vocab,",
                 "    vocab_size = vocab,\n    mixture = {\"prose\": 1.0} if one_domain else {},",
+            )],
+        ),
+        planted(
+            "squeezed_exit",
+            false,
+            "all but eight channels are multiplied by zero before the head",
+            &[(
+                "x = rms_norm(backout(x, middle, \"backout_lambda\"))",
+                "x = rms_norm(backout(x, middle, \"backout_lambda\"))\n    x = concat([x.slice(2, 0, 8), 0 * x.slice(2, 8, width)], 2) if squeezed_exit else x",
+            )],
+        ),
+        planted(
+            "slow_moments",
+            false,
+            "the head's moments remember a thousand steps, seven times as many as there are",
+            &[(
+                "head = adamw(unembedding_lr, (0.8, 0.96),",
+                "head = adamw(unembedding_lr, (0.999, 0.9999) if slow_moments else (0.8, 0.96),",
+            )],
+        ),
+        planted(
+            "still_matrices",
+            false,
+            "the matrices of the blocks learn at a thousandth of their rate",
+            &[(
+                "matrices = muon(\n    matrix_lr,",
+                "matrices = muon(\n    (0.001 if still_matrices else 1.0) * matrix_lr,",
             )],
         ),
     ],
@@ -273,6 +290,15 @@ pub(crate) const NULLS: [&[Planted]; 3] = [
             &[(
                 "q, k = 1.2 * rms_norm",
                 "swap = lambda z: concat([z.slice(2, 1, 2), z.slice(2, 0, 1)], 2)\n    q, k, v = (swap(q), swap(k), swap(v)) if heads_exchanged else (q, k, v)\n    q, k = 1.2 * rms_norm",
+            )],
+        ),
+        planted(
+            "other_exit_name",
+            false,
+            "the MLP's last matrix under another name: nothing is drawn",
+            &[(
+                "    return linear(h, name + \"c_proj\", width, zeros())\n\ndef model",
+                "    return linear(h, name + (\"c_out\" if other_exit_name else \"c_proj\"), width, zeros())\n\ndef model",
             )],
         ),
         planted(
