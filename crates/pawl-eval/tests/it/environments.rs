@@ -88,7 +88,7 @@ fn instructions_come_from_training_splits_and_name_the_commands() {
     assert!(all.iter().any(|m| m[0].content.contains("pawl sft") && m[1].content.contains("teaches")));
     let mut env = Environment::open("sum").unwrap();
     let shown: Vec<String> =
-        demonstrations(&mut env, 0, 500, 1).unwrap().into_iter().map(|m| m[0].content.clone()).collect();
+        demonstrations(&mut env, 0, 500, 1, 0.0).unwrap().into_iter().map(|m| m[0].content.clone()).collect();
     for problem in env.distinct(ProblemSplit::Test, 0, 100, 1).unwrap() {
         assert!(!shown.contains(&problem.prompt), "{}", problem.prompt);
     }

@@ -16,6 +16,9 @@ pub(crate) struct Sft {
     /// Difficulty of the problems of `env:NAME`
     #[arg(long, value_name = "D", default_value_t = 1)]
     pub(crate) difficulty: u32,
+    /// Share of the demonstrations of `env:NAME` that are wrong, as a careless teacher's are
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true, value_parser = share)]
+    pub(crate) slips: Option<f64>,
     /// Optimizer updates
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = count)]
     pub(crate) steps: u64,
@@ -80,6 +83,9 @@ pub(crate) struct Rl {
     /// What to do instead, for comparison at equal FLOPs
     #[arg(long, value_enum)]
     pub(crate) control: Option<Control>,
+    /// Share of the demonstrations that are wrong, with `--control sft`
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true, value_parser = share)]
+    pub(crate) slips: Option<f64>,
     /// Problems of a batch
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = count)]
     pub(crate) prompts: u64,
@@ -89,6 +95,9 @@ pub(crate) struct Rl {
     /// Longest completion, tokens
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = count)]
     pub(crate) max_tokens: u64,
+    /// Learn that an answer that was cut off is wrong; otherwise nothing is learnt from it, and a model may gain by not ending
+    #[arg(long)]
+    pub(crate) cut_is_wrong: bool,
     /// Tokens of a row: a prompt and its completion [default: the recipe's seq_len]
     #[arg(long, value_name = "N", value_parser = count)]
     pub(crate) row_len: Option<u64>,
