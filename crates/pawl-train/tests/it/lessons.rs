@@ -222,7 +222,10 @@ esac; done
     format!("command:sh {}", path.display())
 }
 
-/// Mean rewards of the first and the last batch of 60, and the share of test answers that are right before and after.
+/// Batches until a reward that a model can find is nearly always had.
+const BATCHES: u64 = 100;
+
+/// Rewards of a batch, and test answers that are right, before and after.
 fn check_that_rewards_raise_the_reward(lab: &Path, parent: &str, kind: &str) {
     let env = likes_ones(lab);
     let task = RlTask {
@@ -233,11 +236,11 @@ fn check_that_rewards_raise_the_reward(lab: &Path, parent: &str, kind: &str) {
         updates_per_batch: 1,
         eval_problems: 1,
         eval_samples: 64,
-        eval_every: 60,
+        eval_every: BATCHES,
         ..rl_task(None)
     };
     let objective = shipped("std/lessons/rl.star").unwrap();
-    let mut asked = request(parent, 60, objective, LessonTask::Rl(task), &[("rl_lr", 0.1)]);
+    let mut asked = request(parent, BATCHES, objective, LessonTask::Rl(task), &[("rl_lr", 0.2)]);
     asked.num_rows = 64;
     asked.values.insert("rl_loss".into(), SettingValue::Text(kind.into()));
     let taught = lesson(lab, asked).unwrap();
@@ -255,7 +258,8 @@ fn check_that_rewards_raise_the_reward(lab: &Path, parent: &str, kind: &str) {
         .collect();
     let (before, after) = (outcome.test_before.unwrap(), outcome.test_after.unwrap());
     assert!(rewards[0] < 0.5 && before.pass_at_1() < 0.5, "{kind}: it can do it already: {rewards:?}");
-    assert!(rewards[59] > 0.9 && after.pass_at_1() > 0.9, "{kind}: {rewards:?}, {after:?}, {log}");
+    let last = rewards[rewards.len() - 5..].iter().sum::<f64>() / 5.0;
+    assert!(last > 0.9 && after.pass_at_1() > 0.9, "{kind}: {rewards:?}, {after:?}");
 }
 
 #[test]

@@ -17,3 +17,5 @@ mod sandbox;
 mod surface;
 mod teach;
 mod train;
+#[cfg(target_os = "linux")]
+mod written;

@@ -8,7 +8,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 /// The plain starting point, shrunk until a trial takes a tenth of a second.
-fn small_recipe(folder: &Path) {
+pub(crate) fn small_recipe(folder: &Path) {
     let text = include_str!("../../../../recipes/tiny.star");
     let small = text.replace("\"tokens_per_step\", [4096, 1024,", "\"tokens_per_step\", [1024, 4096,");
     assert_ne!(small, text, "tiny.star says its tokens per step in other words now");
@@ -18,7 +18,7 @@ fn small_recipe(folder: &Path) {
 const CAMPAIGN: [&str; 9] =
     ["research", "--recipe", "small.star", "--data", "words", "--depth", "1", "--flops", "7e9"];
 
-fn research<'a>(more: &[&'a str]) -> Vec<&'a str> {
+pub(crate) fn research<'a>(more: &[&'a str]) -> Vec<&'a str> {
     CAMPAIGN.iter().chain(more).copied().collect()
 }
 

@@ -39,6 +39,21 @@ pub struct WrittenTask {
     read: fn(&Path) -> Result<Questions, TaskError>,
 }
 
+impl WrittenTask {
+    /// For each problem of the file whether the answer to it is right; one that has no answer is wrong.
+    pub fn judge(
+        &self,
+        data_folder: &Path,
+        answers: &[&str],
+        sandbox: &Sandbox,
+    ) -> Result<Vec<bool>, TaskError> {
+        let questions = (self.read)(data_folder)?.all;
+        let judges = prepared(&questions, sandbox)?;
+        let answers = answers.iter().copied().chain(std::iter::repeat(""));
+        judges.iter().zip(answers).map(|(judge, answer)| judge.accepts(answer, sandbox)).collect()
+    }
+}
+
 /// All of them.
 pub const WRITTEN: &[WrittenTask] = &[published::GSM8K, published::MBPP, published::HUMANEVAL];
 
