@@ -379,7 +379,7 @@ recipe(model = model, optimizer = lambda p: sgd(0.1), seq_len = 8, tokens_per_st
 
     /// The gradient of a batch of completions against the same written by hand: prompts are no part of it, the end
     /// token is, and neither what was cut off nor a group whose rewards are alike counts.
-    fn check_gradient(kind: &str, weight: fn(reward: f64, mean: f64, std: f64, len: f64) -> f64) {
+    fn check_gradient(kind: &str, bound: f64, weight: fn(reward: f64, mean: f64, std: f64, len: f64) -> f64) {
         let eight = [
             member(0, 2, &[3, 5], true, 1.0),
             member(0, 2, &[4, 4, 5], true, 0.0),
@@ -411,7 +411,7 @@ recipe(model = model, optimizer = lambda p: sgd(0.1), seq_len = 8, tokens_per_st
         };
         let values = [
             ("rl_loss".to_string(), SettingValue::Text(kind.into())),
-            ("rl_max_grad_norm".to_string(), SettingValue::Float(0.0)),
+            ("rl_max_grad_norm".to_string(), SettingValue::Float(bound)),
         ]
         .into();
         let source = Source { name: "table.star".into(), text: TABLE.into() };
@@ -457,19 +457,25 @@ recipe(model = model, optimizer = lambda p: sgd(0.1), seq_len = 8, tokens_per_st
                 before = *token as usize;
             }
         }
+        assert!(want.iter().any(|g| g.abs() > 0.01), "{want:?}");
+        if bound > 0.0 {
+            let norm = want.iter().map(|g| g * g).sum::<f64>().sqrt();
+            assert!((model.grad_norm().expect("bounded") - norm).abs() < 1e-5 && norm > bound, "{norm}");
+            want.iter_mut().for_each(|g| *g *= bound / norm);
+        }
         let got = model.grad("table").expect("the parameter");
         for (at, (got, want)) in got.iter().zip(&want).enumerate() {
             assert!((f64::from(*got) - want).abs() < 1e-5, "{kind}, {at}: {got} is not {want}");
         }
-        assert!(want.iter().any(|g| g.abs() > 0.01), "{want:?}");
     }
 
     #[test]
     fn the_gradient_of_a_batch_is_the_one_written_by_hand() {
-        check_gradient("grpo", |reward, mean, std, len| (reward - mean) / (std + 1e-4) / len);
-        check_gradient("dr_grpo", |reward, mean, _, _| (reward - mean) / MAX_TOKENS as f64);
-        check_gradient("reinforce", |reward, mean, _, _| (reward - mean) / MAX_TOKENS as f64);
+        check_gradient("grpo", 0.0, |reward, mean, std, len| (reward - mean) / (std + 1e-4) / len);
+        check_gradient("dr_grpo", 0.0, |reward, mean, _, _| (reward - mean) / MAX_TOKENS as f64);
+        check_gradient("reinforce", 0.0, |reward, mean, _, _| (reward - mean) / MAX_TOKENS as f64);
+        check_gradient("reinforce", 0.01, |reward, mean, _, _| (reward - mean) / MAX_TOKENS as f64);
         // Of 5 completions 11 tokens are learnt from.
-        check_gradient("dapo", |reward, mean, std, _| (reward - mean) / (std + 1e-4) * 5.0 / 11.0);
+        check_gradient("dapo", 0.0, |reward, mean, std, _| (reward - mean) / (std + 1e-4) * 5.0 / 11.0);
     }
 }
