@@ -18,3 +18,5 @@ pub use pass_at::{pass_at, pass_rate};
 pub use tasks::{
     CoreScore, Kind, NUM_CORE, TASKS, Task, TaskError, TaskOptions, core_score, run_task, tasks_named,
 };
+#[cfg(target_os = "linux")]
+pub use tasks::{WRITTEN, WrittenOptions, WrittenTask, run_written};

@@ -70,6 +70,8 @@ pub struct Model {
     dropout_seed: u64,
     /// FLOPs of one update: every micro-batch and the optimizer.
     flops_per_step: f64,
+    /// Of the last update, before it was bounded; where the recipe bounds it.
+    grad_norm: Option<f64>,
 }
 
 impl Model {
@@ -149,6 +151,7 @@ impl Model {
             micro_tokens,
             scalars,
             dropout_seed: init_seed,
+            grad_norm: None,
             flops_per_step: micro_flops * num_micro as f64 + update_flops,
             recipe,
             buffers,
@@ -223,6 +226,7 @@ impl Model {
         }
         const FROZEN: &str = "a frozen model takes no step";
         self.gradients.as_mut().expect(FROZEN).run(&self.engine, &mut self.buffers);
+        self.grad_norm = self.recipe.max_grad_norm().map(|most| self.bound_gradients(most));
         assert_eq!(scalars.len(), self.scalars.len(), "one number for each schedule");
         for (buffer, scalar) in self.scalars.iter().zip(scalars) {
             self.buffers[*buffer].floats_mut()[0] = *scalar;
@@ -231,6 +235,28 @@ impl Model {
         self.update.as_mut().expect(FROZEN).run(&self.engine, &mut self.buffers);
         self.enter(0);
         Ok(self.buffers[self.loss].floats()[0])
+    }
+
+    /// Norm of all gradients of the last update together, before it was bounded; `None` where the recipe sets no bound.
+    pub fn grad_norm(&self) -> Option<f64> {
+        self.grad_norm
+    }
+
+    /// Scales all gradients so that their norm together is at most `most` (Pascanu et al. 2013, arXiv 1211.5063).
+    fn bound_gradients(&mut self, most: f64) -> f64 {
+        let places = self.layout.place.iter().filter(|((kind, _), _)| *kind == rank(&InputKind::Grad));
+        let grads: Vec<usize> = places.map(|(_, buffer)| *buffer).collect();
+        let square = |buffer: &usize| -> f64 {
+            self.buffers[*buffer].floats().iter().map(|g| f64::from(*g).powi(2)).sum()
+        };
+        let norm = grads.iter().map(square).sum::<f64>().sqrt();
+        if norm > most {
+            let scale = (most / norm) as f32;
+            for buffer in grads {
+                self.buffers[buffer].floats_mut().iter_mut().for_each(|g| *g *= scale);
+            }
+        }
+        norm
     }
 
     /// Divides the profile, if one is being made.
@@ -272,6 +298,13 @@ impl Model {
     pub fn signal_mut(&mut self, name: &str) -> Option<&mut [f32]> {
         let buffer = *self.layout.place.get(&(rank(&InputKind::Signal), name.to_string()))?;
         Some(self.buffers[buffer].floats_mut())
+    }
+
+    /// Whether the loss of the lesson depends on a signal.
+    pub fn reads_signal(&self, name: &str) -> Result<bool, ModelError> {
+        let graph = self.recipe.train_graph(1)?.graph;
+        let signal = graph.inputs.iter().find(|input| input.kind == InputKind::Signal && input.name == name);
+        Ok(signal.is_some_and(|signal| graph.instrs.iter().any(|instr| instr.inputs.contains(&signal.value))))
     }
 
     /// The gradient of one parameter after the last step.

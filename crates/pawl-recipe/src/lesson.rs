@@ -1,10 +1,12 @@
 //! A lesson: what a trained model is taught next. Its file defines `loss(logits, targets, ...)`, which gets the
 //! numbers that the host gives for each target by name, and may define `lr_multiplier(t)`; both stand for those of
-//! the recipe. Model and optimizer stay as they are.
+//! the recipe. `max_grad_norm`, a number, bounds the norm of all gradients of an update together; 0 bounds nothing. Model
+//! and optimizer stay as they are.
 
 use crate::context::Declaration;
 use crate::error::{RecipeError, Refusal, refuse};
 use crate::load::Source;
+use crate::values::number;
 use starlark::environment::FrozenModule;
 use starlark::values::OwnedFrozenValue;
 
@@ -49,6 +51,7 @@ const MAX_ROWS: usize = 1 << 20;
 pub(crate) struct Objective {
     pub(crate) loss: OwnedFrozenValue,
     pub(crate) lr_multiplier: Option<OwnedFrozenValue>,
+    pub(crate) max_grad_norm: Option<f64>,
     pub(crate) signals: Vec<String>,
     pub(crate) dropout: bool,
     /// Settings that the recipe itself declares; those after them are the objective's.
@@ -76,9 +79,18 @@ impl Objective {
             return Err(RecipeError::new(file, "the lesson has no loss")
                 .hint(format!("def loss({arguments}): ... returns a scalar")));
         };
+        let max_grad_norm = match module.get("max_grad_norm") {
+            Ok(value) => {
+                let bound = number(value.value(), "max_grad_norm")
+                    .map_err(|refusal| RecipeError::refused(file, refusal))?;
+                (bound > 0.0).then_some(bound)
+            }
+            Err(_) => None,
+        };
         Ok(Objective {
             loss,
             lr_multiplier: function("lr_multiplier")?,
+            max_grad_norm,
             signals: lesson.signals.clone(),
             dropout: lesson.dropout,
             num_recipe_settings,

@@ -116,6 +116,11 @@ impl Recipe {
         settings[first..].to_vec()
     }
 
+    /// Bound on the norm of all gradients of an update together, where a lesson sets one.
+    pub fn max_grad_norm(&self) -> Option<f64> {
+        self.objective.as_ref().and_then(|objective| objective.max_grad_norm)
+    }
+
     /// T.
     pub fn seq_len(&self) -> usize {
         self.declaration.seq_len

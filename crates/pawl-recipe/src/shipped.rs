@@ -9,6 +9,7 @@ const FILES: &[(&str, &str)] = &[
     ("std/layers.star", include_str!("../std/layers.star")),
     ("std/lessons/sft.star", include_str!("../std/lessons/sft.star")),
     ("std/lessons/rl.star", include_str!("../std/lessons/rl.star")),
+    ("std/lessons/rejection.star", include_str!("../std/lessons/rejection.star")),
     ("std/moe.star", include_str!("../std/moe.star")),
     ("std/objectives.star", include_str!("../std/objectives.star")),
     ("std/optim.star", include_str!("../std/optim.star")),

@@ -25,6 +25,42 @@ impl Share {
     }
 }
 
+/// Share of problems solved by one of k answers.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PassScore {
+    /// Answers that may be tried.
+    pub k: u64,
+    /// Mean over problems, 0 to 1.
+    pub rate: f64,
+    /// Its standard error over problems.
+    pub standard_error: f64,
+}
+
+/// A model on a task whose answers it writes; also a file, as [`TaskScore`] is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WrittenScore {
+    /// [`crate::SCHEMA`] of the writer.
+    pub schema: u32,
+    /// Hash of the model, the task's rules and data, and how answers were drawn: 64 hex digits.
+    pub key: String,
+    /// Name of the task.
+    pub task: String,
+    /// Problems.
+    pub problems: u64,
+    /// Answers of each.
+    pub samples: u64,
+    /// Of the draws; 0 took the likeliest token.
+    pub temperature: f64,
+    /// By number of tries.
+    pub pass_at: Vec<PassScore>,
+    /// Examples before each problem.
+    pub shots: u64,
+    /// Prompts that lost their beginning to fit the model's positions.
+    pub cut: u64,
+    /// Problems whose tests stood beside the program that they judged.
+    pub beside: u64,
+}
+
 /// A model on one task; also a file that is not computed again for the same model, task and data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TaskScore {

@@ -24,6 +24,9 @@ pub struct LessonManifest {
     pub row_len: u64,
     /// Whether the recipe drops out.
     pub dropout: bool,
+    /// Bound on the norm of all gradients of an update together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_grad_norm: Option<f64>,
     /// What is taught.
     pub task: LessonTask,
 }
@@ -60,6 +63,12 @@ pub struct RlTask {
     pub group_size: u64,
     /// Longest completion, tokens; a longer one is truncated.
     pub max_tokens: u64,
+    /// Whether a completion that was cut off counts as a wrong answer; otherwise nothing is learnt from it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cut_is_wrong: bool,
+    /// Share of the demonstrations that are wrong, where a control learns from those.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub slips: f64,
     /// Updates on one batch of rollouts.
     pub updates_per_batch: u64,
     /// Problems of each measurement.
@@ -70,6 +79,10 @@ pub struct RlTask {
     pub eval_every: u64,
     /// Floating-point operations after which it ends, if that is what ends it.
     pub flops: Option<f64>,
+}
+
+fn is_zero(share: &f64) -> bool {
+    *share == 0.0
 }
 
 /// What a gain of reinforcement learning must be compared with, at equal FLOPs.
@@ -156,12 +169,15 @@ pub struct RolloutSummary {
     pub truncated: f64,
     /// Mean length, tokens.
     pub mean_tokens: f64,
-    /// Mean over tokens of the k3 estimate of KL(policy, reference), nats.
+    /// Mean over tokens of the k3 estimate of KL(policy, reference), nats; of the rows that were scored.
     pub kl_to_reference: f64,
-    /// Largest difference between a log-probability as drawn and as trained, nats.
+    /// Largest difference between a log-probability as drawn and as trained, nats; of the rows that were scored.
     pub sampler_gap: f64,
     /// Loss of each update.
     pub losses: Vec<f64>,
+    /// Norm of all gradients of each update, before it was bounded; where it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grad_norms: Vec<f64>,
     /// Floating-point operations so far, sampling and scoring included.
     pub flops: f64,
 }

@@ -23,7 +23,7 @@ pub use data::{
     SourceFile, Split, SplitRule, TextSize, TokenFile, TokenManifest,
 };
 pub use effect::{Effect, EffectContext, EffectFile, EffectSource};
-pub use eval::{Share, TaskScore};
+pub use eval::{PassScore, Share, TaskScore, WrittenScore};
 pub use file::{FileError, append_line, from_json, read_json, write_atomic, write_json};
 pub use ladder::{Climb, Factor, Ladder, LawPoint, Rung, RungMeasured, RungWorth, Worth};
 pub use lesson::{

@@ -92,6 +92,7 @@ pub fn lesson(lab: &Path, asked: LessonRequest) -> Result<Taught, TrainError> {
         num_rows: given.num_rows as u64,
         row_len: given.row_len as u64,
         dropout: given.dropout,
+        max_grad_norm: recipe.max_grad_norm(),
         task: asked.task,
     };
     let text = serde_json::to_vec(&lesson).expect("lessons have string keys and finite numbers");

@@ -81,6 +81,7 @@ pub fn rl(
             if !batch.rows.is_empty() {
                 loss = class.learn(&mut model, state.step, &scalars, &batch);
                 batch.summary.losses.push(loss);
+                batch.summary.grad_norms.extend(model.grad_norm());
                 batch.summary.flops += manifest.flops_per_step;
             }
             if !loss.is_finite() {
@@ -205,6 +206,7 @@ struct Class<'a> {
     validation: Vec<Problem>,
     test: Vec<Problem>,
     demonstrations: Option<Rows<'static>>,
+    reads_reference: bool,
     forward_flops: f64,
     num_rows: usize,
     seed: u64,
@@ -226,7 +228,8 @@ impl<'a> Class<'a> {
         let problems = task.eval_problems as usize;
         let demonstrations = match task.control {
             Some(Control::Sft) => {
-                let all = demonstrations(env, manifest.seed, NUM_DEMONSTRATIONS, task.difficulty)?;
+                let all =
+                    demonstrations(env, manifest.seed, NUM_DEMONSTRATIONS, task.difficulty, task.slips)?;
                 let row_len = lesson.row_len as usize;
                 let data = Conversations::new(tokenizer, &all, env.name(), row_len, 0.0)?;
                 Some(data.into_rows(manifest.seed))
@@ -242,6 +245,7 @@ impl<'a> Class<'a> {
             validation: env.distinct(ProblemSplit::Validation, MEASURE_SEED, problems, task.difficulty)?,
             test: env.distinct(ProblemSplit::Test, MEASURE_SEED, problems, task.difficulty)?,
             demonstrations,
+            reads_reference: model.reads_signal("reference_log_prob")?,
             forward_flops: model.forward_flops_per_token(lesson.row_len as usize)?,
             num_rows,
             seed: manifest.seed,
@@ -294,6 +298,7 @@ impl<'a> Class<'a> {
                 kl_to_reference: 0.0,
                 sampler_gap: 0.0,
                 losses: Vec::new(),
+                grad_norms: Vec::new(),
                 flops: 0.0,
             };
             return Ok(Batch { rows, signals: Vec::new(), summary, records: Vec::new() });
@@ -305,6 +310,7 @@ impl<'a> Class<'a> {
             speaker: &mut self.speaker,
             policy: &mut self.policy,
             reference: &mut self.reference,
+            reads_reference: self.reads_reference,
             forward_flops: self.forward_flops,
             seed: self.seed,
         };

@@ -1,6 +1,6 @@
 //! A batch of rollouts: groups of completions of the same problem, rewarded, with the numbers that the objective is
 //! given for each of their tokens. Groups whose rewards are all alike teach nothing and are left out, and so are
-//! completions that were cut off.
+//! completions that were cut off, unless the task counts those as wrong.
 
 use crate::measure::{Speaker, prompt, text};
 use crate::pretrain::TrainError;
@@ -24,10 +24,15 @@ pub const RL_SIGNALS: &[&str] = &[
 
 /// Tokens of a batch of rows that are scored.
 const SCORED_TOKENS: usize = 2048;
+/// Completions of a batch that are scored again, by the policy and by the reference: enough to know how far the model has
+/// gone and that what was drawn is what is trained. The reference scores all where the objective reads it.
+const PROBES: usize = 64;
 
 /// A completion in its row.
 struct Member {
     group: usize,
+    /// Whether it is part of its group.
+    counts: bool,
     prompt_len: usize,
     draft: Draft,
     text: String,
@@ -88,6 +93,8 @@ pub(crate) struct Gathering<'a> {
     pub(crate) speaker: &'a mut Speaker,
     pub(crate) policy: &'a mut LogProbs,
     pub(crate) reference: &'a mut LogProbs,
+    /// Whether the objective reads log-probabilities of the reference.
+    pub(crate) reads_reference: bool,
     pub(crate) forward_flops: f64,
     pub(crate) seed: u64,
 }
@@ -101,12 +108,21 @@ impl Gathering<'_> {
         let (members, prompts) = self.draw(batch, row_len)?;
         let rows: Vec<Row> =
             members.iter().map(|member| lay(&prompts[member.group].1, member, row_len)).collect();
-        let policy = self.policy.of(model, &rows);
-        let reference = self.reference.of(model, &rows);
+        let probes: Vec<usize> = (0..rows.len()).step_by(rows.len().div_ceil(PROBES)).collect();
+        let probed: Vec<Row> = probes.iter().map(|k| rows[*k].clone()).collect();
+        let policy = self.policy.of(model, &probed);
+        let reference = self.reference.of(model, &probed);
         let spoken: usize = members.iter().map(|m| m.prompt_len + m.draft.tokens.len()).sum();
-        let flops = self.forward_flops * (spoken + 2 * rows.len() * row_len) as f64;
+        let mut flops = self.forward_flops * (spoken + 2 * probed.len() * row_len) as f64;
         let kept = mixed(&members, self.task.num_prompts as usize);
-        let summary = self.summary(batch, &members, &rows, &policy, &reference, &kept, flops);
+        let drift = drift(&probes, &members, row_len, &policy, &reference);
+        let all_reference = if self.reads_reference {
+            flops += self.forward_flops * (rows.len() * row_len) as f64;
+            self.reference.of(model, &rows)
+        } else {
+            Vec::new()
+        };
+        let summary = summary(batch, &members, &kept, drift, flops);
         let records = members.iter().enumerate().map(|(at, member)| RolloutRecord {
             batch,
             problem: member.group as u64,
@@ -122,7 +138,8 @@ impl Gathering<'_> {
         let (rows, signals) = match self.task.control {
             Some(Control::Rejection) => (rewarded(&members, rows), Vec::new()),
             Some(Control::Random | Control::Sft) | None => {
-                let signals = self.signals(model, &members, &rows, &policy, &reference, &kept);
+                let (max_tokens, num_micro) = (self.task.max_tokens, model.num_micro());
+                let signals = signals(max_tokens, num_micro, &members, row_len, &all_reference, &kept);
                 if signals.is_empty() {
                     (Vec::new(), signals)
                 } else {
@@ -174,104 +191,112 @@ impl Gathering<'_> {
                     self.env.reward(&problems[group], &text)?
                 }
             };
-            members.push(Member { group, prompt_len: prompts[group].1.len(), draft, text, reward });
+            let counts = draft.finished || self.task.cut_is_wrong;
+            members.push(Member { group, counts, prompt_len: prompts[group].1.len(), draft, text, reward });
         }
         Ok((members, prompts))
     }
+}
 
-    fn summary(
-        &self,
-        batch: u64,
-        members: &[Member],
-        rows: &[Row],
-        policy: &[f32],
-        reference: &[f32],
-        kept: &[Option<Group>],
-        flops: f64,
-    ) -> RolloutSummary {
-        let n = members.len() as f64;
-        let tokens: usize = members.iter().map(|member| member.draft.tokens.len()).sum();
-        let (mut kl, mut gap) = (0.0, 0.0f64);
-        let row_len = rows[0].inputs.len();
-        for (k, member) in members.iter().enumerate() {
-            for (i, drawn) in member.draft.log_probs.iter().enumerate() {
-                let at = k * row_len + member.prompt_len - 1 + i;
-                let behind = f64::from(reference[at] - policy[at]);
-                kl += behind.exp() - behind - 1.0;
-                gap = gap.max(f64::from((drawn - policy[at]).abs()));
-            }
-        }
-        RolloutSummary {
-            batch,
-            reward: members.iter().map(|member| member.reward).sum::<f64>() / n,
-            mixed_groups: kept.iter().flatten().count() as f64 / kept.len() as f64,
-            truncated: members.iter().filter(|member| !member.draft.finished).count() as f64 / n,
-            mean_tokens: tokens as f64 / n,
-            kl_to_reference: kl / tokens as f64,
-            sampler_gap: gap,
-            losses: Vec::new(),
-            flops,
+/// How far the model has gone from the reference, and the sampler from the model, on the rows that were scored.
+struct Drift {
+    kl: f64,
+    gap: f64,
+}
+
+fn drift(probes: &[usize], members: &[Member], row_len: usize, policy: &[f32], reference: &[f32]) -> Drift {
+    let (mut kl, mut gap, mut tokens) = (0.0, 0.0f64, 0usize);
+    for (k, member) in probes.iter().map(|k| &members[*k]).enumerate() {
+        for (i, drawn) in member.draft.log_probs.iter().enumerate() {
+            let at = k * row_len + member.prompt_len - 1 + i;
+            let behind = f64::from(reference[at] - policy[at]);
+            kl += behind.exp() - behind - 1.0;
+            gap = gap.max(f64::from((drawn - policy[at]).abs()));
+            tokens += 1;
         }
     }
+    Drift { kl: kl / tokens.max(1) as f64, gap }
+}
 
-    /// The numbers of each target by signal (rows, T); nothing where no group is kept.
-    fn signals(
-        &self,
-        model: &Model,
-        members: &[Member],
-        rows: &[Row],
-        policy: &[f32],
-        reference: &[f32],
-        kept: &[Option<Group>],
-    ) -> Vec<Vec<f32>> {
-        let row_len = rows[0].inputs.len();
-        let learnt = |member: &Member| member.draft.finished && kept[member.group].is_some();
-        let num_completions = members.iter().filter(|member| learnt(member)).count();
-        let num_tokens: usize =
-            members.iter().filter(|member| learnt(member)).map(|member| member.draft.tokens.len()).sum();
-        if num_completions == 0 {
-            return Vec::new();
-        }
-        // The mean over micro-batches of their sums is the sum over all, divided by their number.
-        let micro = model.num_micro() as f64;
-        let completions = num_completions as f64;
-        let mut signals = vec![vec![0.0; rows.len() * row_len]; RL_SIGNALS.len()];
-        for (k, member) in members.iter().enumerate().filter(|(_, member)| learnt(member)) {
-            let group = kept[member.group].as_ref().expect("only kept groups are learnt");
-            let len = member.draft.tokens.len() as f64;
-            for i in 0..member.draft.tokens.len() {
-                let at = k * row_len + member.prompt_len - 1 + i;
-                let values = [
-                    member.reward,
-                    group.mean,
-                    group.std,
-                    group.size,
-                    f64::from(policy[at]),
-                    f64::from(reference[at]),
-                    micro / num_tokens as f64,
-                    micro / (completions * len),
-                    micro / (completions * self.task.max_tokens as f64),
-                ];
-                for (signal, value) in signals.iter_mut().zip(values) {
-                    signal[at] = value as f32;
-                }
-            }
-        }
-        signals
+fn summary(
+    batch: u64,
+    members: &[Member],
+    kept: &[Option<Group>],
+    drift: Drift,
+    flops: f64,
+) -> RolloutSummary {
+    let n = members.len() as f64;
+    let tokens: usize = members.iter().map(|member| member.draft.tokens.len()).sum();
+    RolloutSummary {
+        batch,
+        reward: members.iter().map(|member| member.reward).sum::<f64>() / n,
+        mixed_groups: kept.iter().flatten().count() as f64 / kept.len() as f64,
+        truncated: members.iter().filter(|member| !member.draft.finished).count() as f64 / n,
+        mean_tokens: tokens as f64 / n,
+        kl_to_reference: drift.kl,
+        sampler_gap: drift.gap,
+        losses: Vec::new(),
+        grad_norms: Vec::new(),
+        flops,
     }
 }
 
-/// Rewards of the finished completions of a problem.
+/// The numbers of each target by signal (rows, T); nothing where no group is kept. The policy that a completion was
+/// drawn from is known by what it was drawn with. `reference` is empty where nobody reads it.
+fn signals(
+    max_tokens: u64,
+    num_micro: usize,
+    members: &[Member],
+    row_len: usize,
+    reference: &[f32],
+    kept: &[Option<Group>],
+) -> Vec<Vec<f32>> {
+    let learnt = |member: &Member| member.counts && kept[member.group].is_some();
+    let num_completions = members.iter().filter(|member| learnt(member)).count();
+    let num_tokens: usize =
+        members.iter().filter(|member| learnt(member)).map(|member| member.draft.tokens.len()).sum();
+    if num_completions == 0 {
+        return Vec::new();
+    }
+    // The mean over micro-batches of their sums is the sum over all, divided by their number.
+    let micro = num_micro as f64;
+    let completions = num_completions as f64;
+    let mut signals = vec![vec![0.0; members.len() * row_len]; RL_SIGNALS.len()];
+    for (k, member) in members.iter().enumerate().filter(|(_, member)| learnt(member)) {
+        let group = kept[member.group].as_ref().expect("only kept groups are learnt");
+        let len = member.draft.tokens.len() as f64;
+        for (i, drawn) in member.draft.log_probs.iter().enumerate() {
+            let at = k * row_len + member.prompt_len - 1 + i;
+            let values = [
+                member.reward,
+                group.mean,
+                group.std,
+                group.size,
+                f64::from(*drawn),
+                reference.get(at).map_or(0.0, |log_prob| f64::from(*log_prob)),
+                micro / num_tokens as f64,
+                micro / (completions * len),
+                micro / (completions * max_tokens as f64),
+            ];
+            for (signal, value) in signals.iter_mut().zip(values) {
+                signal[at] = value as f32;
+            }
+        }
+    }
+    signals
+}
+
+/// Rewards of the completions of a problem that count.
 struct Group {
     mean: f64,
     std: f64,
     size: f64,
 }
 
-/// The groups whose rewards differ; completions that were cut off are no part of them.
+/// The groups whose rewards differ.
 fn mixed(members: &[Member], num_groups: usize) -> Vec<Option<Group>> {
     let mut rewards = vec![Vec::new(); num_groups];
-    for member in members.iter().filter(|member| member.draft.finished) {
+    for member in members.iter().filter(|member| member.counts) {
         rewards[member.group].push(member.reward);
     }
     let group = |rewards: Vec<f64>| {
@@ -296,7 +321,7 @@ fn lay(prompt: &[u32], member: &Member, row_len: usize) -> Row {
 /// Rows as they are, without the targets of what is not learnt.
 fn masked(mut rows: Vec<Row>, members: &[Member], kept: &[Option<Group>]) -> Vec<Row> {
     for (row, member) in rows.iter_mut().zip(members) {
-        if !member.draft.finished || kept[member.group].is_none() {
+        if !member.counts || kept[member.group].is_none() {
             row.targets.fill(-1);
         }
     }
@@ -314,4 +339,143 @@ fn rewarded(members: &[Member], mut rows: Vec<Row>) -> Vec<Row> {
         }
     }
     if any { rows } else { Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pawl_recipe::{Lesson, Overrides, Recipe, Source, shipped, std_only};
+    use pawl_record::SettingValue;
+    use std::convert::Infallible;
+
+    /// Logits are a row of a table, chosen by the token before: gradients are known in closed form.
+    const TABLE: &str = r#"
+load("std/optim.star", "sgd")
+def model(tokens):
+    return gather(param("table", (6, 6), normal(0.7)), tokens)
+recipe(model = model, optimizer = lambda p: sgd(0.1), seq_len = 8, tokens_per_step = 16, micro_batch = 2,
+       vocab_size = 6)
+"#;
+    const V: usize = 6;
+    const ROW_LEN: usize = 7;
+    const MAX_TOKENS: u64 = 4;
+
+    fn member(group: usize, prompt_len: usize, tokens: &[u32], finished: bool, reward: f64) -> Member {
+        let draft = Draft { tokens: tokens.to_vec(), log_probs: vec![0.0; tokens.len()], finished };
+        Member { group, counts: finished, prompt_len, draft, text: String::new(), reward }
+    }
+
+    fn softmax(row: &[f32]) -> Vec<f64> {
+        let sum: f64 = row.iter().map(|x| f64::from(*x).exp()).sum();
+        row.iter().map(|x| f64::from(*x).exp() / sum).collect()
+    }
+
+    /// Times that the eight completions are there, each time with other tokens: several micro-batches.
+    const TIMES: usize = 24;
+
+    fn turned(tokens: &[u32], by: usize) -> Vec<u32> {
+        tokens.iter().map(|t| if *t == 5 { 5 } else { (t + by as u32) % 5 }).collect()
+    }
+
+    /// The gradient of a batch of completions against the same written by hand: prompts are no part of it, the end
+    /// token is, and neither what was cut off nor a group whose rewards are alike counts.
+    fn check_gradient(kind: &str, bound: f64, weight: fn(reward: f64, mean: f64, std: f64, len: f64) -> f64) {
+        let eight = [
+            member(0, 2, &[3, 5], true, 1.0),
+            member(0, 2, &[4, 4, 5], true, 0.0),
+            member(0, 2, &[2, 2, 2, 2], false, 0.0),
+            member(0, 2, &[0, 5], true, 0.0),
+            member(1, 3, &[1, 5], true, 1.0),
+            member(1, 3, &[2, 5], true, 1.0),
+            member(2, 1, &[5], true, 0.0),
+            member(2, 1, &[1, 2, 5], true, 1.0),
+        ];
+        let mut members = Vec::new();
+        let mut prompts = Vec::new();
+        for by in 0..TIMES {
+            members.extend(eight.iter().map(|m| {
+                let tokens = turned(&m.draft.tokens, by);
+                member(m.group + 3 * by, m.prompt_len, &tokens, m.draft.finished, m.reward)
+            }));
+            prompts.extend([&[1, 2][..], &[3, 1, 4], &[0]].map(|tokens| turned(tokens, by)));
+        }
+        let lesson = Lesson {
+            source: Source {
+                name: "rl.star".into(),
+                text: shipped("std/lessons/rl.star").expect("shipped").into(),
+            },
+            signals: RL_SIGNALS.iter().map(ToString::to_string).collect(),
+            num_rows: members.len(),
+            row_len: ROW_LEN,
+            dropout: false,
+        };
+        let values = [
+            ("rl_loss".to_string(), SettingValue::Text(kind.into())),
+            ("rl_max_grad_norm".to_string(), SettingValue::Float(bound)),
+        ]
+        .into();
+        let source = Source { name: "table.star".into(), text: TABLE.into() };
+        let overrides = Overrides { depth: None, values };
+        let recipe = Recipe::load_lesson(&source, &overrides, &std_only, Some(&lesson)).expect("compiles");
+        let scalars: Vec<f32> = recipe.schedule_table(1).expect("one step").iter().map(|r| r[0]).collect();
+        let mut model = Model::new(recipe, 1, 3).expect("a model");
+        let table = model.param("table").expect("the parameter").to_vec();
+
+        let rows: Vec<Row> = members.iter().map(|m| lay(&prompts[m.group], m, ROW_LEN)).collect();
+        let mut scorer = LogProbs::new(&model, rows.len()).expect("a scorer");
+        scorer.refresh(&model);
+        let policy = scorer.of(&model, &rows);
+        for (k, m) in members.iter_mut().enumerate() {
+            let from = k * ROW_LEN + m.prompt_len - 1;
+            m.draft.log_probs.copy_from_slice(&policy[from..from + m.draft.tokens.len()]);
+        }
+        let kept = mixed(&members, prompts.len());
+        let given = signals(MAX_TOKENS, model.num_micro(), &members, ROW_LEN, &policy, &kept);
+        for (name, values) in RL_SIGNALS.iter().zip(&given) {
+            model.signal_mut(name).expect("declared").copy_from_slice(values);
+        }
+        let rows = masked(rows, &members, &kept);
+        let per_micro = rows.len() / model.num_micro();
+        assert!(model.num_micro() > 1, "numbers must reach their own micro-batch");
+        let Ok(_) = model.step(0, &scalars, |micro_idx, inputs, targets| {
+            crate::sft::lay(&rows[micro_idx * per_micro..(micro_idx + 1) * per_micro], inputs, targets);
+            Ok::<(), Infallible>(())
+        });
+
+        // Groups: (mean, standard deviation) of the finished; five of eight completions are learnt from.
+        let groups = [Some((1.0 / 3.0, 2f64.sqrt() / 3.0)), None, Some((0.5, 0.5))];
+        let mut want = vec![0.0; V * V];
+        for m in members.iter().filter(|m| m.draft.finished) {
+            let Some((mean, std)) = groups[m.group % 3] else { continue };
+            let a = weight(m.reward, mean, std, m.draft.tokens.len() as f64) / (5 * TIMES) as f64;
+            let mut before = *prompts[m.group].last().expect("no empty prompt") as usize;
+            for token in &m.draft.tokens {
+                let p = softmax(&table[before * V..(before + 1) * V]);
+                for v in 0..V {
+                    want[before * V + v] -= a * (f64::from(u8::from(v == *token as usize)) - p[v]);
+                }
+                before = *token as usize;
+            }
+        }
+        assert!(want.iter().any(|g| g.abs() > 0.01), "{want:?}");
+        if bound > 0.0 {
+            let norm = want.iter().map(|g| g * g).sum::<f64>().sqrt();
+            assert!((model.grad_norm().expect("bounded") - norm).abs() < 1e-5 && norm > bound, "{norm}");
+            want.iter_mut().for_each(|g| *g *= bound / norm);
+        }
+        let got = model.grad("table").expect("the parameter");
+        for (at, (got, want)) in got.iter().zip(&want).enumerate() {
+            assert!((f64::from(*got) - want).abs() < 1e-5, "{kind}, {at}: {got} is not {want}");
+        }
+    }
+
+    #[test]
+    fn the_gradient_of_a_batch_is_the_one_written_by_hand() {
+        check_gradient("grpo", 0.0, |reward, mean, std, len| (reward - mean) / (std + 1e-4) / len);
+        check_gradient("dr_grpo", 0.0, |reward, mean, _, _| (reward - mean) / MAX_TOKENS as f64);
+        check_gradient("reinforce", 0.0, |reward, mean, _, _| (reward - mean) / MAX_TOKENS as f64);
+        check_gradient("reinforce", 0.01, |reward, mean, _, _| (reward - mean) / MAX_TOKENS as f64);
+        // Of 5 completions 11 tokens are learnt from.
+        check_gradient("dapo", 0.0, |reward, mean, std, _| (reward - mean) / (std + 1e-4) * 5.0 / 11.0);
+    }
 }

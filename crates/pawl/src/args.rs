@@ -6,7 +6,7 @@ mod keeps;
 mod mcp;
 pub(crate) mod teach;
 
-pub(crate) use bench::{Bench, BenchOf, BenchPart, BenchResearchers, Peer, Precisions};
+pub(crate) use bench::{Bench, BenchLessons, BenchOf, BenchPart, BenchResearchers, Peer, Precisions};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use keeps::{Effects, EffectsAction, EffectsFile, EffectsRevoke, Replicate, Retract};
 pub(crate) use mcp::Mcp;
@@ -290,6 +290,15 @@ pub(crate) struct Eval {
     /// Items of each task at most, the first of a fixed shuffle
     #[arg(long, value_name = "N", value_parser = count, requires = "tasks")]
     pub(crate) limit: Option<u64>,
+    /// Answers of each problem of gsm8k, mbpp, humaneval; pass@k is told up to this k
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = count, requires = "tasks")]
+    pub(crate) samples: u64,
+    /// Of those answers; 0 takes the likeliest token [default: 0 for one answer, 0.8 for several]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = non_negative, requires = "tasks")]
+    pub(crate) temperature: Option<f64>,
+    /// Run written programs even where the kernel has only a part of what locks them in
+    #[arg(long, requires = "tasks")]
+    pub(crate) allow_partial_sandbox: bool,
     /// Threads [default: one a core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024))]
     pub(crate) threads: Option<u64>,

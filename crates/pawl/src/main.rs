@@ -124,6 +124,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Data(Data::Show(args) | Data::Check(args)) => args.place.json,
         Command::Bench(args) => match &args.of {
             Some(args::BenchOf::Researchers(args)) => args.place.json,
+            Some(args::BenchOf::Lessons(args)) => args.place.json,
             None => args.json,
         },
         Command::Doctor(args) => args.place.json,

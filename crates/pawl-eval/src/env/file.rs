@@ -41,7 +41,7 @@ pub(super) fn gsm8k(path: &Path) -> Result<Vec<Problem>, EnvError> {
 }
 
 /// The last number of a text, without separators of thousands and without zeros that say nothing.
-pub(super) fn last_number(text: &str) -> Option<String> {
+pub(crate) fn last_number(text: &str) -> Option<String> {
     let text = text.replace(',', "");
     let digits = |c: char| c.is_ascii_digit() || c == '.';
     let mut found = None;

@@ -14,6 +14,10 @@ mod stack;
 
 pub use draws::Draws;
 pub use external::External;
+#[cfg(target_os = "linux")]
+pub(crate) use file::last_number;
+#[cfg(target_os = "linux")]
+pub(crate) use python::divide;
 pub use stack::{Fault, Program};
 
 use std::path::{Path, PathBuf};

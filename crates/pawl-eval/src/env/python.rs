@@ -91,7 +91,7 @@ fn code(answer: &str) -> &str {
 }
 
 /// `assert CALL == VALUE` in its two halves, if it has this form.
-fn divide(test: &str) -> Option<(String, String)> {
+pub(crate) fn divide(test: &str) -> Option<(String, String)> {
     let body = test.trim().strip_prefix("assert ")?;
     let bytes = body.as_bytes();
     let (mut depth, mut quote, mut at) = (0i32, None, 0);

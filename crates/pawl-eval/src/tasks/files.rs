@@ -1,4 +1,4 @@
-//! Files of data: plain, or compressed with Zstandard or bzip2; CSV.
+//! Files of data: plain, or compressed with Zstandard, gzip or bzip2; CSV.
 
 use super::TaskError;
 use std::io::Read;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// The text of `path`, or of its compressed form beside.
 pub(super) fn text(path: &Path) -> Result<String, TaskError> {
     let with = |ending: &str| PathBuf::from(format!("{}.{ending}", path.display()));
-    let (zst, bz2) = (with("zst"), with("bz2"));
+    let (zst, gz, bz2) = (with("zst"), with("gz"), with("bz2"));
     let mut text = String::new();
     let mut read = |path: &Path, open: fn(std::fs::File) -> std::io::Result<Box<dyn Read>>| {
         let opened = std::fs::File::open(path).and_then(open);
@@ -21,6 +21,8 @@ pub(super) fn text(path: &Path) -> Result<String, TaskError> {
         };
     } else if zst.exists() {
         read(&zst, zstd_reader)?;
+    } else if gz.exists() {
+        read(&gz, |file| Ok(Box::new(flate2::read::MultiGzDecoder::new(file))))?;
     } else if bz2.exists() {
         read(&bz2, |file| Ok(Box::new(bzip2::read::MultiBzDecoder::new(file))))?;
     } else {

@@ -8,6 +8,8 @@ mod read;
 mod run;
 mod select;
 mod sequences;
+#[cfg(target_os = "linux")]
+mod written;
 
 mod agi_eval_lsat_ar;
 mod arc_challenge;
@@ -34,6 +36,8 @@ mod winogrande;
 
 pub use run::{CoreScore, TaskOptions, core_score, run_task};
 pub use select::tasks_named;
+#[cfg(target_os = "linux")]
+pub use written::{WRITTEN, WrittenOptions, WrittenTask, run_written};
 
 use std::path::{Path, PathBuf};
 
@@ -155,6 +159,13 @@ pub enum TaskError {
     /// The model cannot be run at this length.
     #[error(transparent)]
     Model(#[from] pawl_model::ModelError),
+    /// Text cannot be generated with the model.
+    #[error(transparent)]
+    Decode(#[from] pawl_model::DecodeError),
+    /// Programs cannot be run.
+    #[cfg(target_os = "linux")]
+    #[error(transparent)]
+    Sandbox(#[from] crate::sandbox::SandboxError),
     /// A score could not be kept.
     #[error(transparent)]
     File(#[from] pawl_record::FileError),

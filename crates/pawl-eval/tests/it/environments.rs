@@ -88,7 +88,7 @@ fn instructions_come_from_training_splits_and_name_the_commands() {
     assert!(all.iter().any(|m| m[0].content.contains("pawl sft") && m[1].content.contains("teaches")));
     let mut env = Environment::open("sum").unwrap();
     let shown: Vec<String> =
-        demonstrations(&mut env, 0, 500, 1).unwrap().into_iter().map(|m| m[0].content.clone()).collect();
+        demonstrations(&mut env, 0, 500, 1, 0.0).unwrap().into_iter().map(|m| m[0].content.clone()).collect();
     for problem in env.distinct(ProblemSplit::Test, 0, 100, 1).unwrap() {
         assert!(!shown.contains(&problem.prompt), "{}", problem.prompt);
     }
@@ -156,4 +156,25 @@ fn what_an_external_environment_does_wrong_is_said() {
     assert!(error.to_string().contains("cannot be started"), "{error}");
     let error = Environment::open("chess").err().unwrap();
     assert_eq!(error.to_string(), "there is no environment chess");
+}
+
+#[test]
+fn a_careless_teacher_is_wrong_as_often_as_said_and_near_what_is_right() {
+    for name in ["sum", "sort", "edit", "program"] {
+        let mut env = Environment::open(name).unwrap();
+        let careless = demonstrations(&mut env, 3, 500, 2, 0.4).unwrap();
+        assert_eq!(careless, demonstrations(&mut env, 3, 500, 2, 0.4).unwrap());
+        let mut wrong = 0;
+        for (idx, told) in careless.iter().enumerate() {
+            let problem = env.problem(ProblemSplit::Train, 3, idx as u64, 2).unwrap();
+            assert_eq!(told[0].content, problem.prompt);
+            let (said, right) = (told[1].content.as_str(), problem.demonstration.clone().unwrap());
+            let worth = env.reward(&problem, said).unwrap();
+            assert_eq!(worth == 1.0, said == right, "{name}: {said} for {right}");
+            assert_eq!(said.split(' ').count(), right.split(' ').count());
+            wrong += u32::from(worth < 1.0);
+        }
+        // 200 expected, standard deviation 11.
+        assert!((150..250).contains(&wrong), "{name}: {wrong} of 500");
+    }
 }

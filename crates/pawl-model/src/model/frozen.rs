@@ -31,6 +31,7 @@ impl Model {
             scalars: Vec::new(),
             dropout_seed: 0,
             flops_per_step: 0.0,
+            grad_norm: None,
             recipe,
         })
     }

@@ -78,7 +78,7 @@ fn request(
 
 fn conversations(lab: &Path) -> Conversations {
     let mut env = Environment::open("sort").unwrap();
-    let all: Vec<Vec<Message>> = demonstrations(&mut env, 0, 200, 1).unwrap();
+    let all: Vec<Vec<Message>> = demonstrations(&mut env, 0, 200, 1, 0.0).unwrap();
     Conversations::new(&tokenizer(lab), &all, "sort", ROW_LEN, 0.1).unwrap()
 }
 
@@ -146,6 +146,8 @@ fn rl_task(control: Option<Control>) -> RlTask {
         num_prompts: 4,
         group_size: 4,
         max_tokens: 12,
+        cut_is_wrong: false,
+        slips: 0.0,
         updates_per_batch: 2,
         eval_problems: 3,
         eval_samples: 2,
@@ -203,6 +205,70 @@ fn rewards_move_the_model_and_an_interrupted_run_goes_on_to_the_same_bits_and_fi
     let (resumed, again) = run_rl(lab.path(), &parent, objective, &[("rl_lr", 1.0)], 3, false).unwrap();
     assert_eq!(resumed.checkpoint_hash, straight.checkpoint_hash);
     assert_eq!((again, files()), (outcome, want));
+}
+
+/// An environment in the shell's own language that likes answers which begin with one digit.
+fn likes_ones(folder: &Path) -> String {
+    let path = folder.join("env.sh");
+    let body = r#"while read -r line; do case "$line" in
+*'"op":"problem"'*train*) echo '{"key":"a","prompt":"sort 7 3 12"}';;
+*'"op":"problem"'*validation*) echo '{"key":"b","prompt":"sort 8 2 9"}';;
+*'"op":"problem"'*) echo '{"key":"c","prompt":"sort 4 16 5"}';;
+*'"answer":"1'*) echo '{"reward":1}';;
+*) echo '{"reward":0}';;
+esac; done
+"#;
+    std::fs::write(&path, body).unwrap();
+    format!("command:sh {}", path.display())
+}
+
+/// Batches until a reward that a model can find is nearly always had.
+const BATCHES: u64 = 100;
+
+/// Rewards of a batch, and test answers that are right, before and after.
+fn check_that_rewards_raise_the_reward(lab: &Path, parent: &str, kind: &str) {
+    let env = likes_ones(lab);
+    let task = RlTask {
+        env: env.clone(),
+        num_prompts: 8,
+        group_size: 8,
+        cut_is_wrong: true,
+        updates_per_batch: 1,
+        eval_problems: 1,
+        eval_samples: 64,
+        eval_every: BATCHES,
+        ..rl_task(None)
+    };
+    let objective = shipped("std/lessons/rl.star").unwrap();
+    let mut asked = request(parent, BATCHES, objective, LessonTask::Rl(task), &[("rl_lr", 0.2)]);
+    asked.num_rows = 64;
+    asked.values.insert("rl_loss".into(), SettingValue::Text(kind.into()));
+    let taught = lesson(lab, asked).unwrap();
+    let stop = AtomicBool::new(false);
+    let mut env = Environment::open(&env).unwrap();
+    let done = rl(lab, taught, &mut env, &tokenizer(lab), &options(1, &stop)).unwrap();
+    let (result, Some(outcome)) = done else { panic!("it diverged") };
+    let log = std::fs::read_to_string(RunDir::path(lab, &result.id).join("lesson.jsonl")).unwrap();
+    let rewards: Vec<f64> = log
+        .lines()
+        .filter_map(|line| match from_json::<LessonEvent>(line.as_bytes()).unwrap() {
+            LessonEvent::Rollouts(summary) => Some(summary.reward),
+            LessonEvent::HeldOut { .. } | LessonEvent::Validation { .. } => None,
+        })
+        .collect();
+    let (before, after) = (outcome.test_before.unwrap(), outcome.test_after.unwrap());
+    assert!(rewards[0] < 0.5 && before.pass_at_1() < 0.5, "{kind}: it can do it already: {rewards:?}");
+    let last = rewards[rewards.len() - 5..].iter().sum::<f64>() / 5.0;
+    assert!(last > 0.9 && after.pass_at_1() > 0.9, "{kind}: {rewards:?}, {after:?}");
+}
+
+#[test]
+fn rewards_raise_the_reward_from_chance_to_nearly_always() {
+    let (lab, base) = trained();
+    let parent = run_sft(lab.path(), &base, false, 1, false).unwrap().id;
+    for kind in ["grpo", "reinforce", "rloo", "dr_grpo", "dapo", "cispo"] {
+        check_that_rewards_raise_the_reward(lab.path(), &parent, kind);
+    }
 }
 
 #[test]

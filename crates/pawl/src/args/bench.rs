@@ -43,6 +43,8 @@ pub(crate) struct Bench {
 pub(crate) enum BenchOf {
     /// Let researchers work on the same start with the same budget and seeds, and compare what they came to
     Researchers(BenchResearchers),
+    /// Teach runs by rewards and, at equal FLOPs, by each control; compare what they came to
+    Lessons(BenchLessons),
 }
 
 #[derive(Args)]
@@ -124,4 +126,28 @@ pub(crate) enum BenchPart {
     Decode,
     /// Training steps by length, batch, size of the model and number of processes: a minute or two
     Scaling,
+}
+
+#[derive(Args)]
+pub(crate) struct BenchLessons {
+    /// Arguments of `pawl rl` in one word, `"RUN --env sum --difficulty 3"`: what is taught to whom
+    #[arg(value_name = "LESSON", required = true)]
+    pub(crate) lessons: Vec<String>,
+    /// Floating-point operations of each arm, sampling and scoring counted
+    #[arg(long, value_name = "F", allow_negative_numbers = true, value_parser = positive)]
+    pub(crate) flops: f64,
+    /// Seeds of each arm, 0, 1, ...
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1024))]
+    pub(crate) seeds: u64,
+    /// Lessons at once, each on one thread [default: one a core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024))]
+    pub(crate) jobs: Option<u64>,
+    /// More arguments for reinforcement learning and for rewards by a coin
+    #[arg(long, value_name = "ARGS", default_value = "", allow_hyphen_values = true)]
+    pub(crate) reinforce: String,
+    /// More arguments for the controls that imitate
+    #[arg(long, value_name = "ARGS", default_value = "", allow_hyphen_values = true)]
+    pub(crate) imitate: String,
+    #[command(flatten)]
+    pub(crate) place: Place,
 }

@@ -11,6 +11,9 @@ pub(crate) struct Lesson {
     /// Difficulty of an environment's problems
     #[arg(long, value_name = "D", default_value_t = 1)]
     pub(crate) difficulty: u32,
+    /// Share of an environment's demonstrations that are wrong, as a careless teacher's are
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true, value_parser = share)]
+    pub(crate) slips: Option<f64>,
     /// Starlark file with loss(logits, targets, ..) [default: the shipped one]
     #[arg(long, value_name = "FILE")]
     pub(crate) objective: Option<String>,
@@ -87,6 +90,9 @@ pub(crate) struct Rl {
     /// Longest completion, tokens
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = count)]
     pub(crate) max_tokens: u64,
+    /// Learn that an answer that was cut off is wrong; otherwise nothing is learnt from it, and a model may gain by not ending
+    #[arg(long)]
+    pub(crate) cut_is_wrong: bool,
     /// Tokens of a row: a prompt and its completion [default: the recipe's seq_len]
     #[arg(long, value_name = "N", value_parser = count)]
     pub(crate) row_len: Option<u64>,

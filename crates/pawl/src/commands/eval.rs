@@ -1,5 +1,7 @@
 //! `pawl eval RUN`: the score of a run's last checkpoint on the search split, measured again, or on published tasks.
 
+mod written;
+
 use crate::args::Eval;
 use crate::commands::train::load_model;
 use crate::errors::Failure;
@@ -64,7 +66,9 @@ fn on_text(args: &Eval, manifest: &RunManifest, model: &Model) -> Result<Answer,
 
 fn on_tasks(args: &Eval, manifest: &RunManifest, model: &Model, folder: &Path) -> Result<Answer, Failure> {
     let lab = &args.place.lab;
-    let tasks = tasks_named(&args.tasks).map_err(from_task)?;
+    let (written, named): (Vec<String>, Vec<String>) =
+        args.tasks.iter().cloned().partition(|name| written::is_written(name));
+    let tasks = tasks_named(&named).map_err(from_task)?;
     let tokenizer = run_tokenizer(lab, manifest, model.recipe().vocab_size(), &|_| {}).map_err(from_data)?;
     let run_folder = RunDir::path(lab, &manifest.id);
     let checkpoint: CheckpointManifest = read_json(&run_folder.join("last/checkpoint.json"))?;
@@ -86,9 +90,12 @@ fn on_tasks(args: &Eval, manifest: &RunManifest, model: &Model, folder: &Path) -
         };
         scores.push(run_task(task, model, &tokenizer, &options).map_err(from_task)?);
     }
+    let written =
+        written::run(args, &written, model, &tokenizer, (folder, &run_folder), &checkpoint.hash, &status)?;
     status.clear();
     let core = core_score(&scores);
-    let mut text = table(&scores);
+    let mut text = if scores.is_empty() { String::new() } else { table(&scores) };
+    text.push_str(&written::table(&written));
     if let Some(core) = &core {
         text.push_str(&core_line(core));
     }
@@ -96,7 +103,7 @@ fn on_tasks(args: &Eval, manifest: &RunManifest, model: &Model, folder: &Path) -
     let core = core.map(|core| {
         json!({ "mean": core.mean, "standard_error": core.error, "tasks": core.num_tasks, "of": core.num_core })
     });
-    Ok(Answer::new(text, json!({ "run": manifest.id, "tasks": json, "core": core })))
+    Ok(Answer::new(text, json!({ "run": manifest.id, "tasks": json, "core": core, "written": written })))
 }
 
 fn core_line(core: &CoreScore) -> String {
@@ -148,24 +155,24 @@ fn score_json(score: &TaskScore) -> Value {
     })
 }
 
-fn from_task(error: TaskError) -> Failure {
+pub(crate) fn from_task(error: TaskError) -> Failure {
     let hint = match &error {
         TaskError::Missing { .. } => {
-            Some("name the folder that holds core/, blimp/, hellaswag/ with --data-dir")
+            Some("name the folder that holds core/, blimp/, hellaswag/, gsm8k/ with --data-dir")
         }
         TaskError::Unknown { .. }
         | TaskError::Io { .. }
         | TaskError::Malformed { .. }
         | TaskError::Model(_)
+        | TaskError::Decode(_)
         | TaskError::File(_) => None,
+        #[cfg(target_os = "linux")]
+        TaskError::Sandbox(_) => None,
     };
-    let failure = match error {
-        TaskError::Unknown { .. } => Failure::misuse(error.to_string()),
-        error @ (TaskError::Missing { .. }
-        | TaskError::Io { .. }
-        | TaskError::Malformed { .. }
-        | TaskError::Model(_)
-        | TaskError::File(_)) => Failure::from(error),
+    let failure = if matches!(error, TaskError::Unknown { .. }) {
+        Failure::misuse(format!("{error}, {}", written::names()))
+    } else {
+        Failure::from(error)
     };
     match hint {
         Some(hint) => failure.hint(hint),

@@ -71,17 +71,22 @@ pub(crate) fn run(args: Rl) -> Result<Answer, Failure> {
 /// The environment; one that runs programs gets a sandbox.
 #[cfg(target_os = "linux")]
 fn open(args: &Rl) -> Result<Environment, Failure> {
-    use pawl_eval::env::EnvError;
-    use pawl_eval::sandbox::{Limits, Locks, Sandbox};
     let Some(path) = args.env.strip_prefix("mbpp:") else {
         return Environment::open(&args.env).map_err(from_env);
     };
+    Environment::mbpp(path.as_ref(), sandbox(args.allow_partial_sandbox)?).map_err(from_env)
+}
+
+/// A sandbox of the built-in limits, whose worker is this binary.
+#[cfg(target_os = "linux")]
+pub(crate) fn sandbox(allow_partial: bool) -> Result<pawl_eval::sandbox::Sandbox, Failure> {
+    use pawl_eval::env::EnvError;
+    use pawl_eval::sandbox::{Limits, Locks, Sandbox};
     let own =
         std::env::current_exe().map_err(|why| Failure::new("pawl cannot find itself").caused_by(&why))?;
-    let locks = if args.allow_partial_sandbox { Locks::Available } else { Locks::All };
+    let locks = if allow_partial { Locks::Available } else { Locks::All };
     let worker = vec![own.into_os_string(), "sandbox-cell".into()];
-    let sandbox = Sandbox::new(worker, Limits::default(), locks).map_err(EnvError::from).map_err(from_env)?;
-    Environment::mbpp(path.as_ref(), sandbox).map_err(from_env)
+    Sandbox::new(worker, Limits::default(), locks).map_err(EnvError::from).map_err(from_env)
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -94,7 +99,8 @@ fn request(args: &Rl, parent: &RunManifest) -> Result<LessonRequest, Failure> {
     let control = args.control.map(Control::from);
     // What imitates has the objective of supervised fine-tuning.
     let (shipped, signals) = match control {
-        Some(Control::Sft | Control::Rejection) => ("std/lessons/sft.star", SFT_SIGNALS),
+        Some(Control::Sft) => ("std/lessons/sft.star", SFT_SIGNALS),
+        Some(Control::Rejection) => ("std/lessons/rejection.star", SFT_SIGNALS),
         Some(Control::Random) | None => ("std/lessons/rl.star", RL_SIGNALS),
     };
     let row_len = args.row_len.unwrap_or(parent.seq_len);
@@ -114,6 +120,8 @@ fn request(args: &Rl, parent: &RunManifest) -> Result<LessonRequest, Failure> {
             num_prompts: args.prompts,
             group_size: args.group,
             max_tokens: args.max_tokens,
+            cut_is_wrong: args.cut_is_wrong,
+            slips: args.lesson.slips.unwrap_or(0.0),
             updates_per_batch: args.updates,
             eval_problems: args.eval_problems,
             eval_samples: args.eval_samples,

@@ -125,9 +125,10 @@ fn conversations(args: &Sft) -> Result<(String, Vec<Vec<Message>>), Failure> {
     }
     if let Some(env) = args.data.strip_prefix("env:") {
         let mut env = Environment::open(env).map_err(from_env)?;
-        let all =
-            demonstrations(&mut env, args.lesson.seed, count, args.lesson.difficulty).map_err(from_env)?;
-        return Ok((format!("{} difficulty={} count={count}", args.data, args.lesson.difficulty), all));
+        let Lesson { seed, difficulty, slips, .. } = args.lesson;
+        let all = demonstrations(&mut env, seed, count, difficulty, slips.unwrap_or(0.0)).map_err(from_env)?;
+        let slips = slips.map_or_else(String::new, |slips| format!(" slips={slips}"));
+        return Ok((format!("{} difficulty={difficulty} count={count}{slips}", args.data), all));
     }
     let path = Path::new(&args.data);
     let all = read_conversations(path).map_err(from_chat)?;

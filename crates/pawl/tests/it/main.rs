@@ -18,3 +18,5 @@ mod sandbox;
 mod surface;
 mod teach;
 mod train;
+#[cfg(target_os = "linux")]
+mod written;

@@ -93,6 +93,43 @@ fn a_run_is_taught_rewarded_measured_and_talked_to() {
 }
 
 #[test]
+fn the_whole_path_leads_from_a_campaign_to_a_talk() {
+    let lab = lab();
+    crate::research::small_recipe(lab.path());
+    ask(lab.path(), &crate::research::research(&["--trials", "12"]));
+    // What a campaign leaves is trained again where somebody wants its parameters.
+    ask(lab.path(), &["sample", "champion", "--tokens", "3", "--threads", "1"]);
+    let sft = ["sft", "champion", "--data", "env:sort", "--slips", "0.5", "--count", "200", "--steps", "20"];
+    let taught = ask(lab.path(), &[&sft[..], &["--rows", "8", "--row-len", "64", "--json"]].concat()).json();
+    let sft_id = id(&taught);
+    assert!(taught["lesson"]["task"]["sft"]["data"].as_str().unwrap().ends_with("slips=0.5"), "{taught}");
+    let lesson = format!(
+        "{sft_id} --env sort --prompts 4 --group 4 --max-tokens 12 --row-len 64 --eval-problems 3 --eval-samples 2"
+    );
+    let bench = ["bench", "lessons", &lesson, "--flops", "1e8", "--seeds", "2", "--jobs", "2", "--json"];
+    let compared = ask(lab.path(), &bench).json();
+    let arms = compared["arms"].as_array().unwrap();
+    assert_eq!(arms.len(), 2 * 4, "{compared}");
+    for name in ["rl", "sft", "rejection", "random"] {
+        let seeds = arms.iter().filter(|arm| arm["arm"] == name).map(|arm| arm["seed"].as_u64().unwrap());
+        assert_eq!(seeds.collect::<std::collections::BTreeSet<u64>>().len(), 2, "{name}: {compared}");
+    }
+    assert!(arms.iter().all(|arm| arm["flops"].as_f64() >= Some(1e8)), "{compared}");
+    let rl_id = arms.iter().find(|arm| arm["arm"] == "rl").unwrap()["run"].as_str().unwrap();
+    let score = ask(lab.path(), &["eval", rl_id, "--json"]).json();
+    assert!(score["val_bpb"].as_f64().is_some_and(f64::is_finite), "{score}");
+    let mut child = command(lab.path(), &["chat", rl_id, "--tokens", "6"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"sort 3 1 2\n").unwrap();
+    let talk = Ended::of(&child.wait_with_output().unwrap());
+    assert_eq!((talk.code, talk.stdout.lines().count()), (0, 1), "{}", talk.stderr);
+}
+
+#[test]
 fn each_control_of_rl_runs_and_counts_its_flops() {
     let lab = lab();
     let base = base(lab.path());

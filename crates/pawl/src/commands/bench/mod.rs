@@ -2,6 +2,7 @@
 //! come. It needs no lab and no data: tokens are made up, their number is what costs.
 
 mod decode;
+mod lessons;
 mod limits;
 mod products;
 mod researchers;
@@ -51,8 +52,10 @@ struct Found {
 }
 
 pub(crate) fn run(args: Bench) -> Result<Answer, Failure> {
-    if let Some(BenchOf::Researchers(args)) = &args.of {
-        return researchers::run(args);
+    match &args.of {
+        Some(BenchOf::Researchers(args)) => return researchers::run(args),
+        Some(BenchOf::Lessons(args)) => return lessons::run(args),
+        None => {}
     }
     let begun = Instant::now();
     let texts = recipe_texts(&args)?;
