@@ -28,10 +28,10 @@ pub(super) fn is_due(context: &Context<'_>) -> bool {
     let (leaps, steps): (Vec<&Proposal>, Vec<&Proposal>) =
         context.history.proposals.iter().filter(own).partition(|proposal| is_leap(proposal));
     let verdict = |proposal: &&Proposal| context.history.verdicts.get(&proposal.number);
-    let promoted = leaps.iter().filter_map(|it| verdict(it)).filter(|it| it.promoted).count();
-    let tried = leaps.iter().filter_map(|it| verdict(it)).filter(|it| was_tested(it)).count();
+    let promoted = leaps.iter().filter_map(verdict).filter(|it| it.promoted).count();
+    let tried = leaps.iter().filter_map(verdict).filter(|it| was_tested(it)).count();
     let pending = leaps.iter().filter(|it| verdict(it).is_none()).count();
-    let steps = steps.iter().filter_map(|it| verdict(it)).filter(|it| was_tested(it)).count();
+    let steps = steps.iter().filter_map(verdict).filter(|it| was_tested(it)).count();
     tried + pending < TRIES + TRIES_OF_PROMOTED * promoted + steps / STEPS_A_TRY
 }
 
