@@ -82,10 +82,8 @@ impl Graph {
     }
 
     fn param_name(&self, value: ValueId) -> Option<&str> {
-        match self.producer(value).op {
-            Op::Input(idx) if self.inputs[idx].kind == InputKind::Param => Some(&self.inputs[idx].name),
-            _ => None,
-        }
+        let Op::Input(idx) = self.producer(value).op else { return None };
+        (self.inputs[idx].kind == InputKind::Param).then(|| self.inputs[idx].name.as_str())
     }
 
     /// By value: the last instruction that reads it, 0 where none does.

@@ -121,7 +121,7 @@ pub(crate) struct Research {
     /// Recipe to improve: a path, or the name of a shipped one
     #[arg(long, value_name = "FILE")]
     pub(crate) recipe: Option<String>,
-    /// Who proposes changes: optimizer, leaps, random, one_at_a_time, tpe, claude, openai=MODEL, replay:PATH; several with
+    /// Who proposes changes: optimizer, steps, random, one_at_a_time, tpe, claude, openai=MODEL, replay:PATH; several with
     /// shares as claude:0.7,optimizer:0.3, or without, and results decide [default: optimizer]
     #[arg(long, value_name = "WHO", value_parser = researchers)]
     pub(crate) researcher: Option<String>,

@@ -24,5 +24,6 @@ mod report;
 mod report_lab;
 mod team;
 mod tool;
+mod tune;
 mod verify;
 mod worth;
