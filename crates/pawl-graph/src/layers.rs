@@ -83,7 +83,7 @@ impl Graph {
 
     fn param_name(&self, value: ValueId) -> Option<&str> {
         let Op::Input(idx) = self.producer(value).op else { return None };
-        (self.inputs[idx].kind == InputKind::Param).then_some(&*self.inputs[idx].name)
+        (self.inputs[idx].kind == InputKind::Param).then(|| self.inputs[idx].name.as_str())
     }
 
     /// By value: the last instruction that reads it, 0 where none does.

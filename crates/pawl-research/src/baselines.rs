@@ -132,7 +132,7 @@ fn scored(books: &Books) -> Vec<(Settings, f64)> {
 }
 
 /// Uniform over the whole range, or over all options, the present one included.
-fn drawn(spec: &SettingSpec, random: &mut Random) -> SettingValue {
+pub(crate) fn drawn(spec: &SettingSpec, random: &mut Random) -> SettingValue {
     match &spec.kind {
         SettingKind::Dial => spec.value.clone(),
         SettingKind::Choice { options } => options[random.below(options.len())].clone(),
@@ -162,7 +162,7 @@ fn suggested(spec: &SettingSpec, scored: &[(Settings, f64)], random: &mut Random
     }
 }
 
-fn movable<'a>(context: &Context<'a>) -> Vec<&'a SettingSpec> {
+pub(crate) fn movable<'a>(context: &Context<'a>) -> Vec<&'a SettingSpec> {
     context.compiled.settings.iter().filter(|spec| is_movable(spec)).collect()
 }
 

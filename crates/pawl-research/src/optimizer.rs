@@ -3,7 +3,7 @@
 //! *Which* change: Thompson sampling (Thompson, 1933) over all single changes, on the additive model of
 //! [`crate::belief`], which starts from what other labs saw where that was imported ([`crate::library`]). *Which number*: for a
 //! knob, steps of factors of two, four and sixteen first (small steps drown in the noise), then the suggestions of
-//! [`crate::tpe`]. It turns settings, and makes the changes to the text that stand in [`crate::edits`]; the model knows
+//! [`crate::tpe`]. A campaign begins with [`leap`]s of whole configurations. It turns settings, and makes the changes to the text that stand in [`crate::edits`]; the model knows
 //! an edit as a choice between without and with it.
 
 mod leap;
@@ -32,9 +32,6 @@ const BEST: f64 = 10.0;
 /// combination, and for each champion since.
 const INTERACTION: f64 = 0.25;
 
-/// The same for each further change of a leap: a dozen at once are not the sum of their parts.
-const INTERACTION_OF_MANY: f64 = 2.0;
-
 /// Variance, in pair sds squared, by which a gain in another lab misses the one here, beside what is known of the
 /// spread between labs: another scale, other data, another champion.
 const ELSEWHERE: f64 = 1.0;
@@ -48,26 +45,20 @@ struct Candidate<'a> {
 
 /// The next draft; `None` when every change within reach was tried.
 pub(crate) fn propose(context: &Context<'_>) -> Option<Draft> {
-    step(context, false)
+    leap::draft(context).or_else(|| propose_step(context))
 }
 
-/// The same by a researcher that also turns many settings at once ([`leap`]).
-pub(crate) fn propose_leaps(context: &Context<'_>) -> Option<Draft> {
-    step(context, true).map(|draft| Draft { researcher: Researcher::Leaps.name(), ..draft })
+/// The same in single changes alone.
+pub(crate) fn steps(context: &Context<'_>) -> Option<Draft> {
+    propose_step(context).map(|draft| Draft { researcher: Researcher::Steps.name(), ..draft })
 }
 
-fn step(context: &Context<'_>, leaps: bool) -> Option<Draft> {
+fn propose_step(context: &Context<'_>) -> Option<Draft> {
     let mut random = Random::new(&[context.seed, 0x6f70, context.number]);
     let (unit, belief) = believed(context);
     let candidates = candidates(context, &belief, &mut random);
     let drawn = drawn(&belief, &candidates, &mut random);
-    if leaps
-        && leap::is_due(context)
-        && let Some(draft) = leap::draft(context, &belief, unit, &drawn)
-    {
-        return Some(draft);
-    }
-    let turned = drawn.into_iter().find(|(candidate, _)| is_unproposed(context, &[candidate]));
+    let turned = drawn.into_iter().find(|(candidate, _)| is_unproposed(context, candidate));
     let least = turned.as_ref().map_or(f64::NEG_INFINITY, |(_, gain)| *gain);
     edited(context, &belief, unit, least, &mut random)
         .or_else(|| turned.map(|(candidate, _)| draft(context, &belief, unit, candidate)))
@@ -81,9 +72,7 @@ fn believed(context: &Context<'_>) -> (f64, Belief) {
     sizes.sort_by(f64::total_cmp);
     let unit = sizes.get(sizes.len() / 2).map_or(1.0, |median| (median / TYPICAL).max(1.0));
     for observation in &mut observations {
-        let further = observation.moves.len().max(1) - 1;
-        let each = if further + 1 >= leap::LEAST { INTERACTION_OF_MANY } else { INTERACTION };
-        let interaction = each * further as f64;
+        let interaction = INTERACTION * (observation.moves.len().max(1) - 1) as f64;
         observation.gain = (observation.gain / unit).clamp(WORST, BEST);
         observation.variance = observation.variance / unit.powi(2) + interaction;
     }
@@ -97,7 +86,7 @@ pub(crate) fn propose_knob(context: &Context<'_>) -> Option<Draft> {
     let mut candidates = candidates(context, &belief, &mut random);
     candidates.retain(|candidate| matches!(candidate.spec.kind, SettingKind::Knob { .. }));
     let drawn = drawn(&belief, &candidates, &mut random);
-    let first = drawn.into_iter().find(|(candidate, _)| is_unproposed(context, &[candidate]));
+    let first = drawn.into_iter().find(|(candidate, _)| is_unproposed(context, candidate));
     first.map(|(candidate, _)| draft(context, &belief, unit, candidate))
 }
 
@@ -106,7 +95,7 @@ fn observations(context: &Context<'_>) -> Vec<Observation> {
     let sd = context.noise.sd();
     let mut observations = imported(context);
     for (proposal, verdict) in context.history.history() {
-        if context.history.is_retracted(proposal.number) {
+        if context.history.is_retracted(proposal.number) || leap::is_leap(proposal) {
             continue;
         }
         let Some(moves) = moves_of(context, proposal) else { continue };
@@ -347,10 +336,10 @@ fn drawn<'c, 'a>(
     drawn
 }
 
-/// Whether the champion with these changes has not been proposed.
-fn is_unproposed(context: &Context<'_>, candidates: &[&Candidate<'_>]) -> bool {
+/// Whether the champion with this change has not been proposed.
+fn is_unproposed(context: &Context<'_>, candidate: &Candidate<'_>) -> bool {
     let mut settings: Settings = context.champion.settings.clone();
-    settings.extend(candidates.iter().map(|it| (it.spec.name.clone(), it.to.clone())));
+    settings.insert(candidate.spec.name.clone(), candidate.to.clone());
     // The same settings beside another text are another program.
     let recipe_of = |proposal: &Proposal| {
         let before = context.history.champions.get(proposal.generation as usize).map(|it| it.recipe.clone());
@@ -381,7 +370,11 @@ fn draft(context: &Context<'_>, belief: &Belief, unit: f64, candidate: &Candidat
 }
 
 pub(crate) fn prediction(context: &Context<'_>, mean: f64, sd: f64) -> Prediction {
-    Prediction { gain_bpb: mean * context.noise.sd(), keep_probability: keep_probability(mean, sd) }
+    prediction_of(mean * context.noise.sd(), keep_probability(mean, sd))
+}
+
+fn prediction_of(gain_bpb: f64, keep_probability: f64) -> Prediction {
+    Prediction { gain_bpb, keep_probability }
 }
 
 /// Gain, in pair sds, of which the judge keeps half (simulated), and how softly it goes from none to all.

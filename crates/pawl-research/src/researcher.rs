@@ -22,10 +22,10 @@ use std::sync::Arc;
 /// The researchers there are.
 #[derive(Clone, Debug)]
 pub enum Researcher {
-    /// The built-in optimizer: a bandit over changes, TPE over numbers.
+    /// The built-in optimizer: a few whole configurations, then a bandit over changes, TPE over numbers.
     Optimizer,
-    /// The same, which also turns many settings at once.
-    Leaps,
+    /// The same in single changes alone: what its leaps are worth.
+    Steps,
     /// Any single change with equal probability: what every researcher has to beat.
     Random,
     /// A language model.
@@ -157,7 +157,7 @@ impl Researcher {
     pub fn name(&self) -> String {
         match self {
             Researcher::Optimizer => "optimizer".to_string(),
-            Researcher::Leaps => "leaps".to_string(),
+            Researcher::Steps => "steps".to_string(),
             Researcher::Random => "random".to_string(),
             Researcher::Model(model) => model.name().to_string(),
             Researcher::Replay(replay) => replay.name().to_string(),
@@ -173,7 +173,7 @@ impl Researcher {
     pub fn propose(&self, context: &Context<'_>) -> Answer {
         let draft = match self {
             Researcher::Optimizer => optimizer::propose(context),
-            Researcher::Leaps => optimizer::propose_leaps(context),
+            Researcher::Steps => optimizer::steps(context),
             Researcher::Random => baselines::random(context),
             Researcher::OneAtATime => baselines::one_at_a_time(context),
             Researcher::Tpe => baselines::tpe_alone(context),

@@ -159,7 +159,7 @@ fn turned(
     let drawn = belief.draw(&moves, &mut random);
     let best = (0..candidates.len()).max_by(|a, b| drawn[*a].total_cmp(&drawn[*b]))?;
     let (spec, to, moved) = &candidates[best];
-    let (mean, sd) = belief.gain(&[moved.clone()]);
+    let (mean, sd) = belief.gain(std::slice::from_ref(moved));
     let own = match structure.is_champion {
         true => 0.0,
         false => structure.verdict.evidence.as_ref().map_or(0.0, |it| it.mean) / context.noise.sd(),

@@ -133,9 +133,9 @@ impl LabDesk {
     fn wait(&self, arguments: &Value) -> Result<Answer, String> {
         let draft = arguments["draft"].as_f64().filter(|number| *number >= 1.0 && number.fract() == 0.0);
         let draft = draft.ok_or("draft: the number that `propose` gave")? as u64;
-        let seconds = match &arguments["seconds"] {
-            Value::Null => LONGEST_WAIT,
-            given => given
+        let seconds = match arguments.get("seconds").filter(|given| !given.is_null()) {
+            None => LONGEST_WAIT,
+            Some(given) => given
                 .as_f64()
                 .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
                 .ok_or("seconds: a number from 0 on")?,
@@ -270,9 +270,7 @@ impl Desk for LabDesk {
 
     fn page(&self, uri: &str) -> Option<Result<String, String>> {
         match uri {
-            STATE_PAGE => {
-                Some(self.called("", STATE, &Value::Null).map(|answer| answer.text).or_else(|why| Ok(why)))
-            }
+            STATE_PAGE => Some(self.called("", STATE, &Value::Null).map(|answer| answer.text).or_else(Ok)),
             REFERENCE_PAGE => Some(Ok(prompt::language())),
             _ => None,
         }

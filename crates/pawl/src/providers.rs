@@ -27,7 +27,7 @@ impl Team {
         self.0.iter().any(|(researcher, _)| match researcher {
             Researcher::Claude(_) | Researcher::Openai(_) => true,
             Researcher::Optimizer
-            | Researcher::Leaps
+            | Researcher::Steps
             | Researcher::Random
             | Researcher::OneAtATime
             | Researcher::Tpe
@@ -42,8 +42,8 @@ impl Team {
 pub(crate) enum Researcher {
     /// Built in: a bandit over choices, a model of the numbers; no key, no network
     Optimizer,
-    /// The same, which also turns many settings at once
-    Leaps,
+    /// The same in single changes alone
+    Steps,
     /// Any one change with equal probability: what every researcher has to beat
     Random,
     /// Every single change in turn
@@ -72,7 +72,7 @@ pub(crate) fn team(text: &str) -> Result<Team, String> {
             |prefix: &str| name.strip_prefix(prefix).map(str::to_string).filter(|model| !model.is_empty());
         let researcher = match name {
             "optimizer" => Researcher::Optimizer,
-            "leaps" => Researcher::Leaps,
+            "steps" => Researcher::Steps,
             "random" => Researcher::Random,
             "one_at_a_time" => Researcher::OneAtATime,
             "tpe" => Researcher::Tpe,
@@ -85,7 +85,11 @@ pub(crate) fn team(text: &str) -> Result<Team, String> {
                 (_, _, Some(path)) => Researcher::Replay(path.into()),
                 (None, None, None) => {
                     return Err(format!(
+<<<<<<< .merge_file_uehZ9S
                         "{name} is none of optimizer, leaps, random, one_at_a_time, tpe, claude, claude=MODEL, openai, openai=MODEL, mcp, replay:PATH"
+=======
+                        "{name} is none of optimizer, steps, random, one_at_a_time, tpe, claude, claude=MODEL, openai, openai=MODEL, replay:PATH"
+>>>>>>> .merge_file_5wzTlx
                     ));
                 }
             },
@@ -123,7 +127,7 @@ pub(crate) fn researcher(team: &Team, args: &Research, brief: &Brief) -> Result<
 fn one(researcher: &Researcher, caps: (Caps, Caps)) -> Result<Who, Failure> {
     match researcher {
         Researcher::Optimizer => Ok(Who::Optimizer),
-        Researcher::Leaps => Ok(Who::Leaps),
+        Researcher::Steps => Ok(Who::Steps),
         Researcher::Random => Ok(Who::Random),
         Researcher::OneAtATime => Ok(Who::OneAtATime),
         Researcher::Tpe => Ok(Who::Tpe),

@@ -1,82 +1,96 @@
-//! Leaps: many settings turned at once.
+//! Leaps: many settings drawn anew at once.
 //!
-//! A single change is the clearest test and the slowest walk. Where a recipe starts far from what suits it, a trial that
-//! turns a dozen settings costs no more than one that turns one, and the model of gains, which adds up over settings,
-//! learns of all of them. So it is Thompson sampling again, over whole configurations: of one joint draw the best value of
-//! each setting, those that are drawn as gains. A few are tried at the start, and a promotion buys a few more, so that a
-//! campaign which has arrived goes on in steps. What rides along without carrying its weight is taken out by the campaign
-//! ([`crate::prune`]).
+//! A single change is the clearest test and the slowest walk. A recipe may start on a plateau, where what is wrong is wrong
+//! together and no change alone moves the score; a trial that turns everything costs no more than one that turns one thing. So a
+//! campaign begins with a few whole configurations drawn at random. A promotion buys a few more, around what it came to; where
+//! none wins, what is left is for steps. What rides along without carrying its weight is taken out by the
+//! campaign ([`crate::prune`]). The model of gains learns nothing from a leap: so many at once are not the sum of their
+//! parts.
 
-use super::{Candidate, is_unproposed, prediction};
-use crate::belief::{Belief, Move};
+use super::prediction_of;
+use crate::baselines::{drawn, movable};
 use crate::books::was_tested;
+use crate::random::Random;
 use crate::researcher::{Context, Draft, Researcher};
 use pawl_record::{Category, Change, Proposal};
 
-/// Settings of a leap.
-pub(super) const LEAST: usize = 3;
-const MOST: usize = 16;
+/// Changes from which on a proposal of settings counts as a leap.
+const LEAST: usize = 4;
 
-/// Leaps that are tried before the first was promoted, what each promotion buys, and the steps that buy one more.
-const TRIES: usize = 4;
-const TRIES_OF_PROMOTED: usize = 3;
-const STEPS_A_TRY: usize = 12;
+/// Settings of a space below which steps are quick enough.
+const LEAST_SPACE: usize = 12;
 
-/// Whether a leap is to be tried next.
-pub(super) fn is_due(context: &Context<'_>) -> bool {
-    let own = |proposal: &&Proposal| proposal.researcher == Researcher::Leaps.name();
-    let (leaps, steps): (Vec<&Proposal>, Vec<&Proposal>) =
-        context.history.proposals.iter().filter(own).partition(|proposal| is_leap(proposal));
-    let verdict = |proposal: &&Proposal| context.history.verdicts.get(&proposal.number);
-    let promoted = leaps.iter().filter_map(verdict).filter(|it| it.promoted).count();
-    let tried = leaps.iter().filter_map(verdict).filter(|it| was_tested(it)).count();
-    let pending = leaps.iter().filter(|it| verdict(it).is_none()).count();
-    let steps = steps.iter().filter_map(verdict).filter(|it| was_tested(it)).count();
-    tried + pending < TRIES + TRIES_OF_PROMOTED * promoted + steps / STEPS_A_TRY
+/// Leaps that are tried before the first was promoted, and what each promotion buys.
+const TRIES: usize = 3;
+const TRIES_OF_PROMOTED: usize = 4;
+
+/// Share of the settings that is drawn anew once a leap was promoted.
+const REDRAWN: f64 = 0.4;
+
+/// Draws of a leap until one compiles to a program that a trial can afford.
+const DRAWS: usize = 20;
+
+/// What became of the leaps so far.
+struct Leaps {
+    tried: usize,
+    promoted: usize,
+    due: bool,
 }
 
-fn is_leap(proposal: &Proposal) -> bool {
+fn leaps(context: &Context<'_>) -> Leaps {
+    let own = |proposal: &&Proposal| proposal.researcher == Researcher::Optimizer.name();
+    let leaps: Vec<&Proposal> =
+        context.history.proposals.iter().filter(own).filter(|proposal| is_leap(proposal)).collect();
+    let verdict = |proposal: &&Proposal| context.history.verdicts.get(&proposal.number);
+    let promoted = leaps.iter().filter_map(&verdict).filter(|it| it.promoted).count();
+    let pending = leaps.iter().filter(|it| verdict(it).is_none()).count();
+    let tried = leaps.iter().filter_map(verdict).filter(|it| was_tested(it)).count();
+    Leaps { tried, promoted, due: tried + pending < TRIES + TRIES_OF_PROMOTED * promoted }
+}
+
+pub(super) fn is_leap(proposal: &Proposal) -> bool {
     proposal.changes.len() >= LEAST && proposal.recipe.is_none()
 }
 
-/// The best value of each setting by one joint draw, of those that are drawn as gains; nothing where they are few, or were
-/// proposed before.
-pub(super) fn draft(
-    context: &Context<'_>,
-    belief: &Belief,
-    unit: f64,
-    drawn: &[(&Candidate<'_>, f64)],
-) -> Option<Draft> {
-    let mut chosen: Vec<&Candidate<'_>> = Vec::new();
-    for (candidate, gain) in drawn {
-        let is_new = !chosen.iter().any(|other| other.spec.name == candidate.spec.name);
-        if *gain > 0.0 && is_new && chosen.len() < MOST {
-            chosen.push(candidate);
-        }
-    }
-    if chosen.len() < LEAST || !is_unproposed(context, &chosen) {
+/// The next leap, if it is time for one.
+pub(super) fn draft(context: &Context<'_>) -> Option<Draft> {
+    let leaps = leaps(context);
+    if !leaps.due || movable(context).len() < LEAST_SPACE {
         return None;
     }
-    chosen.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
-    let moves: Vec<Move> = chosen.iter().flat_map(|it| it.moves.clone()).collect();
-    let (mean, sd) = belief.gain(&moves);
-    let (mean, sd) = (mean * unit, sd * unit);
-    let change = |it: &&Candidate<'_>| Change {
-        setting: it.spec.name.clone(),
-        from: it.spec.value.clone(),
-        to: it.to.clone(),
-    };
-    let changes: Vec<Change> = chosen.iter().map(change).collect();
+    let mut random = Random::new(&[context.seed, 0x6c65, context.number]);
+    let share = if leaps.promoted == 0 { 1.0 } else { REDRAWN };
+    let changes = (0..DRAWS).find_map(|_| turned(context, share, &mut random))?;
+    // Laplace's rule on those before, which were as likely as a toss is fair.
+    let keep_probability = (leaps.promoted + 1) as f64 / (leaps.tried + 3) as f64;
     Some(Draft {
         recipe: None,
         category: Category::Combined,
         hypothesis: format!(
-            "{} settings at once gain {mean:+.1} +- {sd:.1} pair sds by the additive model.",
-            changes.len()
+            "A leap: {} settings drawn anew at once; {} of {} before it were promoted.",
+            changes.len(),
+            leaps.promoted,
+            leaps.tried
         ),
         changes,
-        prediction: prediction(context, mean, sd),
-        researcher: Researcher::Leaps.name(),
+        prediction: prediction_of(0.0, keep_probability),
+        researcher: Researcher::Optimizer.name(),
         author: None,
     })
+}
+
+/// So many settings of the champion drawn anew, if they make a program that a trial can afford.
+fn turned(context: &Context<'_>, share: f64, random: &mut Random) -> Option<Vec<Change>> {
+    let mut changes = Vec::new();
+    for spec in movable(context) {
+        if random.uniform() < share {
+            let to = drawn(spec, random);
+            if to != spec.value {
+                changes.push(Change { setting: spec.name.clone(), from: spec.value.clone(), to });
+            }
+        }
+    }
+    let (_, checked) = context.compile_draft(None, &changes).ok()?;
+    let steps = context.manifest.rungs.first().flops / checked.flops_per_step;
+    (changes.len() >= LEAST && steps >= crate::campaign::MIN_STEPS).then_some(changes)
 }

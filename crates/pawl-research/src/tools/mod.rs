@@ -92,7 +92,7 @@ impl Tool {
                 "What was tried in this campaign, newest last: number, category, change, verdict, gain in bits per byte (positive is better) with its 95 % half-width, hypothesis."
             }
             Tool::ReadExperiment => {
-                "Everything about one proposal: change, hypothesis, prediction, verdict and its reason, each pair of runs, training-loss curves of champion and challenger, speed, score by domain."
+                "Everything about one proposal: change, hypothesis, prediction, verdict and its reason, each pair of runs, training-loss curves of champion and challenger, sizes of weights, gradients and updates by group of parameters, scale of activations, share of time, speed, score by domain."
             }
             Tool::ReadRecipe => {
                 "The text of a recipe of this campaign: 'champion', 'start', or the number of a proposal."

@@ -40,6 +40,8 @@ pub(crate) struct Fake {
     pub(crate) workers: usize,
     /// Choices whose gains are there on the first rung alone.
     pub(crate) fading: Vec<&'static str>,
+    /// Choices of which so many must be turned before any of it gains, and what it gains then: a plateau.
+    pub(crate) together: Option<(Vec<String>, usize, f64)>,
     /// A setting that, turned, makes a trial take this many times as long.
     pub(crate) slow: Option<(&'static str, f64)>,
     state: Mutex<State>,
@@ -67,6 +69,7 @@ impl Fake {
             trial_s: 10.0,
             workers: 2,
             fading: Vec::new(),
+            together: None,
             slow: None,
             state: Mutex::new(State::default()),
         }
@@ -121,6 +124,16 @@ impl Fake {
         fake
     }
 
+    /// The typical one on a plateau: fifteen pair sds for turning three of its choices, nothing for fewer.
+    pub(crate) fn plateau(seed: u64) -> Fake {
+        let mut fake = Fake::typical(seed);
+        let names = fake.choices.iter().skip(2).take(6).map(|choice| choice.name.clone()).collect();
+        fake.together = Some((names, 3, 15.0 * fake.pair_sd));
+        // What leads off it is not undone by knobs.
+        fake.knobs.iter_mut().for_each(|knob| knob.curvature *= 0.02);
+        fake
+    }
+
     /// Nothing helps and nothing hurts.
     pub(crate) fn null(seed: u64) -> Fake {
         let choices = (0..12)
@@ -148,7 +161,13 @@ impl Fake {
                     - loss(settings.get(&knob.name).and_then(SettingValue::as_f64).unwrap_or(knob.start))
             })
             .sum();
-        choices + knobs
+        choices + knobs + self.gain_together(settings)
+    }
+
+    fn gain_together(&self, settings: &Settings) -> f64 {
+        let Some((names, needed, gain)) = &self.together else { return 0.0 };
+        let turned = names.iter().filter(|name| self.option(settings, name).is_some_and(|option| option > 0));
+        if turned.count() >= *needed { *gain } else { 0.0 }
     }
 
     /// The best gain there is.
@@ -157,7 +176,7 @@ impl Fake {
             self.choices.iter().map(|choice| choice.gains.iter().copied().fold(0.0, f64::max)).sum();
         let knobs: f64 =
             self.knobs.iter().map(|knob| knob.curvature * (knob.start / knob.optimum).ln().powi(2)).sum();
-        choices + knobs
+        choices + knobs + self.together.as_ref().map_or(0.0, |(_, _, gain)| *gain)
     }
 
     fn option(&self, settings: &Settings, name: &str) -> Option<usize> {

@@ -8,6 +8,8 @@ use pawl_record::{
 };
 use pawl_research::campaign;
 use pawl_research::library::{self, LibraryError, estimate, pool, posterior};
+use pawl_research::options::CampaignOptions;
+use pawl_research::researcher::Researcher;
 use pawl_research::retract::retract;
 use pawl_research::store::Store;
 use std::path::Path;
@@ -91,7 +93,10 @@ fn world(seed: u64) -> Fake {
 }
 
 fn run(lab: &Path, seed: u64, trials: u64) {
-    campaign::run(&asked(lab, seed, CampaignBudget::Trials(trials)), &world(seed), &mut |_| {}).unwrap();
+    // In steps: effects of single changes are what travels.
+    let asked = asked(lab, seed, CampaignBudget::Trials(trials));
+    let options = CampaignOptions { researcher: Researcher::Steps, ..asked };
+    campaign::run(&options, &world(seed), &mut |_| {}).unwrap();
 }
 
 /// Number of the proposal that first turned a setting.

@@ -26,5 +26,6 @@ mod report;
 mod report_lab;
 mod team;
 mod tool;
+mod tune;
 mod verify;
 mod worth;

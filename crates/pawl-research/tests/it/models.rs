@@ -48,7 +48,7 @@ pub(crate) fn model(service: Service, server: &Server, caps: Caps, limits: Limit
     .unwrap()
 }
 
-fn researcher(service: Service, server: &Server) -> Researcher {
+pub(crate) fn researcher(service: Service, server: &Server) -> Researcher {
     Researcher::Model(Arc::new(model(service, server, Caps::default(), quick())))
 }
 
@@ -108,7 +108,7 @@ def bigram_values(x, tokens, name):
 
 def block(x, tokens, i):";
 
-fn composition(table: &str) -> Value {
+pub(crate) fn composition(table: &str) -> Value {
     json!([
         {"find": "def block(x, tokens, i):", "replace": table},
         {"find": "    return x + mlp(", "replace": "    x = bigram_values(x, tokens, name + \"bigram\")\n    return x + mlp("}

@@ -10,12 +10,18 @@ use crate::output::{Answer, narrate};
 use pawl_serve::Bounds;
 use pawl_serve::mcp::{HttpOptions, PATH, over_http, over_stdio};
 use serde_json::json;
+use std::io::{IsTerminal, stdin};
 use std::sync::Arc;
 
 pub(crate) fn run(args: Mcp) -> Result<Answer, Failure> {
     let stop = interrupt()?;
     let desk = Arc::new(LabDesk::new(args.lab)?);
     if !args.http {
+        if stdin().is_terminal() {
+            narrate(
+                "a client of the Model Context Protocol starts this command and speaks to it: claude mcp add pawl -- pawl mcp",
+            );
+        }
         over_stdio(desk, &stop).map_err(|error| from_serve(error, "--bind"))?;
         return Ok(Answer::new(String::new(), json!({})));
     }
