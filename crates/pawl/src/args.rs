@@ -125,14 +125,9 @@ pub(crate) struct Research {
     /// Recipe to improve: a path, or the name of a shipped one
     #[arg(long, value_name = "FILE")]
     pub(crate) recipe: Option<String>,
-<<<<<<< .merge_file_QESJd0
-    /// Who proposes changes: optimizer, leaps, random, one_at_a_time, tpe, claude, openai=MODEL, mcp (clients of
+    /// Who proposes changes: optimizer, steps, random, one_at_a_time, tpe, claude, openai=MODEL, mcp (clients of
     /// `pawl mcp`), replay:PATH; several with shares as claude:0.7,optimizer:0.3, or without, and results decide
     /// [default: optimizer]
-=======
-    /// Who proposes changes: optimizer, steps, random, one_at_a_time, tpe, claude, openai=MODEL, replay:PATH; several with
-    /// shares as claude:0.7,optimizer:0.3, or without, and results decide [default: optimizer]
->>>>>>> .merge_file_QIZRHa
     #[arg(long, value_name = "WHO", value_parser = researchers)]
     pub(crate) researcher: Option<String>,
     /// Most that language models may cost in this lab, US dollars [default: 5, where a price is known]

@@ -85,11 +85,7 @@ pub(crate) fn team(text: &str) -> Result<Team, String> {
                 (_, _, Some(path)) => Researcher::Replay(path.into()),
                 (None, None, None) => {
                     return Err(format!(
-<<<<<<< .merge_file_uehZ9S
-                        "{name} is none of optimizer, leaps, random, one_at_a_time, tpe, claude, claude=MODEL, openai, openai=MODEL, mcp, replay:PATH"
-=======
-                        "{name} is none of optimizer, steps, random, one_at_a_time, tpe, claude, claude=MODEL, openai, openai=MODEL, replay:PATH"
->>>>>>> .merge_file_5wzTlx
+                        "{name} is none of optimizer, steps, random, one_at_a_time, tpe, claude, claude=MODEL, openai, openai=MODEL, mcp, replay:PATH"
                     ));
                 }
             },
