@@ -21,7 +21,8 @@ const MAX_LANES: usize = 8;
 const LANE_FLOATS: usize = 8 << 20;
 /// Rounds from which on weights are packed once for all of them: in two they are read too seldom to win the time back.
 const WORTH_PACKING: usize = 3;
-/// Elements of the lanes' sums that a task adds up.
+/// Elements of the lanes' sums that a task adds up: with a part of one other lane they fill a part of the second-level
+/// cache.
 const SUM_GRAIN: usize = 1 << 14;
 
 /// A compiled program with what its rounds need.
@@ -115,7 +116,7 @@ impl Rounds {
         let num_lanes = self.lanes.len();
         if self.arenas.len() > 1 {
             self.run_side_by_side(engine);
-            (1..num_lanes).for_each(|lane_idx| add_lane(engine, &self.sums, buffers, lane_idx - 1));
+            add_lanes(engine, &self.sums, buffers, 0..num_lanes - 1);
             return;
         }
         for (lane_idx, lane) in self.lanes.iter_mut().enumerate() {
@@ -124,7 +125,7 @@ impl Rounds {
                 run_round(engine.together(), plan, Memory { arena, kept, buffers }, in_lane);
             }
             if lane_idx > 0 {
-                add_lane(engine, &self.sums, buffers, 0);
+                add_lanes(engine, &self.sums, buffers, 0..1);
             }
         }
     }
@@ -195,17 +196,18 @@ fn rounds_of(lane_idx: usize, num_lanes: usize, num_rounds: usize) -> Range<usiz
     lane_idx * num_rounds / num_lanes..(lane_idx + 1) * num_rounds / num_lanes
 }
 
-/// results += what lies in sum `sum_idx` of each
-fn add_lane(engine: &Engine, sums: &[(usize, Vec<Buffer>)], buffers: &mut [Buffer], sum_idx: usize) {
+/// results += what lies in the sums `sum_idxs` of each, one after another: a part of a result stays in the caches until
+/// all of them are added.
+fn add_lanes(engine: &Engine, sums: &[(usize, Vec<Buffer>)], buffers: &mut [Buffer], sum_idxs: Range<usize>) {
     for (buffer, sums) in sums {
-        let from = sums[sum_idx].floats();
         let to = SharedMut::new(buffers[*buffer].floats_mut());
-        engine.pool().run(from.len().div_ceil(SUM_GRAIN), &|task, _| {
-            let start = task * SUM_GRAIN;
-            let from = &from[start..from.len().min(start + SUM_GRAIN)];
+        engine.pool().run(to.len().div_ceil(SUM_GRAIN), &|task, _| {
+            let part = task * SUM_GRAIN..to.len().min((task + 1) * SUM_GRAIN);
             // SAFETY: tasks add to disjoint parts.
-            let to = unsafe { to.part(start, from.len()) };
-            to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+            let to = unsafe { to.part(part.start, part.len()) };
+            for sum in &sums[sum_idxs.clone()] {
+                to.iter_mut().zip(&sum.floats()[part.clone()]).for_each(|(to, from)| *to += from);
+            }
         });
     }
 }
