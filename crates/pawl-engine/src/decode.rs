@@ -24,9 +24,11 @@ use pawl_graph::{Graph, Incremental, InputKind, Source, Step, ValueId};
 use segment::Segment;
 use turn::{Crew, Group, Turn};
 
-/// Lanes of a group at least, where there are several: they read all matrices once.
-const GROUP_LANES: usize = 16;
-/// Groups for each thread at most: a thread that a neighbour slows down takes fewer of them.
+/// Lanes of a group at least, where each thread has groups: each group reads all matrices.
+const LEAST_LANES: usize = 16;
+/// Lanes of a group about, where lanes are many: what they compute stays in the second-level cache.
+const MANY_LANES: usize = 32;
+/// Groups for each thread at most while lanes are few: a thread that a neighbour slows down takes fewer of them.
 const GROUPS_EACH: usize = 2;
 
 /// The next token of a sequence.
@@ -253,8 +255,12 @@ impl Decoding {
 
 /// Groups of so many lanes: one for all threads together, or several for each thread by itself.
 fn num_groups(num_lanes: usize, num_threads: usize) -> usize {
-    let most = num_lanes / GROUP_LANES;
-    if num_threads == 1 || most < num_threads { 1 } else { most.min(GROUPS_EACH * num_threads) }
+    let (most, many) = (num_lanes / LEAST_LANES, num_lanes / MANY_LANES);
+    match num_threads {
+        1 => many.max(1),
+        _ if most < num_threads => 1,
+        _ => many.max(most.min(GROUPS_EACH * num_threads)),
+    }
 }
 
 /// Memory for each thread, as large as any step needs.

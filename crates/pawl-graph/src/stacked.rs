@@ -20,10 +20,14 @@ impl Graph {
     /// `None` where an operation takes no such axis.
     pub fn stacked(&self, outputs: &[ValueId], lanes: usize, own: &[bool]) -> Option<Stacked> {
         assert_eq!(own.len(), self.inputs.len(), "one answer for each input");
+        let needed = self.needed(outputs);
         let mut stacking =
             Stacking { from: self, graph: Graph::new(), lanes, values: vec![None; self.values.len()] };
-        for idx in 0..self.instrs.len() {
-            stacking.add(idx, own)?;
+        for (idx, needed) in needed.into_iter().enumerate() {
+            // Every input stays, so that the program has the operands of the other.
+            if needed || matches!(self.instrs[idx].op, Op::Input(_)) {
+                stacking.add(idx, own)?;
+            }
         }
         let outputs = outputs.iter().map(|value| stacking.stack(*value)).collect::<Option<_>>()?;
         Some(Stacked { graph: stacking.graph, outputs })
@@ -174,8 +178,9 @@ impl Stacking<'_> {
     /// Rows of all lanes times one matrix, which no lane has for itself.
     fn rows_times_matrix(&mut self, inputs: &[ValueId], tb: bool, out: ValueId) -> Option<ValueId> {
         let matrix = self.made(inputs[1]);
-        // A few rows against a transposed matrix are summed in another order than many.
-        if matrix.stacked || tb || self.from.shape(inputs[1]).len() != 2 {
+        // A few rows against columns that lie together, as a single one does, are summed in another order than many.
+        let is_whole = matches!(self.from.shape(inputs[1]), [_, n] if *n > 1);
+        if matrix.stacked || tb || !is_whole {
             return None;
         }
         let shape = self.from.shape(inputs[0]);
@@ -220,11 +225,21 @@ mod tests {
         let mut graph = Graph::new();
         let x = graph.input("x", InputKind::Param, &[1, 6], DType::F32);
         let w = graph.input("w", InputKind::Param, &[6, 5], DType::F32);
-        let y = graph.add(Op::Matmul { ta: false, tb: false }, &[x, w]).unwrap();
-        assert!(graph.stacked(&[y], 2, &[true, false]).is_some());
-        assert!(graph.stacked(&[y], 2, &[true, true]).is_none());
+        let column = graph.input("column", InputKind::Param, &[6, 1], DType::F32);
+        let scores = graph.input("scores", InputKind::Param, &[5, 5], DType::F32);
+        let product = Op::Matmul { ta: false, tb: false };
+        let y = graph.add(product.clone(), &[x, w]).unwrap();
+        let z = graph.add(product, &[x, column]).unwrap();
         let mask = Mask::Causal { window: 3 };
-        let seen = graph.add(Op::Softmax { mask }, &[y]).unwrap();
-        assert!(graph.stacked(&[seen], 2, &[true, false]).is_none());
+        let seen = graph.add(Op::Softmax { mask }, &[scores]).unwrap();
+        for (value, own, fits) in [
+            (y, [true, false, false, false], true),
+            (y, [true, true, false, false], false),
+            (z, [true, false, false, false], false),
+            (seen, [false, false, false, false], true),
+            (seen, [false, false, false, true], false),
+        ] {
+            assert_eq!(graph.stacked(&[value], 2, &own).is_some(), fits, "{}", graph.describe(value));
+        }
     }
 }

@@ -126,13 +126,14 @@ impl Model {
             let buffer = layout.add(InputKind::Grad, &param.name, param.shape.iter().product(), &mut buffers);
             outputs.push(Output { value: *grad, buffer, accumulate });
         }
-        draw_all(&engine, &train.params, init_seed, &layout, &mut buffers);
         let loss_buffer = buffers.len();
         buffers.push(Buffer::zeros(1));
         outputs.push(Output { value: loss, buffer: loss_buffer, accumulate });
         let wanted: Vec<_> = outputs.iter().map(|o| o.value).collect();
         let micro_flops = train.graph.cost(&wanted).flops;
-        let gradients = Rounds::new(&train.graph, &inputs, &outputs, &engine, precision, num_micro, &moving);
+        let plan = || Rounds::new(&train.graph, &inputs, &outputs, &engine, precision, num_micro, &moving);
+        let draw = || draw_all(&engine, &train.params, init_seed, &layout, &mut buffers);
+        let gradients = side_by_side(num_threads > 1, draw, plan);
 
         let (update, update_flops) = layout.update_program(&recipe, &mut buffers, &engine, precision);
         let scalars = recipe
@@ -322,6 +323,18 @@ impl Model {
             }
         }
     }
+}
+
+/// Does two things, at the same time where there are threads for it; what the second gives.
+fn side_by_side<T>(at_once: bool, first: impl FnOnce() + Send, second: impl FnOnce() -> T) -> T {
+    if !at_once {
+        first();
+        return second();
+    }
+    std::thread::scope(|scope| {
+        scope.spawn(first);
+        second()
+    })
 }
 
 /// Draws the first values of every parameter, several at a time.

@@ -202,21 +202,31 @@ impl Turn<'_> {
                 }
             }
         }
-        crew.hands.pool.run(lanes.len() * heads, &|task, worker| {
+        let num_tasks = lanes.len() * heads;
+        // First key and positions that a task sees.
+        let seen = |task: usize| {
             let (lane, head) = (&lanes[task / heads], task % heads);
             let p = lane.position_in(0, positions);
             let first = p.saturating_sub(*window);
-            let num = p + 1 - first;
-            let start = head / (heads / kv_heads) * head_len + first * head_dim;
-            // SAFETY: keys and values are only read now; each task writes its own head, and a worker its own scores.
+            (head / (heads / kv_heads) * head_len + first * head_dim, p + 1 - first)
+        };
+        // SAFETY: keys and values are only read from here on.
+        let keys = |task: usize| unsafe {
+            let (start, num) = seen(task);
+            &*memory.state(*state, &lanes[task / heads], start, num * head_dim)
+        };
+        crew.hands.pool.run(num_tasks, &|task, worker| {
+            let (lane, head) = (&lanes[task / heads], task % heads);
+            let (start, num) = seen(task);
+            // SAFETY: as above; each task writes its own head, and a worker its own scores.
             unsafe {
                 let scores = &mut self.desk(crew, worker).scores.floats_mut()[..num];
-                let keys = memory.state(*state, lane, start, num * head_dim);
                 let values = memory.state(*state, lane, kv_heads * head_len + start, num * head_dim);
                 let q = &memory.read(q, lane, heads * head_dim)[head * head_dim..][..*head_dim];
-                let out =
-                    std::slice::from_raw_parts_mut(memory.slot(*out, lane).add(head * head_dim), *head_dim);
-                past::attend(crew.hands.isa, out, scores, q, keys, values, *scale);
+                let out = memory.slot(*out, lane).add(head * head_dim);
+                let out = std::slice::from_raw_parts_mut(out, *head_dim);
+                let ahead = if task + 1 < num_tasks { keys(task + 1) } else { &[] };
+                past::attend(crew.hands.isa, out, scores, q, keys(task), values, *scale, ahead);
             }
         });
     }

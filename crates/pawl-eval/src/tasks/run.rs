@@ -147,11 +147,18 @@ fn batches(
     let mut order: Vec<usize> = (0..sequences.len()).collect();
     order.sort_by_key(|at| std::cmp::Reverse(sequences[*at].tokens.len()));
     let mut batches: Vec<(usize, Vec<usize>)> = Vec::new();
+    let inputs = |at: usize| (sequences[at].tokens.len() - 1).max(1);
+    let mut counts = BTreeMap::<usize, usize>::new();
+    order.iter().for_each(|at| *counts.entry(inputs(*at)).or_default() += 1);
     for at in order {
-        let inputs = (sequences[at].tokens.len() - 1).max(1);
-        // Lengths come in steps of an eighth, so that few programs serve all of them.
+        let inputs = inputs(at);
+        // A length that fills batches by itself has a program of its own: nothing is padded. Others come in steps of an
+        // eighth, so that few programs serve all of them.
         let grain = (inputs.next_power_of_two() / 8).max(4);
-        let length = inputs.next_multiple_of(grain).min(max_len);
+        let length = match counts[&inputs] >= most(inputs) {
+            true => inputs,
+            false => inputs.next_multiple_of(grain).min(max_len),
+        };
         match batches.last_mut() {
             Some((known, batch)) if *known == length && batch.len() < most(length) => batch.push(at),
             Some(_) | None => batches.push((length, vec![at])),

@@ -8,7 +8,7 @@ use pawl_record::SettingValue;
 const TOLERANCE: f32 = 1e-5;
 
 /// A model whose every parameter is away from its initial value, so that no gate is shut and no table zero.
-fn model(recipe: Recipe, num_threads: usize) -> Model {
+pub(crate) fn model(recipe: Recipe, num_threads: usize) -> Model {
     let mut model = Model::new(recipe, num_threads, 3).unwrap();
     let names: Vec<String> =
         model.tensors().iter().map(|(name, _)| name.to_string()).filter(|n| !n.contains('#')).collect();
@@ -20,7 +20,7 @@ fn model(recipe: Recipe, num_threads: usize) -> Model {
     model
 }
 
-fn text(model: &Model, seed: i32) -> Vec<u32> {
+pub(crate) fn text(model: &Model, seed: i32) -> Vec<u32> {
     let (t, v) = (model.recipe().seq_len() as i32, model.recipe().vocab_size() as i32);
     (0..t).map(|i| ((i * i * 31 + i * 37 + seed * 101 + 11) % v) as u32).collect()
 }
@@ -118,7 +118,7 @@ fn nano_with_windows_and_shared_heads() {
 }
 
 /// A recipe of width 24 whose hidden state x (B, T, 24) is changed by `body`.
-fn small(body: &str) -> Recipe {
+pub(crate) fn small(body: &str) -> Recipe {
     let lines: String = body.lines().map(|line| format!("    {}\n", line.trim())).collect();
     let text = format!(
         r#"
@@ -181,13 +181,13 @@ fn whatever_can_be_written_with_what_earlier_positions_leave() {
 }
 
 /// Everything at once: rings, latches, keys, scans, fused attention.
-const MIXED: &str = "x = smear(causal_conv(x, 'conv'), 'smear') + x.slice(1, 0, 1)
+pub(crate) const MIXED: &str = "x = smear(causal_conv(x, 'conv'), 'smear') + x.slice(1, 0, 1)
     x += attention(x, 'a', 4, 2, 6, positions = rope, window = 9)
     x += attention(x, 'b', 4, 2, 6, mix = softmax_attention)
     x += attention(x, 'c', 4, mix = linear_attention)";
 
 /// Logits of `tokens` in a decoder of one sequence.
-fn alone(model: &Model, tokens: &[u32]) -> Vec<Vec<f32>> {
+pub(crate) fn alone(model: &Model, tokens: &[u32]) -> Vec<Vec<f32>> {
     let mut decoder = Decoder::new(model, 1, DecodeOptions::default()).unwrap();
     tokens.iter().map(|token| decoder.step(&[(0, *token)]).unwrap().row(0).to_vec()).collect()
 }

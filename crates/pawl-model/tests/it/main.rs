@@ -10,5 +10,6 @@ mod inputs;
 mod library;
 #[path = "../../examples/parity/machine.rs"]
 mod machine;
+mod many;
 mod parity;
 mod steps;

@@ -18,8 +18,16 @@ per_isa! {
     /// q      (D)     read
     /// keys   (S, D)  read, of the positions that are seen
     /// values (S, D)  read
-    pub fn attend(out: &mut [f32], scores: &mut [f32], q: &[f32], keys: &[f32], values: &[f32], scale: f32) =
-        attend_body
+    /// ahead          fetched: the keys that will be read next
+    pub fn attend(
+        out: &mut [f32],
+        scores: &mut [f32],
+        q: &[f32],
+        keys: &[f32],
+        values: &[f32],
+        scale: f32,
+        ahead: &[f32],
+    ) = attend_body
 }
 
 #[inline(always)]
@@ -30,6 +38,7 @@ fn attend_body<const FMA: bool>(
     keys: &[f32],
     values: &[f32],
     scale: f32,
+    ahead: &[f32],
 ) {
     let d = q.len();
     assert!(keys.len() == scores.len() * d && values.len() == keys.len(), "{} keys of {d}", scores.len());
@@ -49,11 +58,13 @@ fn attend_body<const FMA: bool>(
     scores.iter_mut().for_each(|score| *score *= scale);
     let peak = row_max(scores);
     let sum = exp_row::<FMA>(scores, peak);
+    let mut ahead = ahead.chunks(LANES);
     for (c, out) in out.chunks_mut(STRIP).enumerate() {
         let mut acc = [0.0; STRIP];
         let width = out.len();
         for (j, score) in scores.iter().enumerate() {
             let v = &row(values, j)[c * STRIP..][..width];
+            ahead.by_ref().take(STRIP / LANES).for_each(|line| fetch(line.as_ptr().cast()));
             if let Ok(v) = <&[f32; STRIP]>::try_from(v) {
                 for lane in 0..STRIP {
                     acc[lane] = fma::<FMA>(*score, v[lane], acc[lane]);
@@ -140,7 +151,7 @@ mod tests {
             let want: Vec<f32> = (0..d).map(mean).collect();
             for isa in isas() {
                 let (mut out, mut scores) = (vec![9.0; d], vec![9.0; seen]);
-                attend(isa, &mut out, &mut scores, &q, &keys, &values, 0.4);
+                attend(isa, &mut out, &mut scores, &q, &keys, &values, 0.4, &keys);
                 check_close(&out, &want, ATTEND_TOLERANCE, &format!("{isa:?} {seen} of {d}"));
             }
         }
