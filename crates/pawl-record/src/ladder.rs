@@ -1,4 +1,4 @@
-//! The rungs of a campaign, how a keep climbs them, and what a change is worth in compute.
+//! The rungs of a campaign, what a keep must pass before it is champion, and what a change is worth in compute.
 
 use crate::{Decision, Evidence, Measured, PairRecord, Precision};
 use serde::{Deserialize, Serialize};
@@ -89,6 +89,28 @@ impl Climb {
     pub fn held(&self) -> bool {
         self.decision == Decision::Keep
     }
+}
+
+/// Whether a keep still wins when the champion is given as many seconds as the challenger took.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EqualTime {
+    /// The challenger's seconds over the champion's at equal FLOPs, the smallest over the pairs.
+    pub seconds_ratio: f64,
+    /// Champion runs with its budget multiplied by that ratio, on the pairs' seeds.
+    pub champion_runs: Vec<String>,
+    /// Mean gain against those runs, bits per byte.
+    pub mean: f64,
+}
+
+/// A champion to be on the first of its own pair seeds, before it may be champion.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fresh {
+    /// Its runs, in the order of the seeds.
+    pub runs: Vec<String>,
+    /// Their scores, bits per byte; `None` where one diverged.
+    pub bpb: Vec<Option<f64>>,
+    /// Whether it shows there what it was kept for.
+    pub holds: bool,
 }
 
 /// A factor with its 95 % interval.

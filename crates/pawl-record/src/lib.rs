@@ -25,15 +25,15 @@ pub use data::{
 pub use effect::{Effect, EffectContext, EffectFile, EffectSource};
 pub use eval::{PassScore, Share, TaskScore, WrittenScore};
 pub use file::{FileError, append_line, from_json, read_json, write_atomic, write_json};
-pub use ladder::{Climb, Factor, Ladder, LawPoint, Rung, RungMeasured, RungWorth, Worth};
+pub use ladder::{Climb, EqualTime, Factor, Fresh, Ladder, LawPoint, Rung, RungMeasured, RungWorth, Worth};
 pub use lesson::{
     Control, EnvScore, LessonEvent, LessonManifest, LessonResult, LessonTask, PassRate, RlTask,
     RolloutRecord, RolloutSummary,
 };
 pub use research::{
-    Author, CampaignBudget, CampaignEnd, CampaignManifest, Category, Change, Decision, EndReason, EqualTime,
-    Evidence, FinalMeasurement, Fresh, JudgeSettings, KeptEffect, Measured, Noise, NoisePair, PairRecord,
-    Prediction, Promotion, Proposal, RecipeRef, Verdict,
+    Author, CampaignBudget, CampaignEnd, CampaignManifest, Category, Change, Decision, EndReason, Evidence,
+    FinalMeasurement, JudgeSettings, KeptEffect, Measured, Noise, NoisePair, PairRecord, Prediction,
+    Promotion, Proposal, RecipeRef, Verdict,
 };
 pub use run::{
     Budget, CheckpointManifest, DataRef, Event, LearningPoint, Precision, RunManifest, RunResult, RunStatus,

@@ -19,7 +19,7 @@
 //! Everywhere a *gain* or *difference* is the champion's bits per byte minus the challenger's, so that
 //! positive is better.
 
-use crate::{Climb, DataRef, Ladder, Origin, RungMeasured, SettingValue, Settings, Worth};
+use crate::{Climb, DataRef, EqualTime, Fresh, Ladder, Origin, RungMeasured, SettingValue, Settings, Worth};
 use serde::{Deserialize, Serialize};
 
 /// A recipe text kept with the campaign.
@@ -368,28 +368,6 @@ pub struct Evidence {
     pub test_index: u64,
     /// Standard deviation of a pair that was used, bits per byte.
     pub sd: f64,
-}
-
-/// Whether a keep still wins when the champion is given as many seconds as the challenger took.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct EqualTime {
-    /// The challenger's seconds over the champion's at equal FLOPs, the smallest over the pairs.
-    pub seconds_ratio: f64,
-    /// Champion runs with its budget multiplied by that ratio, on the pairs' seeds.
-    pub champion_runs: Vec<String>,
-    /// Mean gain against those runs, bits per byte.
-    pub mean: f64,
-}
-
-/// A champion to be on the first of its own pair seeds, before it may be champion.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Fresh {
-    /// Its runs, in the order of the seeds.
-    pub runs: Vec<String>,
-    /// Their scores, bits per byte; `None` where one diverged.
-    pub bpb: Vec<Option<f64>>,
-    /// Whether it shows there what it was kept for.
-    pub holds: bool,
 }
 
 /// `verdicts/NNNN.json`.

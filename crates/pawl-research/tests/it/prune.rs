@@ -1,6 +1,7 @@
 //! Leaving parts out, by simulation with fixed seeds: what leaves, how often, and what it costs.
 
-use crate::fake::{Choice, Fake, asked, new_lab};
+use crate::fake::{Choice, Fake, asked, ladder, new_lab};
+use crate::verify::{Filed, edit, found};
 use pawl_record::{CampaignBudget, Decision, Origin, PartRuling};
 use pawl_research::campaign;
 use pawl_research::evidence::{NoiseScale, Scores};
@@ -9,6 +10,7 @@ use pawl_research::prune::rule;
 use pawl_research::random::Random;
 use pawl_research::researcher::Researcher;
 use pawl_research::store::Store;
+use serde_json::json;
 
 /// How a part of a given worth fares.
 #[derive(Debug, Default)]
@@ -223,4 +225,45 @@ fn bundles_of_lucky_nothings_win_on_the_seeds_of_their_parts_and_not_on_fresh_on
     );
     assert!(known > 2.0 * level, "the danger is real: {known}");
     assert!(fresh <= level, "{fresh}");
+}
+
+/// A lab on a ladder of two rungs in which a part was tried above the first, and the number of that trial.
+fn lab_with_a_part_above() -> (tempfile::TempDir, u64) {
+    for seed in 0..30 {
+        let lab = new_lab();
+        let options =
+            CampaignOptions { rungs: ladder(2), ..asked(lab.path(), seed, CampaignBudget::Trials(450)) };
+        let world = Filed { fake: small_gains(seed), options: &options };
+        campaign::run(&options, &world, &mut |_| {}).unwrap();
+        let prunings = Store::new(lab.path()).prunings().unwrap();
+        if let Some(above) = prunings.iter().find(|it| it.climbs.iter().any(|climb| !climb.pairs.is_empty()))
+        {
+            return (lab, above.number);
+        }
+    }
+    panic!("no part was tried above the first rung");
+}
+
+#[test]
+fn a_part_tried_on_a_rung_above_follows_from_its_runs_and_a_forged_one_is_named() {
+    let (lab, number) = lab_with_a_part_above();
+    assert_eq!(found(lab.path()), Vec::<String>::new());
+    let file = lab.path().join(format!("campaign/prunings/{number:04}.json"));
+    let honest = std::fs::read(&file).unwrap();
+    let check = |words: &str, forge: &dyn Fn(&mut serde_json::Value)| {
+        edit(&file, forge);
+        let found = found(lab.path());
+        assert!(found.iter().any(|line| line.contains(words)), "no `{words}` in {found:#?}");
+        std::fs::write(&file, &honest).unwrap();
+    };
+    check("rung 2: score of run", &|it| it["climbs"][0]["pairs"][0]["challenger_bpb"] = json!(1.0));
+    check("rung 2: seed 5 is not the next", &|it| it["climbs"][0]["pairs"][0]["seed"] = json!(5));
+    check("its ruling does not follow", &|it| {
+        let leaves = it["climbs"][0]["ruling"]["part"] == "leaves";
+        it["climbs"][0]["ruling"] = match leaves {
+            true => json!({ "part": "stays", "reason": "it carries its weight" }),
+            false => json!({ "part": "leaves" }),
+        };
+    });
+    check("it was tried on 0 of 1 rungs", &|it| it["climbs"] = json!([]));
 }
