@@ -394,3 +394,33 @@ fn a_duel_that_begins_later_leaves_out_the_runs_it_may_have_been_chosen_by() {
     assert!(later.spare.is_empty() && later.scale == known.scale);
     assert!(later.worth(2) < known.worth(2), "what is left out is worth something");
 }
+
+#[test]
+fn a_later_champion_is_known_by_its_runs_and_their_scatter() {
+    let start = NoiseScale { dof: 15.0, sum_squares: 30.0 };
+    let fresh = [3.0, 5.0, 4.0, 4.0];
+    let known = Known::of_champion(&start, &fresh);
+    assert_eq!((known.fresh.as_slice(), known.spare.len()), (&fresh[..], 0));
+    // Three degrees of freedom more, and twice the scatter of 2: a run has half the variance of a difference.
+    assert_eq!(known.scale, NoiseScale { dof: 18.0, sum_squares: 34.0 });
+}
+
+#[test]
+fn nothing_is_kept_before_the_least_number_of_pairs() {
+    let known = Known::of_noise(NoiseScale { dof: 15.0, sum_squares: 15.0 });
+    let pairs = pairs_of(&[40.0; 3]);
+    let ruling = |num_pairs: usize| rule(&settings(), &known, &pairs[..num_pairs], 0.05, 1).0;
+    assert_ne!(ruling(2), Ruling::Keep);
+    assert_eq!(ruling(3), Ruling::Keep);
+}
+
+#[test]
+fn the_guard_adds_a_whole_variance_of_the_campaign_to_the_challengers_scatter() {
+    let scale = NoiseScale { dof: 15.0, sum_squares: 15.0 };
+    let ten_times = NoiseScale { sum_squares: 150.0, ..scale };
+    let close_together = Stats::of(4.0, 5.0, 2.0, 0.01);
+    let guard = by_own_runs(&scale, &close_together);
+    // A tenth of a variance is the floor of the pairs.
+    assert!((guard / by_scatter(&ten_times, &close_together) - 1.0).abs() < 1e-9, "{guard}");
+    assert!(guard < 0.5 * by_scatter(&scale, &close_together), "{guard}");
+}

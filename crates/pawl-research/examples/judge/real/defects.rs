@@ -26,7 +26,7 @@ const fn planted(
 /// The size at which all of it is trained: seconds a trial. At this size nano's own rate for the head is so low that
 /// nothing before the head matters, whatever is wrong with it: with it three of the first defects that were planted did
 /// no harm. Nineteen times that rate makes some seeds break; with six times it harm is the same on every seed, and of
-/// 28 defects that were tried these fifteen were taken: thirteen that do harm, and two that do none at this size
+/// two dozen that were tried one at a time these fifteen were taken: thirteen that do harm, and two that do none at this size
 /// (`unrotated_keys`, `linear_mlp`), which no judge should find.
 const SMALL: &[(&str, &str)] = &[
     ("dial(\"seq_len\", 2048)", "dial(\"seq_len\", 256)"),
