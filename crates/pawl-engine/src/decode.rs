@@ -223,16 +223,22 @@ impl Decoding {
         self.memory.keep_wanted();
     }
 
-    /// Puts the lanes into groups of about the same size, those of one sequence into the same, and says how many.
+    /// Puts the lanes into groups of about the same size, those of one sequence into the same, and says how many: one
+    /// where a sequence has so many lanes that the other threads would wait for its group.
     fn deal(&mut self, engine: &Engine) -> usize {
-        let num_lanes = self.memory.lanes.len();
-        let num_groups = num_groups(num_lanes, engine.num_threads());
+        let (num_lanes, num_threads) = (self.memory.lanes.len(), engine.num_threads());
+        let mut num_groups = num_groups(num_lanes, num_threads);
         self.groups.iter_mut().for_each(|group| group.lanes.clear());
         if num_groups > 1 {
             // Stable, so that the lanes of a sequence stay in their order.
             self.order.clear();
             self.order.extend(0..num_lanes);
-            self.order.sort_unstable_by_key(|lane| (self.memory.lanes[*lane].row, *lane));
+            let row = |lane: &usize| self.memory.lanes[*lane].row;
+            self.order.sort_unstable_by_key(|lane| (row(lane), *lane));
+            let largest = self.order.chunk_by(|a, b| row(a) == row(b)).map(<[usize]>::len).max();
+            if largest.is_some_and(|largest| largest * num_threads > num_lanes) {
+                num_groups = 1;
+            }
         }
         let (mut group, mut last) = (0, None);
         for k in 0..num_lanes {
@@ -333,5 +339,58 @@ fn compile(
         | Step::Softmax { .. }
         | Step::Pick { .. }
         | Step::Remember { .. } => Compiled::Other(step.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pawl_graph::{DType, Mask, Op};
+
+    const T: usize = 64;
+    const ROWS: usize = 8;
+
+    /// Attention on an embedding, and logits.
+    fn decoding(engine: &Engine) -> Decoding {
+        let (v, c) = (40, 32);
+        let mut graph = Graph::new();
+        let tokens = graph.input("tokens", InputKind::Tokens, &[ROWS, T], DType::I32);
+        let table = graph.input("table", InputKind::Param, &[v, c], DType::F32);
+        let x = graph.add(Op::Embedding, &[table, tokens]).unwrap();
+        let heads = graph.add(Op::Reshape { shape: vec![ROWS, T, 2, c / 2] }, &[x]).unwrap();
+        let seen = Op::Attention { mask: Mask::Causal { window: T }, scale: 0.3 };
+        let seen = graph.add(seen, &[heads; 3]).unwrap();
+        let seen = graph.add(Op::Reshape { shape: vec![ROWS, T, c] }, &[seen]).unwrap();
+        let logits = graph.add(Op::Matmul { ta: false, tb: true }, &[seen, table]).unwrap();
+        let program = graph.incremental(logits).unwrap();
+        let mut param = |_: &str, to: &mut [f32]| {
+            to.iter_mut().enumerate().for_each(|(i, x)| *x = (i * 31 % 61) as f32 / 30.0 - 1.0);
+        };
+        Decoding::new(engine, &program, ROWS, 64, Weights::F32, &mut param)
+    }
+
+    /// Groups, and the bits of all logits, of one run with so many lanes for each sequence.
+    fn run(lanes: &[usize], num_threads: usize) -> (usize, Vec<u32>) {
+        let engine = Engine::new(num_threads);
+        let mut decoding = decoding(&engine);
+        let of_row = |(row, num): (usize, &usize)| {
+            (0..*num).map(move |k| Lane { row, token: ((row + 7 * k) % 40) as i32, wanted: true })
+        };
+        let lanes: Vec<Lane> = lanes.iter().enumerate().flat_map(of_row).collect();
+        decoding.run(&engine, &lanes);
+        let logits = (0..lanes.len()).flat_map(|k| decoding.logits(k).to_vec()).map(f32::to_bits).collect();
+        (decoding.deal(&engine), logits)
+    }
+
+    #[test]
+    fn threads_read_one_prompt_together_and_share_out_many_sequences() {
+        for (lanes, num_groups) in
+            [(&[32][..], 1), (&[64], 1), (&[30, 1, 1], 1), (&[4; 8], 2), (&[16, 16], 2), (&[8; 8], 4)]
+        {
+            let (_, one) = run(lanes, 1);
+            let (dealt, two) = run(lanes, 2);
+            assert_eq!(dealt, num_groups, "{lanes:?}");
+            assert!(one == two, "{lanes:?}");
+        }
     }
 }

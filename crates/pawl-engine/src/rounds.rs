@@ -4,8 +4,8 @@
 //! order, and the lanes are added up in order, so the bits are the same on any machine of one kind. Few threads
 //! run a round each, in any order that keeps each lane's: there is nothing to wait for within a step, and a
 //! thread that a neighbour slows down does fewer rounds. Where sums are so large that there is one lane, few threads
-//! still run a round each, one behind the other: what adds to the sums waits for its turn. Many threads run one round
-//! after another together.
+//! still run a round each, one behind the other, if that takes little memory: what adds to the sums waits for its turn.
+//! Many threads run one round after another together.
 
 mod turns;
 
@@ -13,7 +13,7 @@ use crate::buffer::Buffer;
 use crate::engine::Engine;
 use crate::exec::{Memory, run_once, run_round, run_round_in_turn};
 use crate::kernels::Precision;
-use crate::plan::{Output, Plan};
+use crate::plan::{Output, Plan, Target};
 use crate::pool::SharedMut;
 use pawl_graph::{Graph, InputKind};
 use std::ops::Range;
@@ -29,6 +29,8 @@ const LANE_FLOATS: usize = 8 << 20;
 const WORTH_PACKING: usize = 3;
 /// Most threads that run rounds of one lane behind one another: each needs an arena.
 const MAX_IN_TURN: usize = 4;
+/// Elements that the arenas of such threads after the first may take, where the sums are no larger: 128 MiB.
+const IN_TURN_FLOATS: usize = 32 << 20;
 /// Elements of the lanes' sums that a task adds up.
 const SUM_GRAIN: usize = 1 << 14;
 
@@ -58,6 +60,16 @@ enum Order {
     SideBySide(Queue),
     /// Each runs rounds of the one lane, whose sums they add to in turn.
     InTurn(Turns),
+}
+
+impl Order {
+    fn of(num_threads: usize, num_lanes: usize, num_rounds: usize) -> Order {
+        match num_threads {
+            2.. if num_lanes > 1 && num_threads < 2 * num_lanes => Order::SideBySide(Queue::new(num_lanes)),
+            2..=MAX_IN_TURN if num_lanes == 1 && num_rounds > 1 => Order::InTurn(Turns::new(num_rounds)),
+            _ => Order::Together,
+        }
+    }
 }
 
 /// Where a lane's rounds find their buffers.
@@ -105,21 +117,21 @@ impl Rounds {
     ) -> Rounds {
         let len_of = |output: &Output| graph.values[output.value.idx()].len();
         let num_threads = engine.num_threads();
-        let order = match num_threads {
-            2.. if num_lanes > 1 && num_threads < 2 * num_lanes => Order::SideBySide(Queue::new(num_lanes)),
-            2..=MAX_IN_TURN if num_lanes == 1 && num_rounds > 1 => Order::InTurn(Turns::new(num_rounds)),
-            _ => Order::Together,
-        };
+        let together = engine.target(precision, num_rounds >= WORTH_PACKING);
+        let compile = |num_threads| Plan::compile(graph, inputs, outputs, Target { num_threads, ..together });
+        let mut order = Order::of(num_threads, num_lanes, num_rounds);
+        let mut plan = compile(if matches!(order, Order::Together) { num_threads } else { 1 });
+        let in_turn = num_threads.min(num_rounds);
+        let most = IN_TURN_FLOATS.max(outputs.iter().map(len_of).sum());
+        if matches!(order, Order::InTurn(_)) && (in_turn - 1) * plan.arena_len > most {
+            order = Order::Together;
+            plan = compile(num_threads);
+        }
         let (num_arenas, num_bound) = match order {
             Order::Together => (1, num_lanes),
             Order::SideBySide(_) => (num_threads.min(num_lanes), num_lanes),
-            Order::InTurn(_) => (num_threads.min(num_rounds), num_threads.min(num_rounds)),
+            Order::InTurn(_) => (in_turn, in_turn),
         };
-        let mut target = engine.target(precision, num_rounds >= WORTH_PACKING);
-        if num_arenas > 1 {
-            target.num_threads = 1;
-        }
-        let plan = Plan::compile(graph, inputs, outputs, target);
         let part = |buffer: usize| {
             let known = plan.buffer_lens.iter().find(|(other, _)| *other == buffer);
             (buffer, known.expect("what moves is an input").1)
@@ -449,6 +461,28 @@ mod tests {
             }
             assert!((2..=3).all(|num_threads| sums(num_threads, 3, precision) == lanes), "{precision:?}");
         }
+    }
+
+    #[test]
+    fn rounds_in_turn_have_a_bound_on_memory() {
+        // A hidden layer that lies in the arena as a whole.
+        let order = |rows: usize, width: usize| {
+            let mut graph = Graph::new();
+            let mut input =
+                |name: &str, shape: &[usize]| graph.input(name, InputKind::Param, shape, DType::F32);
+            let (x, w) = (input("x", &[rows, 8]), input("w", &[8, width]));
+            let hidden = graph.add(Op::Matmul { ta: false, tb: false }, &[x, w]).unwrap();
+            let hidden = graph.add(Op::Unary(Unary::Tanh), &[hidden]).unwrap();
+            let out = graph.add(Op::Matmul { ta: true, tb: false }, &[hidden, x]).unwrap();
+            let output = Output { value: out, buffer: 2, accumulate: true };
+            let engine = Engine::new(3);
+            Rounds::in_lanes(&graph, &[0, 1], &[output], &engine, Precision::F32, 5, &[], 1)
+        };
+        let (small, large) = (order(512, 1024), order(4096, 5000));
+        assert!(matches!(small.order, Order::InTurn(_)) && small.arenas.len() == 3);
+        assert!(matches!(large.order, Order::Together) && large.arenas.len() == 1);
+        assert!(large.arenas[0].len() >= 4096 * 5000, "{}", large.arenas[0].len());
+        assert!(small.memory_bytes() < large.memory_bytes());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use pawl_engine::{Buffer, Engine, Output, Parts, Precision, Program, Rounds};
 use pawl_graph::{Graph, InputKind};
 use pawl_recipe::{ParamDecl, Recipe, RecipeError};
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// Why a model cannot be built or run.
 #[derive(Debug, thiserror::Error)]
@@ -70,8 +71,17 @@ pub struct Model {
     dropout_seed: u64,
     /// FLOPs of one update: every micro-batch and the optimizer.
     flops_per_step: f64,
+    grads: Grads,
     /// Of the last update, before it was bounded; where the recipe bounds it.
     grad_norm: Option<f64>,
+}
+
+/// The buffers of all gradients.
+#[derive(Default)]
+struct Grads {
+    buffers: Range<usize>,
+    /// Each buffer, in the order of names, with the sum of its squares.
+    squares: Vec<(usize, f64)>,
 }
 
 impl Model {
@@ -122,6 +132,7 @@ impl Model {
         }
         let mut outputs = Vec::new();
         let accumulate = num_micro > 1;
+        let first_grad = buffers.len();
         for (param, grad) in train.params.iter().zip(&grads) {
             let buffer = layout.add(InputKind::Grad, &param.name, param.shape.iter().product(), &mut buffers);
             outputs.push(Output { value: *grad, buffer, accumulate });
@@ -129,6 +140,9 @@ impl Model {
         let loss_buffer = buffers.len();
         buffers.push(Buffer::zeros(1));
         outputs.push(Output { value: loss, buffer: loss_buffer, accumulate });
+        let by_name = layout.place.iter().filter(|((kind, _), _)| *kind == rank(&InputKind::Grad));
+        let squares = by_name.map(|(_, buffer)| (*buffer, 0.0)).collect();
+        let grad_buffers = Grads { buffers: first_grad..loss_buffer, squares };
         let wanted: Vec<_> = outputs.iter().map(|o| o.value).collect();
         let micro_flops = train.graph.cost(&wanted).flops;
         let plan = || Rounds::new(&train.graph, &inputs, &outputs, &engine, precision, num_micro, &moving);
@@ -152,6 +166,7 @@ impl Model {
             micro_tokens,
             scalars,
             dropout_seed: init_seed,
+            grads: grad_buffers,
             grad_norm: None,
             flops_per_step: micro_flops * num_micro as f64 + update_flops,
             recipe,
@@ -201,7 +216,8 @@ impl Model {
     }
 
     /// One update: `fill(micro_idx, inputs, targets)` gives each micro-batch (B, T), `scalars` the value of each
-    /// schedule at this step. Returns the mean training loss, nats per token.
+    /// schedule at this step. Returns the mean training loss, nats per token; NaN where the recipe bounds the norm of
+    /// the gradients and it is not finite: parameters are lost then, though the loss before was a number.
     pub fn step<E>(
         &mut self,
         step: u64,
@@ -235,7 +251,8 @@ impl Model {
         self.enter(UPDATE_SECTION);
         self.update.as_mut().expect(FROZEN).run(&self.engine, &mut self.buffers);
         self.enter(0);
-        Ok(self.buffers[self.loss].floats()[0])
+        let is_lost = self.grad_norm.is_some_and(|norm| !norm.is_finite());
+        Ok(if is_lost { f32::NAN } else { self.buffers[self.loss].floats()[0] })
     }
 
     /// Norm of all gradients of the last update together, before it was bounded; `None` where the recipe sets no bound.
@@ -244,18 +261,18 @@ impl Model {
     }
 
     /// Scales all gradients so that their norm together is at most `most` (Pascanu et al. 2013, arXiv 1211.5063).
+    /// A norm that is not finite scales nothing.
     fn bound_gradients(&mut self, most: f64) -> f64 {
-        let places = self.layout.place.iter().filter(|((kind, _), _)| *kind == rank(&InputKind::Grad));
-        let grads: Vec<usize> = places.map(|(_, buffer)| *buffer).collect();
-        let square = |buffer: &usize| -> f64 {
-            self.buffers[*buffer].floats().iter().map(|g| f64::from(*g).powi(2)).sum()
-        };
-        let norm = grads.iter().map(square).sum::<f64>().sqrt();
-        if norm > most {
+        let Model { engine, buffers, grads, .. } = self;
+        engine.for_each(&mut grads.squares, |(buffer, sum)| {
+            *sum = buffers[*buffer].floats().iter().map(|g| f64::from(*g).powi(2)).sum();
+        });
+        let norm = grads.squares.iter().map(|(_, sum)| sum).sum::<f64>().sqrt();
+        if norm > most && norm.is_finite() {
             let scale = (most / norm) as f32;
-            for buffer in grads {
-                self.buffers[buffer].floats_mut().iter_mut().for_each(|g| *g *= scale);
-            }
+            engine.for_each(&mut buffers[grads.buffers.clone()], |buffer| {
+                buffer.floats_mut().iter_mut().for_each(|g| *g *= scale);
+            });
         }
         norm
     }

@@ -6,6 +6,7 @@ use serde_json::Value;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A file could not be read or written, or does not hold what its name promises.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +39,10 @@ fn io_error<'a>(action: &'static str, path: &'a Path) -> impl Fn(io::Error) -> F
 /// new one and never a part of it.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+    // Threads of one process may write the same file at once, as processes may.
+    static WRITES: AtomicU64 = AtomicU64::new(0);
+    let write_idx = WRITES.fetch_add(1, Ordering::Relaxed);
+    let temporary = path.with_file_name(format!(".{name}.{}.{write_idx}.tmp", std::process::id()));
     let write = || -> io::Result<()> {
         let mut file = File::create(&temporary)?;
         file.write_all(bytes)?;

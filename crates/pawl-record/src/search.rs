@@ -29,6 +29,9 @@ pub struct Search {
     pub seed: u64,
     /// FLOPs of one trial.
     pub trial_flops: f64,
+    /// BLAKE3, hex, of all that was asked for: recipe, rung, seeds, runs and program. Searches from before it have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<String>,
     /// Training runs that it was allowed.
     pub max_runs: u64,
     /// Training runs that it used.

@@ -18,6 +18,7 @@ use crate::researcher::{Answer, Draft, Left, inherited};
 use crate::retract;
 use crate::store::{self, Store};
 use crate::tune;
+use crate::upkeep::leans_on;
 use crate::view::Seen;
 use crate::world::{Checked, Score, SettingKind, Trial, World};
 use crate::worth;
@@ -194,15 +195,15 @@ impl<'a> Campaign<'a> {
         self.seconds_of((generations + 1) * self.options.final_seeds as usize) + above.sum::<f64>()
     }
 
-    /// Whether `num_trials` more trials of the first rung leave enough of the budget for a keep to climb and for the
-    /// final measurement.
+    /// Whether `num_trials` more trials of the first rung leave enough of a budget of time for a keep to climb and for
+    /// the final measurement. A budget of trials only has to be unused: what begins within it is finished.
     pub(crate) fn can_afford(&self, num_trials: usize) -> bool {
         // A keep is run anew before it is challenged.
         let num_trials = num_trials + self.manifest.judge.champion_runs as usize;
         self.can_spend(self.seconds_of(num_trials) + self.least_climb_s())
     }
 
-    /// Whether so many seconds leave enough of the budget for the final measurement.
+    /// Whether so many seconds leave enough of the budget for the final measurement, which is not among its trials.
     pub(crate) fn can_spend(&self, seconds: f64) -> bool {
         match self.options.budget {
             CampaignBudget::Minutes(minutes) => {
@@ -388,6 +389,10 @@ impl<'a> Campaign<'a> {
         let mut candidates: Vec<Candidate> = Vec::new();
         let mut accepted: Vec<Proposal> = Vec::new();
         for proposal in round {
+            // It begins past the pairs of one that has them still to come: it and those after it are the next round.
+            if accepted.iter().any(|other| leans_on(&self.manifest.judge, &proposal, other)) {
+                break;
+            }
             match self.refusal(&proposal, &accepted)? {
                 Some(refusal) if proposal.generation == self.books.champion().generation => {
                     self.skip(&proposal, refusal)?;

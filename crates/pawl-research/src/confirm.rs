@@ -11,7 +11,10 @@
 //!
 //! **Validity.** It can only take a keep back, as equal seconds and the rungs above can, so every bound on false keeps
 //! stands without it ([`crate::levels`]). That the champion's first runs are now known not to be its worst makes its mean
-//! look a little better than it is, which a challenger pays for.
+//! look a little better than it is, which a challenger pays for. The same runs enter the scale of its challengers' duels
+//! ([`crate::evidence::NoiseScale::with_runs`]), and there it is the other way round: eight runs of which the worst was
+//! not far off scatter less than eight runs do, so the scale is a little too small and evidence a little too large while
+//! the A/A pairs say the rest. No theorem covers that; the rates below are of the procedure as it is, with it.
 //!
 //! **Measured** (`cargo xtask judge aa`, `power`; LOG.md has the table that eight runs and 1.75 were taken from): of
 //! campaigns of nulls that are skewed and twice as noisy as A/A pairs, far beyond what the e-process assumes, 42 % had a

@@ -8,7 +8,7 @@
 use crate::books::was_tested;
 use crate::evidence::t_half_width;
 use pawl_ledger::CampaignRecords;
-use pawl_record::{Decision, Proposal, Search};
+use pawl_record::{CampaignManifest, Decision, Proposal, Rung, Search};
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -203,4 +203,17 @@ fn breadth<'a>(
 fn estimate(values: &[f64]) -> Estimate {
     let half_width = if values.len() < 2 { f64::INFINITY } else { t_half_width(values) };
     Estimate { mean: values.iter().sum::<f64>() / values.len() as f64, half_width }
+}
+
+/// In what a campaign is another than one of this recipe on this rung, if it is.
+pub fn other_campaign(manifest: &CampaignManifest, text: &str, rung: &Rung) -> Option<String> {
+    if manifest.recipe.hash != blake3::hash(text.as_bytes()).to_hex().as_str() {
+        return Some("its recipe has another text".to_string());
+    }
+    let same = |known: &Rung| known.depth == rung.depth && known.flops == rung.flops;
+    match manifest.rungs.all() {
+        [known] if same(known) => None,
+        [known] => Some(format!("its trials are of {:e} FLOPs at depth {}", known.flops, known.depth)),
+        rungs => Some(format!("it has {} rungs", rungs.len())),
+    }
 }

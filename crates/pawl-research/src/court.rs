@@ -37,7 +37,8 @@ pub trait Court {
     fn num_promoted(&self) -> u64;
     /// Generation of the present champion.
     fn generation(&self) -> u64;
-    /// Whether the budget allows one more pair of a candidate, and what its keep would take.
+    /// Whether the budget allows one more pair of a candidate: a budget of time only with what its keep would take, a
+    /// budget of runs while any are left.
     fn can_afford_pair(&self, candidate: &Self::Candidate) -> bool;
     /// What is known of a candidate.
     fn case(&self, candidate: &Self::Candidate) -> Case;

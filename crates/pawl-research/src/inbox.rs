@@ -224,20 +224,23 @@ pub fn state(lab: &Path, number: u64) -> Result<State, CampaignError> {
     Ok(State::Waiting { before: numbers.iter().filter(before).count() })
 }
 
-/// The next draft, which is waited for as long as there is time to try one.
-pub(crate) fn wait(context: &Context<'_>) -> Answer {
+/// The next draft, which is waited for as long as there is time to try one, and no longer than `most`: none then.
+pub(crate) fn wait(context: &Context<'_>, most: Option<Duration>) -> Option<Answer> {
     let start = Instant::now();
     let mut said = false;
     loop {
         let answer = at_once(context);
         if !matches!(answer, Answer::Exhausted) || !context.in_round.is_empty() {
-            return answer;
+            return Some(answer);
         }
         if (context.interrupted)() {
-            return Answer::Paused("interrupted".to_string());
+            return Some(Answer::Paused("interrupted".to_string()));
+        }
+        if most.is_some_and(|most| start.elapsed() >= most) {
+            return None;
         }
         if context.left.seconds.is_some_and(|left| start.elapsed().as_secs_f64() + round_s(context) > left) {
-            return Answer::Exhausted;
+            return Some(Answer::Exhausted);
         }
         if !said {
             (context.say)(&format!("{NAME} is waited for: clients of pawl mcp file drafts"));

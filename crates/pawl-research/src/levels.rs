@@ -25,10 +25,16 @@
 //!
 //! Stopping a duel early (futility, budget, interruption) only removes keeps.
 //!
-//! **What the campaign proposes itself** takes places in the same sequence, after everything before it:
+//! **What is chosen by earlier tests**, and what the campaign proposes itself, takes places in the same sequence, after
+//! everything before it:
 //!
 //! - *Bundles* are chosen because of what their parts showed. Their pairs are on seeds that the parts have not seen
 //!   beside this champion, so that given the past a bundle that gains nothing has `E[E_t] <= 1` as any other.
+//! - *A text tried again* with another setting, by [`crate::tune`] or by anybody, is chosen by what it showed as a bundle
+//!   is, and likewise begins past the pairs that it has used beside this champion.
+//! - *Settings* are not held to that: a researcher who proposes nearly the same setting again in one generation has a
+//!   weaker form of the same hole. Its choice knows the first one's luck on the seeds, and so much of that as the two
+//!   programs share is inherited. The same program is not tried twice.
 //! - *Keeps tried again* after a retraction are new hypotheses, about a gain over another champion, on its new seeds.
 //!   What they showed before is not used.
 //! - *Retractions* lower R: a withdrawn keep earns no level from then on. An R that is smaller than the keeps ever made only

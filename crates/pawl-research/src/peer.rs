@@ -92,14 +92,14 @@ const MAX_LINE: u64 = 1 << 20;
 /// Answers by training run allowed: those that do not compile, or were tried before, cost nothing but are bounded.
 const ANSWERS_PER_RUN: u64 = 8;
 
-/// Runs a search to its end, or finds that it is there.
+/// Runs a search to its end, or finds that it is there. One of anything else is searched anew.
 pub fn search(options: &SearchOptions, world: &dyn World) -> Result<Search, PeerError> {
     let path = options.folder.join("search.json");
-    if path.exists() {
-        let known: Search = read_json(&path)?;
-        if known.max_runs == options.max_runs && known.trial_flops == options.rung.flops {
-            return Ok(known);
-        }
+    let asked = asked(options)?;
+    if let Some(known) = finished(&options.folder)?
+        && known.asked.as_ref() == Some(&asked)
+    {
+        return Ok(known);
     }
     let start =
         world.check(&options.recipe, options.rung.depth, &Settings::new()).map_err(PeerError::Recipe)?;
@@ -114,9 +114,20 @@ pub fn search(options: &SearchOptions, world: &dyn World) -> Result<Search, Peer
         program.tell(&answer)?;
     }
     program.end();
-    let found = tried.measured()?;
+    let found = tried.measured(asked)?;
     write_json(&path, &found)?;
     Ok(found)
+}
+
+/// A hash of all that determines a search.
+fn asked(options: &SearchOptions) -> Result<String, FileError> {
+    let SearchOptions { folder: _, recipe, name, command, rung, max_runs, seed, final_seeds } = options;
+    let read = |source| FileError::Io { action: "read", path: recipe.clone(), source };
+    let text = std::fs::read(recipe).map_err(read)?;
+    let words = format!("{name:?} {command:?} {rung:?} {max_runs} {seed} {final_seeds}");
+    let mut all = blake3::Hasher::new();
+    all.update(blake3::hash(&text).as_bytes()).update(words.as_bytes());
+    Ok(all.finalize().to_hex().to_string())
 }
 
 /// What can be turned, as the program is told.
@@ -212,7 +223,7 @@ impl Tried<'_> {
     }
 
     /// The best against the defaults on fresh seeds.
-    fn measured(self) -> Result<Search, PeerError> {
+    fn measured(self, asked: String) -> Result<Search, PeerError> {
         let options = self.options;
         let failed = |because: String| PeerError::Final { name: options.name.clone(), because };
         let scored = |trial: &&SearchTrial| trial.val_bpb.is_some();
@@ -244,6 +255,7 @@ impl Tried<'_> {
             command: options.command.clone(),
             seed: options.seed,
             trial_flops: options.rung.flops,
+            asked: Some(asked),
             max_runs: options.max_runs,
             runs: self.runs.len() as u64,
             flops: self.trials.iter().map(|trial| trial.flops).sum(),

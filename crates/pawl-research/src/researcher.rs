@@ -180,7 +180,7 @@ impl Researcher {
             Researcher::Script(lines) => baselines::scripted(lines, context),
             Researcher::Model(model) => return model.propose(context),
             Researcher::Replay(replay) => return replay.propose(context),
-            Researcher::Inbox => return inbox::wait(context),
+            Researcher::Inbox => return inbox::wait(context, None).unwrap_or(Answer::Exhausted),
             Researcher::Team(team) => return team.propose(context),
         };
         draft.map_or(Answer::Exhausted, |draft| Answer::Draft(Box::new(draft)))

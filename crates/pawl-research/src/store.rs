@@ -157,7 +157,9 @@ impl Store {
         let hash = blake3::hash(text.as_bytes()).to_hex();
         let folder = self.path("drafts");
         let path = folder.join(format!("draft-{}.star", &hash[..12]));
-        if !path.exists() {
+        // What is asked for again is the last to be forgotten.
+        let touch = |file: File| file.set_modified(SystemTime::now());
+        if File::options().append(true).open(&path).and_then(touch).is_err() {
             let io = |source| CampaignError::Io { path: folder.clone(), source };
             fs::create_dir_all(&folder).map_err(io)?;
             forget_oldest(&folder, MAX_DRAFTS).map_err(io)?;
@@ -205,7 +207,12 @@ fn forget_oldest(folder: &Path, most: usize) -> std::io::Result<()> {
     let mut files: Vec<(SystemTime, PathBuf)> = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        files.push((entry.metadata()?.modified()?, entry.path()));
+        // Another process may be writing one, or have forgotten it since the folder was listed.
+        let is_being_written = entry.file_name().to_string_lossy().starts_with('.');
+        let Ok(modified) = entry.metadata().and_then(|metadata| metadata.modified()) else { continue };
+        if !is_being_written {
+            files.push((modified, entry.path()));
+        }
     }
     files.sort();
     for (_, path) in files.iter().take((files.len() + 1).saturating_sub(most)) {
@@ -227,6 +234,28 @@ mod tests {
             (0..MAX_DRAFTS + 3).map(|i| store.keep_draft(&format!("x = {i}")).unwrap()).collect();
         assert_eq!(fs::read_dir(store.path("drafts")).unwrap().count(), MAX_DRAFTS);
         assert!(kept.last().unwrap().exists() && !kept[0].exists());
+        // The oldest is the next to go, unless it is asked for again.
+        let oldest = &kept[3];
+        assert_eq!(&store.keep_draft("x = 3").unwrap(), oldest);
+        store.keep_draft("y").unwrap();
+        assert!(oldest.exists() && !kept[4].exists());
+    }
+
+    #[test]
+    fn one_text_may_be_kept_by_many_at_once() {
+        let lab = tempfile::tempdir().unwrap();
+        let text = "x = 1\n".repeat(1000);
+        for round in 0..50 {
+            let store = Store::new(&lab.path().join(round.to_string()));
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        let path = store.keep_draft(&text).unwrap();
+                        assert_eq!(fs::read_to_string(path).unwrap(), text);
+                    });
+                }
+            });
+        }
     }
 
     #[test]

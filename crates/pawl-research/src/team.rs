@@ -11,6 +11,7 @@ use crate::random::Random;
 use crate::researcher::{Answer, Context, Researcher};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::time::Duration;
 
 /// One of a team.
 #[derive(Clone, Debug)]
@@ -36,6 +37,9 @@ const TRIAL_SD: f64 = 0.5;
 
 /// Proposals that a researcher sits out at most before it is asked again.
 const LONGEST_REST: u64 = 64;
+
+/// After which time those that paused are asked again while drafts are waited for.
+const ASKED_AGAIN: Duration = Duration::from_secs(60);
 
 impl Team {
     /// A team of at least one, with names that differ. Shares are given to all or to none and add up to a positive
@@ -70,6 +74,23 @@ impl Team {
 
     /// Asks members in turn until one has a draft.
     pub(crate) fn propose(&self, context: &Context<'_>) -> Answer {
+        let waits = self.members.iter().any(takes_drafts);
+        loop {
+            let answer = self.ask(context);
+            // Whoever pauses is asked again while drafts are waited for.
+            let most = match answer {
+                Answer::Exhausted if waits => None,
+                Answer::Paused(_) if waits && !(context.interrupted)() => Some(ASKED_AGAIN),
+                Answer::Draft(_) | Answer::Exhausted | Answer::Paused(_) => return answer,
+            };
+            if let Some(answer) = inbox::wait(context, most) {
+                return answer;
+            }
+        }
+    }
+
+    /// Asks each once, who rests last.
+    fn ask(&self, context: &Context<'_>) -> Answer {
         let mut paused: Vec<String> = Vec::new();
         // Those that sit out are asked when nobody else has anything to say.
         let order = self.order(context);
@@ -98,9 +119,6 @@ impl Team {
                     self.rest(&name, context.number);
                 }
             }
-        }
-        if self.members.iter().any(takes_drafts) {
-            return inbox::wait(context);
         }
         if paused.is_empty() { Answer::Exhausted } else { Answer::Paused(paused.join("; ")) }
     }

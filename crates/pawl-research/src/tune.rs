@@ -2,13 +2,15 @@
 //!
 //! A model that writes a recipe guesses the numbers of its idea. Where the structure is kept, or looks like a gain that
 //! its pairs did not decide, the knobs that are new in its text are turned, each setting a proposal and a test of its own
-//! like any other. Nothing is tried outside of the judge's sight, so nothing is chosen before its duel.
+//! like any other. Nothing is tried outside of the judge's sight.
 //!
-//! A champion is as tuned as what challenges it: before a challenger's knob is turned, the champion's have had as many
-//! tests on the same seeds ([`champion_first`]).
+//! A structure is turned because it looked good, and some of what it showed was luck on its seeds. Beside the same
+//! champion each setting of its text is therefore tried past the seeds that the text has seen (`upkeep::first_pair`).
+//!
+//! A champion is as tuned as what challenges it: before a challenger's knob is turned, the champion's have been
+//! proposed as often in the same generation ([`champion_first`]).
 
 use crate::belief::{Belief, Move, Observation};
-use crate::books::was_tested;
 use crate::optimizer;
 use crate::random::Random;
 use crate::researcher::{Context, Draft, Researcher, Scale};
@@ -79,7 +81,8 @@ fn next(context: &Context<'_>, structure: &Structure<'_>) -> Option<Draft> {
     champion_first(context, earlier.len() + 1).or(Some(draft))
 }
 
-/// A test of the champion's knobs, while those on the seeds of this champion are fewer than `wanted`.
+/// A test of the champion's knobs, while those proposed in its generation are fewer than `wanted`. Skipped ones count: a
+/// champion whose knobs cannot be turned holds up no challenger.
 fn champion_first(context: &Context<'_>, wanted: usize) -> Option<Draft> {
     let is_knob = |change: &Change| {
         let spec = context.compiled.settings.iter().find(|spec| spec.name == change.setting);
@@ -90,10 +93,9 @@ fn champion_first(context: &Context<'_>, wanted: usize) -> Option<Draft> {
             && proposal.recipe.is_none()
             && !proposal.changes.is_empty()
             && proposal.changes.iter().all(is_knob)
-            && context.history.verdicts.get(&proposal.number).is_none_or(was_tested)
     };
-    let tested = context.history.proposals.iter().filter(of_knobs).count();
-    if tested < wanted { optimizer::propose_knob(context) } else { None }
+    let proposed = context.history.proposals.iter().filter(of_knobs).count();
+    if proposed < wanted { optimizer::propose_knob(context) } else { None }
 }
 
 /// Knobs of a structure that the champion it was written for did not have.

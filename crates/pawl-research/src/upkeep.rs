@@ -5,6 +5,8 @@
 //! A bundle is chosen because its parts looked good on some of the champion's pair seeds, and on those seeds part of
 //! their luck is the bundle's. It is therefore tried on seeds that none of its parts has seen beside this champion:
 //! given the past, its pairs are as fresh as those of a change that was never tried, which is what the e-value needs.
+//! The same holds for whoever proposes a text that was tried beside this champion again with another setting, as
+//! [`crate::tune`] does: it begins past the pairs of that text.
 //! A keep tested again meets a restored champion, which is a new generation with seeds of its own.
 
 use crate::bundle;
@@ -14,7 +16,9 @@ use crate::optimizer::keep_probability;
 use crate::researcher::{Draft, inherited};
 use crate::world::SettingSpec;
 use pawl_ledger::{line, made_by};
-use pawl_record::{Change, Origin, Prediction, Proposal, RecipeRef, Settings};
+use pawl_record::{
+    CampaignManifest, Change, JudgeSettings, Origin, Prediction, Proposal, RecipeRef, Settings, Verdict,
+};
 use std::collections::BTreeSet;
 
 /// Who proposes what the campaign proposes itself.
@@ -104,25 +108,37 @@ impl Campaign<'_> {
         self.books.tried(fingerprint).filter(|_| proposal.researcher != CAMPAIGN)
     }
 
-    /// Index of the first pair seed of a proposal: past those on which a part of a bundle was tried.
+    /// Index of the first pair seed of a proposal.
     pub(crate) fn first_pair(&self, proposal: &Proposal) -> u64 {
-        if proposal.researcher != CAMPAIGN {
-            return 0;
-        }
-        let shares = |other: &Proposal| {
-            other.generation == proposal.generation
-                && other.number < proposal.number
-                && other.changes.iter().any(|it| proposal.changes.contains(it))
-        };
-        let others = self.books.history().filter(|(other, _)| shares(other));
-        let seen: BTreeSet<u64> =
-            others.flat_map(|(_, verdict)| &verdict.pairs).map(|pair| pair.seed).collect();
-        first_after(self.manifest.seed, proposal.generation, seen)
+        first_pair(&self.manifest, proposal, self.books.history())
     }
 }
 
+/// Whether a proposal may have been chosen by what `other` showed beside the same champion: a part of a bundle, or
+/// the same text with other settings.
+pub(crate) fn leans_on(judge: &JudgeSettings, proposal: &Proposal, other: &Proposal) -> bool {
+    let hash = |it: &Proposal| it.recipe.as_ref().map(|recipe| recipe.hash.clone());
+    // Campaigns from before keeps were confirmed tried a text again on the seeds it had seen.
+    let same_text =
+        judge.fresh_slack_sds.is_some() && proposal.recipe.is_some() && hash(proposal) == hash(other);
+    let is_part =
+        proposal.researcher == CAMPAIGN && other.changes.iter().any(|it| proposal.changes.contains(it));
+    other.generation == proposal.generation && other.number < proposal.number && (same_text || is_part)
+}
+
+/// Index of the first pair seed of a proposal: past those of all that it leans on.
+pub(crate) fn first_pair<'a>(
+    manifest: &CampaignManifest,
+    proposal: &Proposal,
+    history: impl Iterator<Item = (&'a Proposal, &'a Verdict)>,
+) -> u64 {
+    let others = history.filter(|(other, _)| leans_on(&manifest.judge, proposal, other));
+    let seen: BTreeSet<u64> = others.flat_map(|(_, verdict)| &verdict.pairs).map(|pair| pair.seed).collect();
+    first_after(manifest.seed, proposal.generation, seen)
+}
+
 /// Index of the first pair seed of a champion after all of `seen`.
-pub(crate) fn first_after(campaign_seed: u64, generation: u64, mut seen: BTreeSet<u64>) -> u64 {
+fn first_after(campaign_seed: u64, generation: u64, mut seen: BTreeSet<u64>) -> u64 {
     let mut first = 0;
     for pair_idx in 0..MOST_PAIRS {
         if seen.is_empty() {
@@ -168,4 +184,51 @@ pub(crate) fn expected(gains: &[(f64, f64)], sd: f64) -> Prediction {
     let mean: f64 = gains.iter().map(|(mean, _)| mean).sum();
     let variance: f64 = gains.iter().map(|(_, variance)| variance).sum();
     Prediction { gain_bpb: mean * sd, keep_probability: keep_probability(mean, variance.sqrt()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::judge_settings;
+    use pawl_record::{Category, SettingValue};
+
+    fn proposal(number: u64, researcher: &str, text: Option<&str>, to: f64) -> Proposal {
+        let recipe = text.map(|hash| RecipeRef {
+            name: format!("text-{number}.star"),
+            hash: hash.to_string(),
+            file: format!("recipes/text-{number}.star"),
+        });
+        let (from, to) = (SettingValue::Float(0.0), SettingValue::Float(to));
+        Proposal {
+            schema: pawl_record::SCHEMA,
+            number,
+            generation: 0,
+            changes: vec![Change { setting: "a".to_string(), from, to }],
+            recipe,
+            settings: Settings::new(),
+            category: Category::Knob,
+            hypothesis: String::new(),
+            prediction: Prediction { gain_bpb: 0.0, keep_probability: 0.5 },
+            researcher: researcher.to_string(),
+            author: None,
+            created_unix_s: 0,
+        }
+    }
+
+    #[test]
+    fn who_tries_a_text_again_leans_on_it_and_a_bundle_on_its_parts() {
+        let judge = judge_settings();
+        let (text, knob) = (proposal(1, "claude", Some("aa"), 1.0), proposal(2, "optimizer", None, 2.0));
+        let again = proposal(3, "optimizer", Some("aa"), 2.0);
+        assert!(leans_on(&judge, &again, &text) && !leans_on(&judge, &text, &again));
+        assert!(!leans_on(&judge, &again, &knob), "a setting alone is another hypothesis");
+        assert!(!leans_on(&judge, &proposal(3, "optimizer", Some("bb"), 2.0), &text));
+        assert!(!leans_on(&judge, &proposal(3, "optimizer", None, 2.0), &knob));
+        let bundle = proposal(3, CAMPAIGN, None, 2.0);
+        assert!(leans_on(&judge, &bundle, &knob) && !leans_on(&judge, &bundle, &text));
+        let later = Proposal { generation: 1, ..again.clone() };
+        assert!(!leans_on(&judge, &later, &text), "another champion has other seeds");
+        let old = JudgeSettings { fresh_slack_sds: None, ..judge };
+        assert!(!leans_on(&old, &again, &text) && leans_on(&old, &bundle, &knob));
+    }
 }

@@ -11,6 +11,7 @@ mod guard;
 mod listen;
 pub mod mcp;
 mod metrics;
+mod queue;
 mod routes;
 
 use axum::Router;

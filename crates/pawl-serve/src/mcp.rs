@@ -2,11 +2,13 @@
 //! started this process, and over streamable HTTP. Both eras of the protocol are spoken: the handshake of the revisions
 //! up to 2025-11-25, and the one without (2026-07-28).
 //!
-//! What the tools do is the [`Desk`]'s. Here it is bounded how many calls are at work and how many wait; no session is
-//! kept over HTTP, so that there is none to flood, and none to lose when the server is started anew.
+//! What the tools do is the [`Desk`]'s. Here it is bounded how many calls are at work, how many wait, and for how long;
+//! no session is kept over HTTP, so that there is none to flood, and none to lose when the server is started anew.
 
 use crate::guard::{Guard, admit};
 use crate::listen::stopped;
+pub use crate::queue::Lane;
+use crate::queue::{Queues, Unanswered};
 use crate::{Bounds, ServeError, run};
 use axum::Router;
 use axum::http::request::Parts;
@@ -28,8 +30,8 @@ use serde_json::{Map, Value};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
-use tokio::sync::Semaphore;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// A tool as clients are told of it.
 #[derive(Clone, Debug)]
@@ -85,6 +87,10 @@ pub trait Desk: Send + Sync + 'static {
     fn pages(&self) -> Vec<Page>;
     /// The openings there are.
     fn openings(&self) -> Vec<Opening>;
+    /// The queue in which calls of a tool stand: with those that compile, unless the desk knows better.
+    fn lane(&self, _tool: &str) -> Lane {
+        Lane::Compiles
+    }
     /// Calls one of the tools, for a client that says what it is called.
     fn call(&self, client: &str, tool: &str, arguments: &Value) -> Answer;
     /// A page; `None` when there is none of that name.
@@ -100,24 +106,22 @@ pub struct HttpOptions {
     pub address: SocketAddr,
     /// Asked for as `Authorization: Bearer TOKEN`; required off this machine.
     pub token: Option<String>,
-    /// What those who connect may take.
+    /// What those who connect may take, in at most [`MAX_CONNECTIONS`] connections.
     pub bounds: Bounds,
 }
 
-/// Longest that a call waits for a result: clients give up soon after.
+/// Longest that a call waits, for its turn or for a result: clients give up soon after. What it does once it is its
+/// turn takes as long as it takes.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(25);
 
 /// Between two looks at what is waited for.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Calls at work at once. Most of them compile, which trials feel.
-const AT_WORK: usize = 2;
+/// Connections at once. A message takes many times its bytes once it is read, so there are fewer than of a model.
+pub const MAX_CONNECTIONS: usize = 64;
 
-/// Calls at work and before it: what more there is, is sent away.
-const MAX_CALLS: usize = 64;
-
-/// Bytes of a message.
-pub const MAX_MESSAGE: usize = 2 << 20;
+/// Bytes of a message: 1 MiB of arguments and what is around them.
+pub const MAX_MESSAGE: usize = 5 << 18;
 
 /// Bytes of a client's name that are looked at.
 const MAX_NAME: usize = 200;
@@ -176,50 +180,79 @@ pub fn over_http(
     let sessions = Arc::new(NeverSessionManager::default());
     let service = StreamableHttpService::new(move || Ok(face.clone()), sessions, config);
     let router = Router::new().route_service(PATH, service).layer(from_fn_with_state(Arc::new(guard), admit));
-    run(*address, router, *bounds, stop, ready)
+    let bounds = Bounds { connections: bounds.connections.min(MAX_CONNECTIONS), ..*bounds };
+    run(*address, router, bounds, stop, ready)
 }
 
 /// The desk as the protocol sees it.
 #[derive(Clone)]
 struct Face {
     desk: Arc<dyn Desk>,
-    places: Arc<Semaphore>,
-    seats: Arc<Semaphore>,
+    queues: Queues,
 }
 
 impl Face {
     fn new(desk: Arc<dyn Desk>) -> Face {
-        let of = |number| Arc::new(Semaphore::new(number));
-        Face { desk, places: of(MAX_CALLS), seats: of(AT_WORK) }
+        Face { desk, queues: Queues::new() }
     }
 
-    /// Has the desk do something, when it is its turn.
+    /// Has the desk do something, when it is its turn, if that comes in time.
     async fn work<T: Send + 'static>(
         &self,
+        lane: Lane,
+        until: Instant,
         work: impl FnOnce(&dyn Desk) -> T + Send + 'static,
-    ) -> Result<T, ErrorData> {
-        let seat = self.seats.clone().acquire_owned().await.expect("nobody closes it");
+    ) -> Result<T, Unanswered> {
+        let seat = self.queues.turn(lane, until).await?;
         let desk = self.desk.clone();
         let done = tokio::task::spawn_blocking(move || {
             let _seat = seat;
             work(&*desk)
         });
-        done.await.map_err(|_| ErrorData::internal_error("the lab has a defect", None))
+        done.await.map_err(|_| Unanswered::Broken)
     }
 
-    async fn called(&self, client: String, request: CallToolRequestParams) -> Result<Answer, ErrorData> {
-        let begun = Instant::now();
+    /// Calls a tool, again and again while it is worth asking again. When the turn for another look does not come in
+    /// time, the look before is the answer.
+    async fn called(
+        &self,
+        client: String,
+        request: CallToolRequestParams,
+        begun: Instant,
+    ) -> Result<Answer, Unanswered> {
+        let lane = self.desk.lane(&request.name);
         let arguments = Arc::new(Value::Object(request.arguments.unwrap_or_default()));
         let name: Arc<str> = request.name.as_ref().into();
         let client: Arc<str> = client.into();
+        let mut until = begun + LONGEST_WAIT;
+        let mut before = None;
         loop {
             let (client, name, arguments) = (client.clone(), name.clone(), arguments.clone());
-            let answer = self.work(move |desk| desk.call(&client, &name, &arguments)).await?;
-            let until = answer.again.map_or(Duration::ZERO, |again| again.min(LONGEST_WAIT));
-            if begun.elapsed() + LOOK > until {
+            let looked = self.work(lane, until, move |desk| desk.call(&client, &name, &arguments)).await;
+            let answer = match (looked, before) {
+                (Err(Unanswered::Busy), Some(before)) => return Ok(before),
+                (looked, _) => looked?,
+            };
+            until = begun + answer.again.map_or(Duration::ZERO, |again| again.min(LONGEST_WAIT));
+            if Instant::now() + LOOK > until {
                 return Ok(answer);
             }
+            before = Some(answer);
             tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// A text of the desk, which is `missing` when the desk has none.
+    async fn read(
+        &self,
+        context: &RequestContext<RoleServer>,
+        missing: ErrorData,
+        text: impl FnOnce(&dyn Desk) -> Option<Result<String, String>> + Send + 'static,
+    ) -> Result<String, ErrorData> {
+        let reading = self.work(Lane::Reads, Instant::now() + LONGEST_WAIT, text);
+        match self.queues.stand(Lane::Reads, context.ct.cancelled(), reading).await? {
+            Some(text) => text.map_err(|why| ErrorData::internal_error(why, None)),
+            None => Err(missing),
         }
     }
 }
@@ -263,15 +296,13 @@ impl ServerHandler for Face {
         if !self.desk.tools().iter().any(|tool| tool.name == request.name) {
             return Err(ErrorData::invalid_params("there is no tool of that name", None));
         }
-        let Ok(_place) = self.places.clone().try_acquire_owned() else {
-            return Ok(told(format!("{MAX_CALLS} calls wait already: ask again later"), true).into());
-        };
-        let client = client_name(&context);
-        let answer = tokio::select! {
-            answer = self.called(client, request) => answer?,
-            () = context.ct.cancelled() => return Err(ErrorData::internal_error("cancelled", None)),
-        };
-        Ok(told(answer.text, answer.refused).into())
+        let lane = self.desk.lane(&request.name);
+        let call = self.called(client_name(&context), request, Instant::now());
+        match self.queues.stand(lane, context.ct.cancelled(), call).await {
+            Ok(answer) => Ok(told(answer.text, answer.refused).into()),
+            Err(why @ (Unanswered::Full | Unanswered::Busy)) => Ok(told(why.words(), true).into()),
+            Err(why @ (Unanswered::Gone | Unanswered::Broken)) => Err(why.into()),
+        }
     }
 
     async fn list_resources(
@@ -288,14 +319,14 @@ impl ServerHandler for Face {
     async fn read_resource(
         &self,
         request: ReadResourceRequestParams,
-        _context: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
+        let missing = ErrorData::resource_not_found("there is no resource of that name", None);
+        if !self.desk.pages().iter().any(|page| page.uri == request.uri) {
+            return Err(missing);
+        }
         let uri = request.uri.clone();
-        let text = match self.work(move |desk| desk.page(&uri)).await? {
-            Some(Ok(text)) => text,
-            Some(Err(why)) => return Err(ErrorData::internal_error(why, None)),
-            None => return Err(ErrorData::resource_not_found("there is no resource of that name", None)),
-        };
+        let text = self.read(&context, missing, move |desk| desk.page(&uri)).await?;
         let contents = ResourceContents::text(text, request.uri).with_mime_type(MARKDOWN);
         Ok(ReadResourceResult::new(vec![contents]).into())
     }
@@ -312,15 +343,14 @@ impl ServerHandler for Face {
     async fn get_prompt(
         &self,
         request: GetPromptRequestParams,
-        _context: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<GetPromptResponse, ErrorData> {
-        match self.work(move |desk| desk.opening(&request.name)).await? {
-            Some(Ok(text)) => {
-                Ok(GetPromptResult::new(vec![PromptMessage::new_text(Role::User, text)]).into())
-            }
-            Some(Err(why)) => Err(ErrorData::internal_error(why, None)),
-            None => Err(ErrorData::invalid_params("there is no prompt of that name", None)),
+        let missing = ErrorData::invalid_params("there is no prompt of that name", None);
+        if !self.desk.openings().iter().any(|opening| opening.name == request.name) {
+            return Err(missing);
         }
+        let text = self.read(&context, missing, move |desk| desk.opening(&request.name)).await?;
+        Ok(GetPromptResult::new(vec![PromptMessage::new_text(Role::User, text)]).into())
     }
 }
 
@@ -339,4 +369,79 @@ fn shown(tool: Tool) -> ToolShown {
 fn told(text: String, refused: bool) -> CallToolResult {
     let content = vec![ContentBlock::text(text)];
     if refused { CallToolResult::error(content) } else { CallToolResult::success(content) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// A desk whose one tool is never over.
+    #[derive(Default)]
+    struct Endless(AtomicUsize);
+
+    impl Desk for Endless {
+        fn instructions(&self) -> String {
+            String::new()
+        }
+
+        fn tools(&self) -> Vec<Tool> {
+            Vec::new()
+        }
+
+        fn pages(&self) -> Vec<Page> {
+            Vec::new()
+        }
+
+        fn openings(&self) -> Vec<Opening> {
+            Vec::new()
+        }
+
+        fn lane(&self, _tool: &str) -> Lane {
+            Lane::Waits
+        }
+
+        fn call(&self, _client: &str, _tool: &str, _arguments: &Value) -> Answer {
+            let look = self.0.fetch_add(1, Ordering::Relaxed) + 1;
+            Answer { text: format!("look {look}"), refused: false, again: Some(LONGEST_WAIT) }
+        }
+
+        fn page(&self, _uri: &str) -> Option<Result<String, String>> {
+            None
+        }
+
+        fn opening(&self, _name: &str) -> Option<Result<String, String>> {
+            None
+        }
+    }
+
+    /// What a wait comes to that began so long ago, when nobody's turn comes after so many looks.
+    fn waited(ago: Duration, looks: usize) -> Result<Answer, Unanswered> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let desk = Arc::new(Endless::default());
+            let face = Face::new(desk.clone());
+            let call = face.called(String::new(), CallToolRequestParams::new("wait"), Instant::now() - ago);
+            let busy = async {
+                while desk.0.load(Ordering::Relaxed) < looks {
+                    tokio::task::yield_now().await;
+                }
+                let _seats = face.queues.block(Lane::Waits).await;
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                biased;
+                () = busy => unreachable!("it does not end"),
+                answer = call => answer,
+            }
+        })
+    }
+
+    #[test]
+    fn a_turn_that_does_not_come_in_time_ends_a_call() {
+        assert_eq!(waited(LONGEST_WAIT, 0), Err(Unanswered::Busy));
+        // Time enough for the pause after one look and no more.
+        let answer = waited(LONGEST_WAIT - LOOK - LOOK / 2, 1).unwrap();
+        assert_eq!(answer.text, "look 1");
+    }
 }

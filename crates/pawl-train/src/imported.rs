@@ -46,7 +46,8 @@ pub fn import(
     let folder = RunDir::path(lab, &manifest.id);
     let is_new = !folder.exists();
     let written = write(lab, &manifest, &tokenizer, &model);
-    if written.is_err() && is_new {
+    let is_busy = matches!(written, Err(TrainError::Busy { .. }));
+    if written.is_err() && is_new && !is_busy {
         // What cannot be removed either is found, and written anew, by the next import.
         let _ = std::fs::remove_dir_all(&folder);
     }

@@ -194,4 +194,13 @@ impl LessonLog {
             source,
         })
     }
+
+    /// Waits until everything logged is on the disk.
+    pub(crate) fn sync(&self) -> Result<(), FileError> {
+        self.file.sync_data().map_err(|source| FileError::Io {
+            action: "sync",
+            path: self.path.clone(),
+            source,
+        })
+    }
 }

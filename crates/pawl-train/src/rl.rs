@@ -55,10 +55,12 @@ pub fn rl(
     let mut class = Class::new(&model, &lesson, &task, tokenizer, env, &manifest)?;
     let test_before = class.before(&dir, env)?;
     let mut state = State::begin(&dir, &mut model, &manifest)?;
-    let mut past = Past::read(&dir, state.step / task.updates_per_batch)?;
+    // Saved after whole batches; the last one has fewer updates where the budget ends within it.
+    let batches = state.step.div_ceil(task.updates_per_batch);
+    let mut past = Past::read(&dir, batches)?;
     let mut log = LessonLog::open(dir.file(EVENTS))?;
     let mut rollouts = LessonLog::open(dir.file(ROLLOUTS))?;
-    class.skip(state.step);
+    class.skip(batches);
     let unix_s = manifest.created_unix_s;
     dir.log(&Event::Started { step: state.step, threads: options.num_threads as u64, unix_s })?;
 
@@ -66,6 +68,7 @@ pub fn rl(
     if past.best.is_none() || (state.step == 0 && !dir.checkpoint("best").exists()) {
         // A lesson that teaches nothing leaves the model as it was.
         past.compare(0, class.validate(env, &model)?, &mut log)?;
+        log.sync()?;
         state.save(&mut dir, "best", &model, &manifest, Duration::ZERO)?;
     }
     let resumed_at = state.step;
@@ -77,6 +80,9 @@ pub fn rl(
         let mut batch = class.gather(env, &model, batch_idx)?;
         let mut loss = 0.0;
         for _ in 0..task.updates_per_batch {
+            if state.step >= manifest.num_steps {
+                break;
+            }
             let scalars: Vec<f32> = schedules.iter().map(|row| row[state.step as usize]).collect();
             if !batch.rows.is_empty() {
                 loss = class.learn(&mut model, state.step, &scalars, &batch);
@@ -103,11 +109,18 @@ pub fn rl(
         let done = batch_idx + 1;
         let last = state.step >= manifest.num_steps || task.flops.is_some_and(|flops| past.flops >= flops);
         let due = last || done.is_multiple_of(task.eval_every);
-        if due && past.compare(done, class.validate(env, &model)?, &mut log)? {
+        let is_best = due && past.compare(done, class.validate(env, &model)?, &mut log)?;
+        let stopping = options.stop.load(Ordering::Relaxed) && !last;
+        let saves = stopping || last || saved.elapsed() >= options.checkpoint_every;
+        if is_best || saves {
+            // A checkpoint that outlives a crash finds what led to it.
+            log.sync()?;
+            rollouts.sync()?;
+        }
+        if is_best {
             state.save(&mut dir, "best", &model, &manifest, trained)?;
         }
-        let stopping = options.stop.load(Ordering::Relaxed) && !last;
-        if stopping || last || saved.elapsed() >= options.checkpoint_every {
+        if saves {
             state.save(&mut dir, "last", &model, &manifest, trained)?;
             saved = Instant::now();
         }
@@ -276,10 +289,10 @@ impl<'a> Class<'a> {
         score(&mut self.speaker, self.tokenizer, env, &self.test, samples, MEASURE_SEED)
     }
 
-    /// Leaves what earlier processes have learnt from.
-    fn skip(&mut self, updates: u64) {
+    /// Leaves what earlier processes have learnt from: all updates of a batch learn from the same rows.
+    fn skip(&mut self, batches: u64) {
         if let Some(rows) = &mut self.demonstrations {
-            for _ in 0..updates * self.num_rows as u64 {
+            for _ in 0..batches * self.num_rows as u64 {
                 rows.next_row();
             }
         }

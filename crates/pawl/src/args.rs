@@ -228,7 +228,7 @@ pub(crate) struct Train {
 pub(crate) enum Precision {
     /// 32-bit floating point throughout
     F32,
-    /// Operands rounded to bfloat16, sums in 32 bits: 1.4 to 1.7 times as fast with AVX-512-BF16 on Zen 4, 2.0 to 2.4 with AMX
+    /// Operands rounded to bfloat16, sums in 32 bits: 1.4 to 1.7 times as fast with AVX-512-BF16 on Zen 4, 2.1 to 3.2 with AMX
     Bf16,
 }
 

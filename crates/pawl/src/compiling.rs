@@ -15,7 +15,7 @@ const REMEMBERED: usize = 1000;
 
 pub(crate) struct Compiling {
     compiler: ChildCompiler,
-    answers: Mutex<BTreeMap<String, Result<Checked, String>>>,
+    answers: Mutex<BTreeMap<String, Checked>>,
 }
 
 impl Compiling {
@@ -35,14 +35,15 @@ impl Compiling {
         let question = format!("{} {depth} {settings:?}", path.display());
         let known = || self.answers.lock().expect("no thread panics with it");
         if let Some(answer) = known().get(&question) {
-            return answer.clone();
+            return Ok(answer.clone());
         }
-        let answer = self.compiler.check(path, depth, settings);
+        // Errors are not remembered: a busy machine makes some.
+        let answer = self.compiler.check(path, depth, settings)?;
         let mut answers = known();
         if answers.len() >= REMEMBERED {
             answers.clear();
         }
         answers.insert(question, answer.clone());
-        answer
+        Ok(answer)
     }
 }

@@ -5,6 +5,7 @@ use crate::args::BUILTIN_DATA;
 use crate::compiling::Compiling;
 use crate::errors::Failure;
 use crate::machine::cores;
+use pawl_record::{CampaignEnd, EndReason, read_json};
 use pawl_research::campaign::existing;
 use pawl_research::child::ChildWorld;
 use pawl_research::inbox::{self, Filed, State};
@@ -13,7 +14,7 @@ use pawl_research::store::is_worked_in;
 use pawl_research::tools::{self, Outcome, Tool};
 use pawl_research::view::Lab;
 use pawl_research::{campaign::CampaignError, prompt};
-use pawl_serve::mcp::{Answer, Desk, LONGEST_WAIT, Opening, Page, Tool as Shown};
+use pawl_serve::mcp::{Answer, Desk, LONGEST_WAIT, Lane, Opening, Page, Tool as Shown};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -115,7 +116,8 @@ impl LabDesk {
                     inbox::NAME
                 ));
             }
-            if context.left.trials == Some(0) || context.left.seconds == Some(0.0) {
+            let is_spent = context.left.trials == Some(0) || context.left.seconds == Some(0.0);
+            if is_spent || self.has_spent_its_budget() {
                 return Err("the budget of the campaign is spent: a person may give it more".to_string());
             }
             inbox::file(context, client, &arguments, insist)
@@ -171,6 +173,13 @@ impl LabDesk {
     }
 
     /// Whether anybody tries drafts now.
+    /// Whether nobody works on the campaign, and it ended for want of budget: what is left is no trial.
+    fn has_spent_its_budget(&self) -> bool {
+        let path = self.lab.join("campaign/end.json");
+        let end = read_json::<CampaignEnd>(&path);
+        !is_worked_in(&self.lab) && end.is_ok_and(|end| end.reason == EndReason::Budget)
+    }
+
     fn at_work(&self) -> &'static str {
         match is_worked_in(&self.lab) {
             true => "runs",
@@ -203,6 +212,15 @@ fn words(error: CampaignError) -> String {
 }
 
 impl Desk for LabDesk {
+    fn lane(&self, tool: &str) -> Lane {
+        let compiles = [Tool::CheckRecipe, Tool::Propose].iter().any(|it| it.name() == tool);
+        match (tool == WAIT, compiles) {
+            (true, _) => Lane::Waits,
+            (false, true) => Lane::Compiles,
+            (false, false) => Lane::Reads,
+        }
+    }
+
     fn instructions(&self) -> String {
         INSTRUCTIONS.to_string()
     }

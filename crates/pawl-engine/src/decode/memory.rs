@@ -195,12 +195,22 @@ impl Memory {
     /// Part of a state of the lane's sequence.
     ///
     /// # Safety
-    /// The part is inside the state, and nothing else writes it while the slice lives.
+    /// The part is inside the state, and nothing else uses it while the slice lives.
     #[allow(clippy::mut_from_ref)] // as for `write`
     pub(super) unsafe fn state(&self, state: usize, lane: &Active, offset: usize, len: usize) -> &mut [f32] {
         assert!(offset + len <= self.state_places[state].1, "state {state}: {offset}+{len}");
         // SAFETY: the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.state_at(state, lane, offset), len) }
+    }
+
+    /// Part of a state of the lane's sequence, to read.
+    ///
+    /// # Safety
+    /// The part is inside the state, and nothing writes it while the slice lives.
+    pub(super) unsafe fn state_read(&self, state: usize, lane: &Active, offset: usize, len: usize) -> &[f32] {
+        assert!(offset + len <= self.state_places[state].1, "state {state}: {offset}+{len}");
+        // SAFETY: the caller's promise.
+        unsafe { std::slice::from_raw_parts(self.state_at(state, lane, offset), len) }
     }
 
     /// Puts the lane's value into a state of its sequence.

@@ -213,7 +213,7 @@ impl Turn<'_> {
         // SAFETY: keys and values are only read from here on.
         let keys = |task: usize| unsafe {
             let (start, num) = seen(task);
-            &*memory.state(*state, &lanes[task / heads], start, num * head_dim)
+            memory.state_read(*state, &lanes[task / heads], start, num * head_dim)
         };
         crew.hands.pool.run(num_tasks, &|task, worker| {
             let (lane, head) = (&lanes[task / heads], task % heads);
@@ -221,7 +221,7 @@ impl Turn<'_> {
             // SAFETY: as above; each task writes its own head, and a worker its own scores.
             unsafe {
                 let scores = &mut self.desk(crew, worker).scores.floats_mut()[..num];
-                let values = memory.state(*state, lane, kv_heads * head_len + start, num * head_dim);
+                let values = memory.state_read(*state, lane, kv_heads * head_len + start, num * head_dim);
                 let q = &memory.read(q, lane, heads * head_dim)[head * head_dim..][..*head_dim];
                 let out = memory.slot(*out, lane).add(head * head_dim);
                 let out = std::slice::from_raw_parts_mut(out, *head_dim);

@@ -15,7 +15,10 @@ pub(super) fn scratch_lens(tail: &Tail, num_threads: usize) -> [usize; 4] {
     let result = if *is_kept { 0 } else { tail.chunk_len() };
     // As many as a packed matrix takes in any precision.
     let right = if *packed { 0 } else { dims.k * dims.n.next_multiple_of(32) };
-    let product = gemm::gemm_scratch_len(num_threads, Dims { m: *rows, ..*dims });
+    // Fewer rows can need more: they are packed for all threads at once.
+    let of_rows = |m| gemm::gemm_scratch_len(num_threads, Dims { m, ..*dims });
+    let last = dims.m % *rows;
+    let product = of_rows(*rows).max(if last > 0 { of_rows(last) } else { 0 });
     let lens = [result, right, product, num_threads * program.scratch_len()];
     lens.map(|len| len.next_multiple_of(LINE))
 }

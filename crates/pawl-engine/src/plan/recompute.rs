@@ -76,7 +76,7 @@ impl Rewriter<'_> {
         let mut inputs = Vec::new();
         for input in &instr.inputs {
             let reads_copy = !is_move(&instr.op) && self.is_far(root(graph, *input), idx);
-            inputs.push(if reads_copy { self.copy(*input, idx) } else { self.known(*input) });
+            inputs.push(if reads_copy { self.copy(*input, idx, 0) } else { self.known(*input) });
         }
         let made = self.add(&instr.op, &inputs);
         for (old, new) in instr.outputs.iter().zip(made) {
@@ -98,7 +98,8 @@ impl Rewriter<'_> {
         idx - made_at > FAR && self.last_read[value.idx()] != usize::MAX && self.is_cheap(value, idx, 0)
     }
 
-    /// Whether a value can be computed again before instruction `idx` from what is still needed then.
+    /// Whether a value can be computed again before instruction `idx` from what is still needed then, as the
+    /// `depth`-th operation in a row.
     fn is_cheap(&self, value: ValueId, idx: usize, depth: usize) -> bool {
         let graph = self.graph;
         let instr_idx = graph.values[value.idx()].instr;
@@ -114,20 +115,24 @@ impl Rewriter<'_> {
             && depth < MAX_DEPTH
             && instr.inputs.iter().all(|input| {
                 let input = root(graph, *input);
-                self.is_kept(input, idx) || self.is_cheap(input, idx, depth + 1)
+                self.is_kept(input, idx, depth) || self.is_cheap(input, idx, depth + 1)
             })
     }
 
-    /// Whether something at or after instruction `idx` needs a value that is not computed again.
-    fn is_kept(&self, value: ValueId, idx: usize) -> bool {
+    /// Whether something at or after instruction `idx` needs a value that is not computed again; `depth` is that of
+    /// the operation that reads it.
+    fn is_kept(&self, value: ValueId, idx: usize, depth: usize) -> bool {
         let is_small = self.graph.values[value.idx()].len() < MIN_LEN;
+        let (made_at, last) = (self.graph.values[value.idx()].instr, self.last_read[value.idx()]);
         let is_given =
             matches!(self.graph.producer(value).op, Op::Input(_) | Op::Const(_) | Op::Expand { .. });
-        is_small || is_given || self.last_read[value.idx()] >= idx
+        // A last reader that is far reads a copy, and does not keep the value itself.
+        let keeps = || last == usize::MAX || last - made_at <= FAR || !self.is_cheap(value, last, depth + 1);
+        is_small || is_given || last >= idx && keeps()
     }
 
-    /// A copy of `value`, a move of one that is cheap, for instruction `idx`.
-    fn copy(&mut self, value: ValueId, idx: usize) -> ValueId {
+    /// A copy of `value`, a move of one that is cheap at that depth, for instruction `idx`.
+    fn copy(&mut self, value: ValueId, idx: usize, depth: usize) -> ValueId {
         if let Some(copy) = self.copies.get(&value) {
             return *copy;
         }
@@ -137,8 +142,13 @@ impl Rewriter<'_> {
             .inputs
             .iter()
             .map(|input| {
-                let kept = self.is_kept(root(graph, *input), idx);
-                if is_move(&instr.op) || !kept { self.copy(*input, idx) } else { self.known(*input) }
+                if is_move(&instr.op) {
+                    self.copy(*input, idx, depth)
+                } else if self.is_kept(root(graph, *input), idx, depth) {
+                    self.known(*input)
+                } else {
+                    self.copy(*input, idx, depth + 1)
+                }
             })
             .collect();
         let made = self.add(&instr.op, &inputs);
@@ -191,5 +201,32 @@ mod tests {
             assert_eq!(count(&made, &outputs, |op| matches!(op, Op::Unary(_))), 60);
             assert_eq!(made.shape(outputs[0]), [64, 64]);
         }
+    }
+
+    #[test]
+    fn what_far_readers_compute_again_is_not_kept_for_another_copy() {
+        let mut graph = Graph::new();
+        let mut input = |name: &str| graph.input(name, InputKind::Param, &[64, 64], DType::F32);
+        let (x, w) = (input("x"), input("w"));
+        let product = Op::Matmul { ta: false, tb: false };
+        let gate = graph.add(product.clone(), &[x, w]).unwrap();
+        let up = graph.add(product.clone(), &[w, x]).unwrap();
+        let opened = graph.add(Op::Unary(Unary::Sigmoid), &[gate]).unwrap();
+        let hidden = graph.add(Op::Binary(Binary::Mul), &[opened, up]).unwrap();
+        let mut y = graph.add(product.clone(), &[hidden, w]).unwrap();
+        for _ in 0..60 {
+            y = graph.add(Op::Unary(Unary::Tanh), &[y]).unwrap();
+        }
+        // As the backward pass: first of what comes last.
+        for read in [hidden, opened, up, gate] {
+            y = graph.add(product.clone(), &[y, read]).unwrap();
+        }
+        let (made, to) = recompute(&graph, &[y]);
+        let outputs = [to[y.idx()].unwrap()];
+        assert_eq!(count(&made, &outputs, |op| matches!(op, Op::Unary(Unary::Sigmoid))), 2);
+        assert_eq!(count(&made, &outputs, |op| matches!(op, Op::Binary(_))), 2);
+        assert_eq!(count(&made, &outputs, |op| matches!(op, Op::Matmul { .. })), 7);
+        let last = last_reads(&made, &outputs)[to[opened.idx()].unwrap().idx()];
+        assert!(last < FAR, "the gate is read at {last}");
     }
 }

@@ -132,8 +132,13 @@ mod tests {
         (graph, outputs)
     }
 
-    fn run(keeps: bool, apart: bool, precision: Precision, num_threads: usize) -> Vec<Vec<u32>> {
-        let (m, n) = (2 * ROWS + 40, MIN_LEN / (2 * ROWS) + 8);
+    fn run(
+        (m, n): (usize, usize),
+        keeps: bool,
+        apart: bool,
+        precision: Precision,
+        num_threads: usize,
+    ) -> Vec<Vec<u32>> {
         let (graph, values) = program(m, n, keeps, apart);
         let engine = Engine::new(num_threads);
         let place =
@@ -163,10 +168,25 @@ mod tests {
             .into_iter()
             .flat_map(|keeps| [Precision::F32, Precision::Bf16].map(|precision| (keeps, precision)))
         {
-            let apart = run(keeps, true, precision, 1);
+            let shape = (2 * ROWS + 40, MIN_LEN / (2 * ROWS) + 8);
+            let apart = run(shape, keeps, true, precision, 1);
             assert!(apart.iter().all(|result| result.iter().any(|x| *x != 0)));
             for num_threads in 1..=3 {
-                assert!(run(keeps, false, precision, num_threads) == apart, "{precision:?} {num_threads}");
+                let together = run(shape, keeps, false, precision, num_threads);
+                assert!(together == apart, "{precision:?} {num_threads}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_last_chunk_that_needs_more_scratch_than_the_others_has_it() {
+        for shape in [(16_384, 32), (9_984, 40)] {
+            for precision in [Precision::F32, Precision::Bf16] {
+                let apart = run(shape, false, true, precision, 1);
+                for num_threads in [1, 4] {
+                    let together = run(shape, false, false, precision, num_threads);
+                    assert!(together == apart, "{shape:?} {precision:?} {num_threads}");
+                }
             }
         }
     }

@@ -24,7 +24,7 @@ pub(super) fn gsm8k(path: &Path) -> Result<Vec<Problem>, EnvError> {
             |because: String| EnvError::Line { path: path.to_path_buf(), line: at as u64 + 1, because };
         let Line { question, answer } =
             pawl_record::from_json(text.as_bytes()).map_err(|why| wrong(why.to_string()))?;
-        let number = answer.rsplit_once("####").and_then(|(_, number)| last_number(number));
+        let number = final_number(&answer);
         let number = number.ok_or_else(|| wrong("the answer does not end in #### NUMBER".to_string()))?;
         problems.push(Problem {
             key: format!("gsm8k {question}"),
@@ -40,11 +40,22 @@ pub(super) fn gsm8k(path: &Path) -> Result<Vec<Problem>, EnvError> {
     Ok(problems)
 }
 
-/// The last number of a text, without separators of thousands and without zeros that say nothing.
-pub(crate) fn last_number(text: &str) -> Option<String> {
+/// The number that an answer ends in: the first after its last `####`, on that line.
+pub(crate) fn final_number(answer: &str) -> Option<String> {
+    let (_, said) = answer.rsplit_once("####")?;
+    numbers(said.lines().next()?).into_iter().next()
+}
+
+/// The last number of a text.
+pub(super) fn last_number(text: &str) -> Option<String> {
+    numbers(text).pop()
+}
+
+/// The numbers of a text, without separators of thousands and without zeros that say nothing.
+fn numbers(text: &str) -> Vec<String> {
     let text = text.replace(',', "");
     let digits = |c: char| c.is_ascii_digit() || c == '.';
-    let mut found = None;
+    let mut found = Vec::new();
     let mut rest = text.as_str();
     let mut before = None;
     while let Some(at) = rest.find(|c: char| c.is_ascii_digit()) {
@@ -56,7 +67,7 @@ pub(crate) fn last_number(text: &str) -> Option<String> {
             number = number.trim_end_matches('0').trim_end_matches('.').to_string();
         }
         let sign = if before == Some('-') { "-" } else { "" };
-        found = Some(format!("{sign}{number}"));
+        found.push(format!("{sign}{number}"));
         before = None;
         rest = &tail[end..];
     }
@@ -78,6 +89,19 @@ mod tests {
             ("none", None),
         ] {
             assert_eq!(last_number(text).as_deref(), number, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_answer_ends_in_the_first_number_of_its_last_mark() {
+        for (text, number) in [
+            ("so #### 72", Some("72")),
+            ("#### 72 of 100\nor 5", Some("72")),
+            ("#### 1\n#### $-1,234.50 or 2", Some("-1234.5")),
+            ("####\n72", None),
+            ("72", None),
+        ] {
+            assert_eq!(final_number(text).as_deref(), number, "{text}");
         }
     }
 }

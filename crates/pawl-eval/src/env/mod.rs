@@ -15,9 +15,9 @@ mod stack;
 pub use draws::Draws;
 pub use external::External;
 #[cfg(target_os = "linux")]
-pub(crate) use file::last_number;
+pub(crate) use file::final_number;
 #[cfg(target_os = "linux")]
-pub(crate) use python::divide;
+pub(crate) use python::{all_same, divide, program};
 pub use stack::{Fault, Program};
 
 use std::path::{Path, PathBuf};

@@ -76,11 +76,54 @@ pub(super) fn solves(
     calls: &[String],
     expected: &[Value],
 ) -> Result<bool, EnvError> {
-    let program = format!("{setup}\n{}", code(answer));
-    let outcome = sandbox.run(&program, calls)?;
-    Ok(
-        matches!(outcome, Outcome::Values(values) if values.iter().map(Result::as_ref).eq(expected.iter().map(Ok))),
-    )
+    let outcome = sandbox.run(&program(code(answer), setup), calls)?;
+    Ok(matches!(outcome, Outcome::Values(values) if all_same(&values, expected)))
+}
+
+/// An answer and what is set up for its tests, which may use the classes that the answer defines.
+pub(crate) fn program(answer: &str, setup: &str) -> String {
+    format!("{answer}\n{setup}\n")
+}
+
+/// Whether every call gave its value.
+pub(crate) fn all_same(given: &[Result<Value, String>], expected: &[Value]) -> bool {
+    given.len() == expected.len()
+        && given
+            .iter()
+            .zip(expected)
+            .all(|(given, value)| given.as_ref().is_ok_and(|given| same(given, value)))
+}
+
+/// Whether Python calls two values equal: `4 == 4.0` and `True == 1` are. Values come as JSON, which has lists alone,
+/// so a tuple and a list of the same elements are the same here, unlike in Python.
+fn same(a: &Value, b: &Value) -> bool {
+    if let (Some(a), Some(b)) = (number(a), number(b)) {
+        return a == b;
+    }
+    match (a, b) {
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| same(a, b)))
+        }
+        (a, b) => a == b,
+    }
+}
+
+/// The one text of everything that is the same number. Whole numbers have no bound in Python, and are compared with
+/// floats exactly there, so whole floats are written out to the last digit.
+fn number(value: &Value) -> Option<String> {
+    let text = match value {
+        Value::Bool(truth) => return Some(u8::from(*truth).to_string()),
+        Value::Number(number) => number.to_string(),
+        Value::Null | Value::String(_) | Value::Array(_) | Value::Object(_) => return None,
+    };
+    let is_float = text.contains(['.', 'e', 'E']);
+    match text.parse::<f64>() {
+        Ok(0.0) => Some("0".to_string()),
+        Ok(float) if is_float && float.fract() == 0.0 => Some(format!("{float:.0}")),
+        Ok(float) if is_float => Some(float.to_string()),
+        Ok(_) | Err(_) => Some(text),
+    }
 }
 
 /// The first fenced block of an answer, or all of it.
@@ -90,11 +133,12 @@ fn code(answer: &str) -> &str {
     rest.split_once("```").map_or(rest, |(code, _)| code)
 }
 
-/// `assert CALL == VALUE` in its two halves, if it has this form.
+/// `assert CALL == VALUE` in its two halves, if it has this form. A message after a comma belongs to neither.
 pub(crate) fn divide(test: &str) -> Option<(String, String)> {
     let body = test.trim().strip_prefix("assert ")?;
     let bytes = body.as_bytes();
     let (mut depth, mut quote, mut at) = (0i32, None, 0);
+    let mut compares = None;
     while at < bytes.len() {
         match (quote, bytes[at]) {
             (Some(_), b'\\') => at += 1,
@@ -103,16 +147,18 @@ pub(crate) fn divide(test: &str) -> Option<(String, String)> {
             (None, byte @ (b'\'' | b'"')) => quote = Some(byte),
             (None, b'(' | b'[' | b'{') => depth += 1,
             (None, b')' | b']' | b'}') => depth -= 1,
-            (None, b'=') if depth == 0 && bytes.get(at + 1) == Some(&b'=') => {
-                let (call, value) = (body[..at].trim(), body[at + 2..].trim());
-                return (!call.is_empty() && !value.is_empty())
-                    .then(|| (call.to_string(), value.to_string()));
+            (None, b',') if depth == 0 => break,
+            (None, b'=') if depth == 0 && compares.is_none() && bytes.get(at + 1) == Some(&b'=') => {
+                compares = Some(at);
             }
             (None, _) => {}
         }
         at += 1;
     }
-    None
+    let compares = compares?;
+    let end = at.min(body.len());
+    let (call, value) = (body[..compares].trim(), body[compares + 2..end].trim());
+    (!call.is_empty() && !value.is_empty()).then(|| (call.to_string(), value.to_string()))
 }
 
 #[cfg(test)]
@@ -126,6 +172,57 @@ mod tests {
         assert_eq!(divide("assert f('==\\'', \"(\") == 'a == b'"), halves("f('==\\'', \"(\")", "'a == b'"));
         assert_eq!(divide("assert f(1)"), None);
         assert_eq!(divide("x = 1"), None);
+    }
+
+    #[test]
+    fn a_message_is_no_part_of_the_value() {
+        let halves = |call: &str, value: &str| Some((call.to_string(), value.to_string()));
+        assert_eq!(divide("assert f(9) == (4, 5), \"This prints, if\""), halves("f(9)", "(4, 5)"));
+        assert_eq!(divide("assert f('a') == 'a, \\'b', 'no'"), halves("f('a')", "'a, \\'b'"));
+        assert_eq!(divide("assert f(1) == [1, 2]"), halves("f(1)", "[1, 2]"));
+        assert_eq!(divide("assert f(1), x == 2"), None);
+    }
+
+    #[test]
+    fn values_are_the_same_where_python_calls_them_equal() {
+        let told = |a: &str, b: &str| {
+            let read = |text: &str| pawl_record::from_json::<Value>(text.as_bytes()).unwrap();
+            assert_eq!(same(&read(a), &read(b)), same(&read(b), &read(a)), "{a} {b}");
+            same(&read(a), &read(b))
+        };
+        for (a, b) in [
+            ("4", "4.0"),
+            ("true", "1"),
+            ("false", "0.0"),
+            ("0", "-0.0"),
+            ("1e+16", "10000000000000000"),
+            ("[1, {\"a\": 2.0}]", "[1.0, {\"a\": 2}]"),
+            ("0.5", "5e-1"),
+            ("123456789012345678901234567890", "123456789012345678901234567890"),
+        ] {
+            assert!(told(a, b), "{a} {b}");
+        }
+        for (a, b) in [
+            ("4", "4.5"),
+            ("true", "2"),
+            ("null", "0"),
+            ("\"1\"", "1"),
+            ("[1]", "[1, 2]"),
+            ("{\"a\": 1}", "{\"b\": 1}"),
+            ("9007199254740993", "9007199254740992.0"),
+            ("123456789012345678901234567890", "123456789012345678901234567891"),
+        ] {
+            assert!(!told(a, b), "{a} {b}");
+        }
+        let four = |text: &str| pawl_record::from_json::<Value>(text.as_bytes()).unwrap();
+        assert!(all_same(&[Ok(four("4.0"))], &[four("4")]));
+        assert!(!all_same(&[Err("NameError".to_string())], &[four("4")]) && !all_same(&[], &[four("4")]));
+    }
+
+    #[test]
+    fn what_is_set_up_may_use_what_the_answer_defines() {
+        let program = program("class Node: pass", "root = Node()");
+        assert_eq!(program, "class Node: pass\nroot = Node()\n");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A model that is not trained: its parameters and nothing else, for scores and text. It costs a fraction of the
 //! memory of one in training, and no time to plan a step.
 
-use super::{Layout, Model, ModelError, draw_all};
+use super::{Grads, Layout, Model, ModelError, draw_all};
 use pawl_engine::{Buffer, Engine};
 use pawl_graph::InputKind;
 use pawl_recipe::Recipe;
@@ -31,6 +31,7 @@ impl Model {
             scalars: Vec::new(),
             dropout_seed: 0,
             flops_per_step: 0.0,
+            grads: Grads::default(),
             grad_norm: None,
             recipe,
         })

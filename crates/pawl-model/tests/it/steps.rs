@@ -1,7 +1,7 @@
 //! Training steps as such: their precision, and their bits at any number of threads.
 
 use pawl_model::{Model, Precision, Scorer};
-use pawl_recipe::{Overrides, Recipe, Source, shipped, std_only};
+use pawl_recipe::{Lesson, Overrides, Recipe, Source, shipped, std_only};
 use pawl_record::{SettingValue, Settings};
 
 const RECIPES: [&str; 2] = ["tiny", "nano"];
@@ -93,6 +93,48 @@ fn a_step_has_the_same_bits_at_any_number_of_threads() {
                 }
             }
         }
+    }
+}
+
+/// One update of a table whose gradients are bounded to 0.5 and get `weight` on every target; its loss, its norm and
+/// the gradients.
+fn bounded_step(weight: f32, num_threads: usize) -> (f32, f64, Vec<f32>) {
+    let text = r#"
+load("std/optim.star", "sgd")
+def model(tokens):
+    return gather(param("table", (3, 3), zeros()) + param("bias", (3, 3), zeros()), tokens) * 1e20
+recipe(model = model, optimizer = lambda p: sgd(0.1), seq_len = 4, tokens_per_step = 8, vocab_size = 3)
+"#;
+    let objective = "max_grad_norm = 0.5
+def loss(logits, targets, share):
+    return (token_losses(logits, targets) * share).sum()
+";
+    let lesson = Lesson {
+        source: Source { name: "objective.star".into(), text: objective.into() },
+        signals: vec!["share".into()],
+        num_rows: 1,
+        row_len: 2,
+        dropout: false,
+    };
+    let source = Source { name: "test.star".into(), text: text.into() };
+    let overrides = Overrides { depth: None, values: Settings::default() };
+    let recipe = Recipe::load_lesson(&source, &overrides, &std_only, Some(&lesson)).unwrap();
+    let mut model = Model::new(recipe, num_threads, 3).unwrap();
+    model.signal_mut("share").unwrap().fill(weight);
+    let loss = step(&mut model, 0);
+    let grads = ["bias", "table"].iter().flat_map(|name| model.grad(name).unwrap().to_vec()).collect();
+    (loss, model.grad_norm().unwrap(), grads)
+}
+
+#[test]
+fn a_norm_that_is_not_finite_is_a_loss_that_is_no_number() {
+    for num_threads in [1, 2] {
+        let (loss, norm, grads) = bounded_step(1e-5, num_threads);
+        let left = grads.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
+        assert!(loss > 0.0 && norm > 1e14 && (left - 0.5).abs() < 1e-6, "{loss} {norm} {left}");
+        let (loss, norm, grads) = bounded_step(1e25, num_threads);
+        assert!(loss.is_nan() && norm.is_infinite(), "{loss} {norm}");
+        assert!(grads.iter().any(|g| g.is_infinite()), "{grads:?}");
     }
 }
 

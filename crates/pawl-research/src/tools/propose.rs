@@ -143,7 +143,14 @@ pub(super) fn check(context: &Context<'_>, arguments: &Arguments) -> Result<Stri
 }
 
 fn compiled(context: &Context<'_>, asked: &Asked) -> Result<(Settings, Checked), String> {
-    context.compile_draft(asked.recipe.as_deref(), &all_changes(&asked.settings))
+    let (settings, checked) =
+        context.compile_draft(asked.recipe.as_deref(), &all_changes(&asked.settings))?;
+    // A compiler that is kinder to names than records are would compile another program than is tried.
+    let is_known = |name: &&String| checked.settings.iter().any(|spec| spec.name == **name);
+    match asked.settings.keys().find(|name| !is_known(name)) {
+        Some(name) => Err(format!("there is no setting named {name:?}")),
+        None => Ok((settings, checked)),
+    }
 }
 
 fn all_changes(settings: &Settings) -> Vec<Change> {

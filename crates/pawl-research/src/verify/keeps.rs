@@ -8,13 +8,12 @@ use crate::duel::{pair_seed, scores_of};
 use crate::evidence::Scores;
 use crate::prune;
 use crate::replicate::{against, seed, summary};
-use crate::upkeep::{CAMPAIGN, first_after};
+use crate::upkeep::first_pair;
 use pawl_ledger::{Ledger, LedgerError, campaign_folder, line, made_by, parts};
 use pawl_record::{
-    Decision, Origin, PartClimb, PartRuling, Promotion, Proposal, Pruning, Replication, Reproduced,
-    RunResult, RunStatus, Verdict, read_json,
+    Decision, Origin, PartClimb, PartRuling, Promotion, Pruning, Replication, Reproduced, RunResult,
+    RunStatus, Verdict, read_json,
 };
-use std::collections::BTreeSet;
 
 impl Check<'_> {
     /// Fewest and most keeps that may have stood when a verdict fell: within a round verdicts are filed in the order
@@ -38,21 +37,12 @@ impl Check<'_> {
         (least, keeps(&|it| it <= at, &|it| it < at).max(least))
     }
 
-    /// Index of the first pair seed that a proposal had: past what its parts had seen, for the campaign's own.
+    /// Index of the first pair seed that a proposal had.
     pub(super) fn first_pair(&self, number: u64) -> u64 {
         let records = self.records;
         let Some(proposal) = records.proposals.iter().find(|it| it.number == number) else { return 0 };
-        if proposal.researcher != CAMPAIGN {
-            return 0;
-        }
-        let shares = |it: &&Proposal| {
-            it.generation == proposal.generation
-                && it.number < number
-                && it.changes.iter().any(|change| proposal.changes.contains(change))
-        };
-        let others = records.proposals.iter().filter(shares).filter_map(|it| records.verdict(it.number));
-        let seen: BTreeSet<u64> = others.flat_map(|it| &it.pairs).map(|pair| pair.seed).collect();
-        first_after(records.manifest.seed, proposal.generation, seen)
+        let history = records.proposals.iter().filter_map(|it| Some((it, records.verdict(it.number)?)));
+        first_pair(&records.manifest, proposal, history)
     }
 
     pub(super) fn prunings(&mut self) {
@@ -137,6 +127,12 @@ impl Check<'_> {
         }
         if pruning.climbs.len() < num_above {
             self.differs(place, format!("it was tried on {} of {num_above} rungs", pruning.climbs.len()));
+        }
+        let (times, judge) = (pruning.fresh_runs.len() as u64, &self.records.manifest.judge);
+        // Campaigns from before keeps were confirmed may have left them out.
+        let asked = times > 0 || judge.fresh_slack_sds.is_some();
+        if asked && times != judge.champion_runs {
+            self.differs(place, format!("it has {times} fresh runs, {} were asked", judge.champion_runs));
         }
         let mut diverges = false;
         for (idx, id) in (0..).zip(&pruning.fresh_runs) {

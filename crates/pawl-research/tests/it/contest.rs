@@ -2,9 +2,9 @@
 
 use crate::fake::{Choice, Fake, Knob, asked, ladder, new_lab};
 use pawl_ledger::{CampaignRecords, read_campaign};
-use pawl_record::{CampaignBudget, Search, SettingValue};
+use pawl_record::{CampaignBudget, CampaignManifest, Rung, Search, SettingValue};
 use pawl_research::campaign;
-use pawl_research::contest::{Course, Entry, standings};
+use pawl_research::contest::{Course, Entry, other_campaign, standings};
 use pawl_research::options::CampaignOptions;
 use pawl_research::peer::{self, PeerError, SearchOptions};
 use pawl_research::researcher::Researcher;
@@ -70,8 +70,28 @@ fn one_campaign_has_the_brier_score_of_its_records_and_no_interval() {
     assert!(standing.sealed_gain.half_width.is_infinite());
 }
 
+#[test]
+fn a_campaign_of_another_recipe_or_rung_is_not_taken_for_what_is_asked() {
+    let entry = entry(Researcher::Random, 1);
+    let (manifest, rung) = (&records(&entry).manifest, ladder(1).first());
+    assert_eq!(other_campaign(manifest, "recipe()", &rung), None);
+    assert!(other_campaign(manifest, "recipe() # another", &rung).unwrap().contains("another text"));
+    let more = Rung { flops: 2.0 * rung.flops, ..rung };
+    assert!(other_campaign(manifest, "recipe()", &more).unwrap().contains("FLOPs at depth"));
+    let deeper = Rung { depth: rung.depth + 1, ..rung };
+    assert!(other_campaign(manifest, "recipe()", &deeper).is_some());
+    let two = CampaignManifest { rungs: ladder(2), ..manifest.clone() };
+    assert!(other_campaign(&two, "recipe()", &rung).unwrap().contains("2 rungs"));
+}
+
 /// A search by a shell script, in a world of one choice and one knob.
 fn search(folder: &Path, script: &str) -> Result<Search, PeerError> {
+    search_of(folder, script, "recipe()", 4)
+}
+
+/// The same of this text, measured on so many seeds.
+fn search_of(folder: &Path, script: &str, text: &str, final_seeds: u64) -> Result<Search, PeerError> {
+    std::fs::write(folder.join("recipe.star"), text).unwrap();
     let choice = Choice { name: "c".into(), gains: vec![0.0, 0.3, -0.3], silent: false };
     let knob = Knob { name: "k".into(), start: 0.02, optimum: 0.02, curvature: 0.1 };
     let options = SearchOptions {
@@ -82,7 +102,7 @@ fn search(folder: &Path, script: &str) -> Result<Search, PeerError> {
         rung: ladder(1).first(),
         max_runs: 3,
         seed: 7,
-        final_seeds: 4,
+        final_seeds,
     };
     peer::search(&options, &Fake::new(1, vec![choice], vec![knob]))
 }
@@ -126,12 +146,36 @@ fn a_peer_says_what_to_try_and_its_best_is_measured_on_fresh_seeds() {
     let truth = 0.3 - 0.1 * 2f64.ln().powi(2);
     assert!((found.sealed.mean - truth).abs() < 0.05 && found.sealed.differences.len() == 4, "{found:?}");
     // It is there, and found rather than searched again.
-    assert_eq!(search(folder.path(), "exit 1").unwrap(), found);
+    assert_eq!(search(folder.path(), &script).unwrap(), found);
+    assert_eq!(std::fs::read_to_string(self::heard(folder.path())).unwrap(), heard);
     let entry =
         Entry { researcher: "shell".into(), seed: 7, course: Course::Search(Box::new(found.clone())) };
     let standing = &standings(&[entry])[0];
     assert_eq!((standing.tried, standing.kept, standing.breadth, standing.brier), (3, 0, 3, None));
     assert_eq!(standing.sealed_gains, [found.sealed.mean]);
+}
+
+#[test]
+fn a_search_of_anything_else_is_not_taken_for_what_is_asked() {
+    let folder = new_lab();
+    let script = asking(&["{}", r#"{"c": "o1"}"#]);
+    let found = search(folder.path(), &script).unwrap();
+    let lines = || std::fs::read_to_string(heard(folder.path())).unwrap().lines().count();
+    let once = lines();
+    let text = search_of(folder.path(), &script, "recipe() # another", 4).unwrap();
+    assert_eq!((lines(), text.asked == found.asked), (2 * once, false));
+    let seeds = search_of(folder.path(), &script, "recipe() # another", 5).unwrap();
+    assert_eq!((lines(), seeds.seeds.len()), (3 * once, 5));
+    let command = search_of(folder.path(), &asking(&["{}"]), "recipe() # another", 5).unwrap();
+    assert_eq!(command.runs, 1);
+    // One from before searches said what they were asked.
+    let file = folder.path().join("search.json");
+    let mut old: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    old.as_object_mut().unwrap().remove("asked");
+    std::fs::write(&file, old.to_string()).unwrap();
+    let before = lines();
+    search_of(folder.path(), &asking(&["{}"]), "recipe() # another", 5).unwrap();
+    assert!(lines() > before);
 }
 
 #[test]

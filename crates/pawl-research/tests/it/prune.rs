@@ -177,9 +177,10 @@ fn trials_of_parts_keep_to_their_share() {
     }
 }
 
-/// Share of bundles of null changes that the judge keeps at `level`. The best four of twelve nulls by their first
-/// three pairs are bundled, and a bundle has as much of its luck from its parts as `inherited` says.
-fn lucky_bundles(first_pair: usize, inherited: f64, level: f64) -> f64 {
+/// Share of bundles of null changes that the judge keeps at `level`. The best few of twelve nulls by their first
+/// three pairs are bundled, and a bundle has as much of its luck from its parts as `inherited` says. Of one part: its
+/// text with another setting.
+fn lucky_bundles(num_parts: usize, first_pair: usize, inherited: f64, level: f64) -> f64 {
     let judge = judge_settings();
     let num_bundles = 3000;
     let mut kept = 0;
@@ -195,7 +196,8 @@ fn lucky_bundles(first_pair: usize, inherited: f64, level: f64) -> f64 {
         parts.sort_by(|a, b| a[..3].iter().sum::<f64>().total_cmp(&b[..3].iter().sum::<f64>()));
         let mut pairs = Vec::new();
         for seed in first_pair..first_pair + judge.max_pairs as usize {
-            let shared = parts[..4].iter().map(|part| part[seed]).sum::<f64>() / 2.0;
+            let shared = parts[..num_parts].iter().map(|part| part[seed]).sum::<f64>();
+            let shared = shared / (num_parts as f64).sqrt();
             let own = inherited.sqrt() * shared + (1.0 - inherited).sqrt() * luck();
             pairs.push(Scores { champion: champion[seed], challenger: own - judge.min_effect_bpb });
             let (ruling, _) = pawl_research::judge::rule(
@@ -219,11 +221,22 @@ fn lucky_bundles(first_pair: usize, inherited: f64, level: f64) -> f64 {
 #[test]
 fn bundles_of_lucky_nothings_win_on_the_seeds_of_their_parts_and_not_on_fresh_ones() {
     let level = 0.02;
-    let (known, fresh) = (lucky_bundles(0, 0.8, level), lucky_bundles(3, 0.8, level));
+    let (known, fresh) = (lucky_bundles(4, 0, 0.8, level), lucky_bundles(4, 3, 0.8, level));
     println!(
         "bundles of nothing kept at level {level}: {known} on the seeds of their parts, {fresh} on fresh ones"
     );
     assert!(known > 2.0 * level, "the danger is real: {known}");
+    assert!(fresh <= level, "{fresh}");
+}
+
+#[test]
+fn a_lucky_text_with_another_setting_wins_on_the_seeds_it_has_seen_and_not_on_fresh_ones() {
+    let level = 0.02;
+    let (known, fresh) = (lucky_bundles(1, 0, 0.9, level), lucky_bundles(1, 3, 0.9, level));
+    println!(
+        "texts of nothing kept at level {level} with another setting: {known} on their seeds, {fresh} on fresh"
+    );
+    assert!(known > 1.5 * level, "the danger is real: {known}");
     assert!(fresh <= level, "{fresh}");
 }
 

@@ -9,7 +9,7 @@ use pawl_research::team::{Member, Team};
 use std::sync::Arc;
 
 fn team(shares: [Option<f64>; 2]) -> Researcher {
-    let members = [Researcher::Optimizer, Researcher::Random].into_iter().zip(shares);
+    let members = [Researcher::Steps, Researcher::Random].into_iter().zip(shares);
     let members = members.map(|(researcher, share)| Member { researcher, share }).collect();
     Researcher::Team(Arc::new(Team::new(members).unwrap()))
 }
@@ -26,7 +26,7 @@ fn counts(shares: [Option<f64>; 2], seed: u64, trials: u64) -> (usize, usize) {
     for entry in std::fs::read_dir(lab.path().join("campaign/proposals")).unwrap() {
         let proposal: Proposal = pawl_record::read_json(&entry.unwrap().path()).unwrap();
         match proposal.researcher.as_str() {
-            "optimizer" => counts.0 += 1,
+            "steps" => counts.0 += 1,
             "random" => counts.1 += 1,
             // Bundles of what nobody settled.
             "campaign" => {}
@@ -39,21 +39,21 @@ fn counts(shares: [Option<f64>; 2], seed: u64, trials: u64) -> (usize, usize) {
 #[test]
 fn shares_are_kept() {
     for (shares, part) in [([Some(0.7), Some(0.3)], 0.7), ([Some(1.0), Some(3.0)], 0.25)] {
-        let (optimizer, random) = counts(shares, 3, 120);
-        let expected = part * (optimizer + random) as f64;
-        assert!((optimizer as f64 - expected).abs() <= 1.0, "{optimizer} of {}", optimizer + random);
+        let (steps, random) = counts(shares, 3, 120);
+        let expected = part * (steps + random) as f64;
+        assert!((steps as f64 - expected).abs() <= 1.0, "{steps} of {}", steps + random);
     }
 }
 
 #[test]
 fn without_shares_whoever_gains_more_is_asked_more() {
-    let (mut optimizer, mut random) = (0, 0);
+    let (mut steps, mut random) = (0, 0);
     for seed in 0..8 {
         let (a, b) = counts([None, None], seed, 200);
-        (optimizer, random) = (optimizer + a, random + b);
+        (steps, random) = (steps + a, random + b);
         assert!(a > 0 && b > 0, "seed {seed}: {a} and {b}");
     }
-    assert!(optimizer as f64 > 1.05 * random as f64, "{optimizer} and {random}");
+    assert!(steps as f64 > 1.05 * random as f64, "{steps} and {random}");
 }
 
 #[test]

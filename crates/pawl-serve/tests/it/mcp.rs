@@ -1,6 +1,8 @@
 //! The protocol of agents over a socket, in both of its eras, with a desk that has one tool of each kind.
 
-use pawl_serve::mcp::{Answer, Desk, HttpOptions, Opening, Page, Tool, over_http};
+use pawl_serve::mcp::{
+    Answer, Desk, HttpOptions, Lane, MAX_CONNECTIONS, MAX_MESSAGE, Opening, Page, Tool, over_http,
+};
 use pawl_serve::{Bounds, ServeError};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
@@ -12,8 +14,35 @@ use std::time::Duration;
 #[derive(Default)]
 struct Toy {
     looks: AtomicUsize,
-    open: Mutex<bool>,
-    opened: Condvar,
+    gate: Mutex<Gate>,
+    changed: Condvar,
+}
+
+/// What holds calls up.
+#[derive(Default)]
+struct Gate {
+    open: bool,
+    before_it: usize,
+}
+
+impl Toy {
+    /// Comes back once the gate is open.
+    fn pass(&self) {
+        let mut gate = self.gate.lock().unwrap();
+        gate.before_it += 1;
+        self.changed.notify_all();
+        drop(self.changed.wait_while(gate, |gate| !gate.open).unwrap());
+    }
+
+    /// Comes back once so many calls are held up.
+    fn is_before_the_gate(&self, calls: usize) {
+        drop(self.changed.wait_while(self.gate.lock().unwrap(), |gate| gate.before_it < calls).unwrap());
+    }
+
+    fn open(&self) {
+        self.gate.lock().unwrap().open = true;
+        self.changed.notify_all();
+    }
 }
 
 impl Desk for Toy {
@@ -28,15 +57,35 @@ impl Desk for Toy {
             schema: json!({"type": "object", "properties": {"x": {"type": "number"}}}),
             reads_only,
         };
-        vec![tool("echo", true), tool("wrong", true), tool("later", true), tool("stuck", false)]
+        vec![
+            tool("echo", true),
+            tool("wrong", true),
+            tool("later", true),
+            tool("stuck", false),
+            tool("waits", true),
+        ]
     }
 
     fn pages(&self) -> Vec<Page> {
-        vec![Page { uri: "toy://page".into(), name: "page".into(), description: "a page".into() }]
+        let page = |name: &str| Page {
+            uri: format!("toy://{name}"),
+            name: name.into(),
+            description: "a page".into(),
+        };
+        vec![page("page"), page("stuck")]
     }
 
     fn openings(&self) -> Vec<Opening> {
-        vec![Opening { name: "begin", description: "a beginning" }]
+        let opening = |name| Opening { name, description: "a beginning" };
+        vec![opening("begin"), opening("stuck")]
+    }
+
+    fn lane(&self, tool: &str) -> Lane {
+        match tool {
+            "stuck" => Lane::Compiles,
+            "later" | "waits" => Lane::Waits,
+            _ => Lane::Reads,
+        }
     }
 
     fn call(&self, client: &str, tool: &str, arguments: &Value) -> Answer {
@@ -50,11 +99,8 @@ impl Desk for Toy {
                     ..told(format!("look {looks}"))
                 }
             }
-            "stuck" => {
-                let mut open = self.open.lock().unwrap();
-                while !*open {
-                    open = self.opened.wait(open).unwrap();
-                }
+            "stuck" | "waits" => {
+                self.pass();
                 told("free".into())
             }
             _ => Answer { refused: true, ..told("it is wrong".into()) },
@@ -62,11 +108,17 @@ impl Desk for Toy {
     }
 
     fn page(&self, uri: &str) -> Option<Result<String, String>> {
-        (uri == "toy://page").then(|| Ok("text".into()))
+        if uri == "toy://stuck" {
+            self.pass();
+        }
+        uri.starts_with("toy://").then(|| Ok("text".into()))
     }
 
     fn opening(&self, name: &str) -> Option<Result<String, String>> {
-        (name == "begin").then(|| Ok("words".into()))
+        if name == "stuck" {
+            self.pass();
+        }
+        Some(Ok("words".into()))
     }
 }
 
@@ -180,7 +232,7 @@ fn tools_pages_and_openings_are_listed_and_used() {
     let server = Running::new(None);
     let tools = server.ask("", "tools/list", json!({}));
     let tools = tools["result"]["tools"].as_array().unwrap();
-    assert_eq!(tools.len(), 4);
+    assert_eq!(tools.len(), 5);
     assert_eq!((&tools[0]["name"], &tools[0]["annotations"]["readOnlyHint"]), (&json!("echo"), &json!(true)));
     assert_eq!(tools[3]["annotations"]["readOnlyHint"], false);
     let wrong = server.ask("", "tools/call", json!({"name": "wrong"}));
@@ -189,6 +241,7 @@ fn tools_pages_and_openings_are_listed_and_used() {
     let page = server.ask("", "resources/read", json!({"uri": "toy://page"}));
     assert_eq!(page["result"]["contents"][0]["text"], "text", "{page}");
     assert!(server.ask("", "resources/read", json!({"uri": "file:///etc/passwd"}))["error"].is_object());
+    assert!(server.ask("", "resources/read", json!({"uri": "toy://unlisted"}))["error"].is_object());
     let opening = server.ask("", "prompts/get", json!({"name": "begin"}));
     assert_eq!(opening["result"]["messages"][0]["content"]["text"], "words", "{opening}");
     assert!(server.ask("", "prompts/get", json!({"name": "end"}))["error"].is_object());
@@ -217,35 +270,78 @@ fn strangers_are_refused_before_their_request_is_read() {
     // The body that this head announces never comes, and is not waited for.
     let head = format!("POST /mcp HTTP/1.1\r\nHost: {}\r\nContent-Length: 1000000\r\n\r\n", server.address);
     assert_eq!(answer_to(server.address, head.as_bytes()).0, 401);
-    assert_eq!(server.post(token, &"x".repeat(3 << 20)).0, 413);
+    assert_eq!(server.post(token, &"x".repeat(MAX_MESSAGE + 1)).0, 413);
+    let arguments = json!({"x": "y".repeat(1 << 20)});
+    let call = json!({"name": "echo", "arguments": arguments});
+    assert!(server.ask(token, "tools/call", call)["result"].is_object());
     let address = "0.0.0.0:0".parse().unwrap();
     let open = HttpOptions { address, token: None, bounds: Bounds::default() };
     let refused = over_http(server.desk.clone(), &open, &AtomicBool::new(true), |_| {});
     assert!(matches!(refused, Err(ServeError::NoToken { .. })));
 }
 
-#[test]
-fn calls_that_pile_up_are_sent_away() {
+/// Of 80 calls at once, those beyond the places of their queue are told so, and the others are done.
+fn check_pile_up(method: &str, params: &Value) {
     let server = Running::new(None);
-    let stuck = || server.ask("", "tools/call", json!({"name": "stuck"}))["result"].clone();
     let told: Vec<Value> = std::thread::scope(|scope| {
         let (sent, come) = mpsc::channel();
-        let calls: Vec<_> = (0..80)
-            .map(|_| {
-                let sent = sent.clone();
-                scope.spawn(move || sent.send(stuck()).unwrap())
-            })
-            .collect();
-        // Those that are sent away come first; then the others are let go.
-        let mut told: Vec<Value> = (0..16).map(|_| come.recv().unwrap()).collect();
-        *server.desk.open.lock().unwrap() = true;
-        server.desk.opened.notify_all();
-        calls.into_iter().for_each(|call| call.join().unwrap());
+        for _ in 0..80 {
+            let (sent, server) = (sent.clone(), &server);
+            scope.spawn(move || sent.send(server.ask("", method, params.clone())).unwrap());
+        }
         drop(sent);
+        // Those that are sent away come first; then the others are let go.
+        let mut told: Vec<Value> = (0..64).map(|_| come.recv().unwrap()).collect();
+        server.desk.open();
         told.extend(come);
         told
     });
-    let (away, done): (Vec<&Value>, Vec<&Value>) = told.iter().partition(|told| told["isError"] == true);
-    assert_eq!((away.len(), done.len()), (16, 64), "{told:?}");
-    assert!(away[0]["content"][0]["text"].as_str().unwrap().contains("64 calls wait already"), "{}", away[0]);
+    let is_away = |told: &&Value| told.to_string().contains("16 calls wait already");
+    let is_wrong = |told: &Value| told["error"].is_object() || told["result"]["isError"] == true;
+    let (away, done): (Vec<&Value>, Vec<&Value>) = told.iter().partition(is_away);
+    assert_eq!((away.len(), done.len()), (64, 16), "{method}: {told:?}");
+    assert!(away.into_iter().all(is_wrong) && !done.into_iter().any(is_wrong), "{method}: {told:?}");
+}
+
+#[test]
+fn calls_that_pile_up_are_sent_away() {
+    check_pile_up("tools/call", &json!({"name": "stuck"}));
+    check_pile_up("tools/call", &json!({"name": "waits"}));
+    check_pile_up("resources/read", &json!({"uri": "toy://stuck"}));
+    check_pile_up("prompts/get", &json!({"name": "stuck"}));
+}
+
+#[test]
+fn no_queue_stands_in_the_way_of_another() {
+    let server = Running::new(None);
+    let call = |name: &str| server.ask("", "tools/call", json!({"name": name}))["result"].clone();
+    std::thread::scope(|scope| {
+        // Of each kind more than are at work at once: all seats of their queues are taken.
+        let stuck: Vec<_> = (0..5).map(|_| scope.spawn(|| call("stuck"))).collect();
+        server.desk.is_before_the_gate(2);
+        assert_eq!(call("later")["content"][0]["text"], "look 3");
+        let waits: Vec<_> = (0..5).map(|_| scope.spawn(|| call("waits"))).collect();
+        server.desk.is_before_the_gate(4);
+        assert_eq!(call("echo")["isError"], false);
+        assert!(server.ask("", "resources/read", json!({"uri": "toy://page"}))["result"].is_object());
+        assert!(server.ask("", "prompts/get", json!({"name": "begin"}))["result"].is_object());
+        server.desk.open();
+        for call in stuck.into_iter().chain(waits) {
+            assert_eq!(call.join().unwrap()["content"][0]["text"], "free");
+        }
+    });
+}
+
+#[test]
+fn connections_are_fewer_than_those_of_a_model() {
+    let server = Running::new(None);
+    let mut idle: Vec<TcpStream> =
+        (0..MAX_CONNECTIONS).map(|_| TcpStream::connect(server.address).unwrap()).collect();
+    let mut next = TcpStream::connect(server.address).unwrap();
+    next.write_all(format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", server.address).as_bytes()).unwrap();
+    next.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    assert!(next.read(&mut [0]).is_err(), "it was answered beside {MAX_CONNECTIONS} others");
+    idle.pop();
+    next.set_read_timeout(None).unwrap();
+    assert_eq!(next.read(&mut [0]).unwrap(), 1);
 }

@@ -55,7 +55,9 @@ fn request(
         parent: parent.to_string(),
         objective: Source { name: "objective.star".into(), text: objective.into() },
         signals: match task {
-            LessonTask::Sft { .. } => SFT_SIGNALS,
+            LessonTask::Sft { .. } | LessonTask::Rl(RlTask { control: Some(Control::Sft), .. }) => {
+                SFT_SIGNALS
+            }
             LessonTask::Rl(_) => RL_SIGNALS,
         },
         values,
@@ -164,9 +166,17 @@ fn run_rl(
     num_threads: usize,
     stop: bool,
 ) -> Result<(RunResult, Option<LessonResult>), TrainError> {
-    let taught =
-        lesson(lab, request(parent, 10, objective, LessonTask::Rl(rl_task(Some(Control::Random))), values))
-            .unwrap();
+    let task = rl_task(Some(Control::Random));
+    give(lab, request(parent, 10, objective, LessonTask::Rl(task), values), num_threads, stop)
+}
+
+fn give(
+    lab: &Path,
+    asked: LessonRequest,
+    num_threads: usize,
+    stop: bool,
+) -> Result<(RunResult, Option<LessonResult>), TrainError> {
+    let taught = lesson(lab, asked).unwrap();
     let stop = AtomicBool::new(stop);
     let mut env = Environment::open("sort").unwrap();
     rl(lab, taught, &mut env, &tokenizer(lab), &options(num_threads, &stop))
@@ -203,6 +213,49 @@ fn rewards_move_the_model_and_an_interrupted_run_goes_on_to_the_same_bits_and_fi
         }
     }
     let (resumed, again) = run_rl(lab.path(), &parent, objective, &[("rl_lr", 1.0)], 3, false).unwrap();
+    assert_eq!(resumed.checkpoint_hash, straight.checkpoint_hash);
+    assert_eq!((again, files()), (outcome, want));
+}
+
+#[test]
+fn imitation_in_batches_of_two_updates_ends_within_one_and_goes_on_to_the_same_bits_and_files() {
+    let (lab, parent) = trained();
+    // Nine updates: the budget ends in the middle of the fifth batch.
+    let run = |num_threads, stop| {
+        let task = LessonTask::Rl(rl_task(Some(Control::Sft)));
+        let objective = shipped("std/lessons/sft.star").unwrap();
+        give(lab.path(), request(&parent, 9, objective, task, &[("sft_lr", 1.0)]), num_threads, stop)
+    };
+    let (straight, outcome) = run(1, false).unwrap();
+    assert_eq!(straight.steps, 9);
+    let folder = RunDir::path(lab.path(), &straight.id);
+    let files = || {
+        ["lesson.jsonl", "lesson_result.json"].map(|name| std::fs::read_to_string(folder.join(name)).unwrap())
+    };
+    let want = files();
+    let log = want[0].lines().map(|line| from_json::<LessonEvent>(line.as_bytes()).unwrap());
+    let updates: Vec<usize> = log
+        .filter_map(|event| match event {
+            LessonEvent::Rollouts(summary) => Some(summary.losses.len()),
+            LessonEvent::HeldOut { .. } | LessonEvent::Validation { .. } => None,
+        })
+        .collect();
+    assert_eq!(updates, [2, 2, 2, 2, 1]);
+
+    // Killed before it could write its result.
+    for name in ["result.json", "lesson_result.json"] {
+        std::fs::remove_file(folder.join(name)).unwrap();
+    }
+    assert_eq!((run(1, false).unwrap().1, files()), (outcome.clone(), want.clone()));
+
+    std::fs::remove_dir_all(&folder).unwrap();
+    for batch in 1..=3 {
+        match run(2, true) {
+            Err(TrainError::Stopped { step, .. }) => assert_eq!(step, 2 * batch),
+            other => panic!("{other:?}"),
+        }
+    }
+    let (resumed, again) = run(3, false).unwrap();
     assert_eq!(resumed.checkpoint_hash, straight.checkpoint_hash);
     assert_eq!((again, files()), (outcome, want));
 }

@@ -126,7 +126,8 @@ fn conversations(args: &Sft) -> Result<(String, Vec<Vec<Message>>), Failure> {
     if let Some(env) = args.data.strip_prefix("env:") {
         let mut env = Environment::open(env).map_err(from_env)?;
         let Lesson { seed, difficulty, slips, .. } = args.lesson;
-        let all = demonstrations(&mut env, seed, count, difficulty, slips.unwrap_or(0.0)).map_err(from_env)?;
+        let all =
+            demonstrations(&mut env, seed, count, difficulty, slips.unwrap_or(0.0)).map_err(from_env)?;
         let slips = slips.map_or_else(String::new, |slips| format!(" slips={slips}"));
         return Ok((format!("{} difficulty={difficulty} count={count}{slips}", args.data), all));
     }

@@ -203,6 +203,9 @@ fn an_agent_is_the_researcher_of_a_real_lab() {
     assert!(
         agent.call("check_recipe", json!({"edits": change("width")["edits"]})).unwrap().contains("compiles")
     );
+    // The command line would trim the name, and the trial would know nothing of it.
+    let spaced = agent.call("check_recipe", json!({"settings": {" matrix_lr": 0.005}})).unwrap_err();
+    assert!(spaced.contains("no setting named"), "{spaced}");
     let filed = draft(&agent.call("propose", change("width")).unwrap());
     assert_eq!(filed, 1);
     let twice = agent.call("propose", change("width")).unwrap_err();
@@ -259,6 +262,16 @@ fn an_agent_is_the_researcher_of_a_real_lab() {
     let shown = pawl_in(lab.path(), &["show", "1"]);
     assert!(shown.stdout.contains("client coding agent 1"), "{}", shown.stdout);
     assert!(pawl_in(lab.path(), &["researchers"]).stdout.contains("mcp"));
+
+    // Where the budget is spent, no draft is left waiting for nobody.
+    let end = lab.path().join("lab/campaign/end.json");
+    let told = std::fs::read_to_string(&end).unwrap();
+    std::fs::write(&end, told.replace("\"interrupted\"", "\"budget\"")).unwrap();
+    let mut late = Agent::start(lab.path(), "late");
+    let knob = json!({"settings": {"matrix_lr": 0.0031}, "hypothesis": "Slower.", "gain_bpb": 0.01, "probability": 0.2});
+    assert!(late.call("propose", knob).unwrap_err().contains("is spent"));
+    late.end();
+    std::fs::write(&end, told).unwrap();
 
     // A draft that says something else than its proposal is named.
     let path = lab.path().join("lab/campaign/inbox/0002.json");

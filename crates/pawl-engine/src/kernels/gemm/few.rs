@@ -1,10 +1,10 @@
 //! Products with few rows against a transposed matrix, as in generation: every weight is used so few times
 //! that packing it would cost more than the product. Sums run in lanes here, so their bits are not those of
-//! the tiles.
+//! the tiles. It refuses bfloat16, in which operands are rounded whatever the shape.
 
 use super::{Product, Store};
-use crate::kernels::Isa;
 use crate::kernels::lanes::{LANES, fma, fold, per_isa};
+use crate::kernels::{Isa, Precision};
 use crate::pool::Pool;
 
 /// Rows of A for which this is faster than packing B: 3 to 4 times at one row of 512 x 512.
@@ -14,10 +14,9 @@ const TASK_WEIGHTS: usize = 1 << 16;
 /// Rows of weights read side by side.
 const GROUP: usize = 4;
 
-/// Whether [`multiply_few`] takes a product: few rows, both operands floats that are contiguous along k.
-pub(super) fn is_few(product: &Product<'_>) -> bool {
-    let is_in_floats = product.halves == [false; 2];
-    is_in_floats
+/// Whether [`multiply_few`] takes a product: few rows, both operands contiguous along k.
+pub(super) fn is_few(precision: Precision, product: &Product<'_>) -> bool {
+    precision == Precision::F32
         && product.dims.m <= MAX_ROWS
         && product.a_col == 1
         && product.b_row == 1

@@ -3,7 +3,7 @@
 //! The sum over k is cut into fixed blocks added in order, and inside a block every element of C is one
 //! chain of multiply-adds, so an element's bits depend on k and the instruction set alone: not on the
 //! number of threads, the other dimensions, or where the element lies (up to four rows against a
-//! transposed matrix excepted: `few.rs`). It refuses k = 0 and to allocate.
+//! transposed matrix in float32 excepted: `few.rs`). It refuses k = 0 and to allocate.
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod amx;
@@ -336,7 +336,7 @@ unsafe fn multiply(
             unsafe { multiply_with::<T>(self.0, self.1, self.2) };
         }
     }
-    if few::is_few(&product) {
+    if few::is_few(precision, &product) {
         // SAFETY: the promise of the caller.
         return unsafe { few::multiply_few(isa, pool, product) };
     }

@@ -228,6 +228,34 @@ fn an_element_has_the_same_bits_in_any_matrix() {
 }
 
 #[test]
+fn few_rows_in_bfloat16_are_those_of_many() {
+    let (k, n) = (601, 33);
+    let (a, b) = (numbers(40 * k, 1), numbers(n * k, 2));
+    for isa in isas() {
+        let run = |m: usize, in_halves_too: bool| {
+            let dims = Dims { m, n, k };
+            let mut c = vec![0.0; m * n];
+            let mut scratch = vec![0.0; gemm_scratch_len(1, dims)];
+            let halves = in_halves_too.then(|| in_halves(isa, &a[..m * k + m * k % 2]));
+            let left = match &halves {
+                Some(halves) => Left::Halves(strided(halves, m, k, false, 0)),
+                None => strided(&a, m, k, false, 0).into(),
+            };
+            let b = strided(&b, k, n, true, 0);
+            gemm(&Pool::new(1), isa, Precision::Bf16, &mut scratch, &mut c, n, left, b, dims, Store::Set);
+            c
+        };
+        let many = run(40, false);
+        for m in 1..=4 {
+            assert_eq!(run(m, false), many[..m * n], "{isa:?} {m}");
+            if reads_halves(isa, Precision::Bf16) {
+                assert_eq!(run(m, true), many[..m * n], "{isa:?} {m} in halves");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_batch_is_its_products_one_by_one() {
     for (num, m, n, k) in [(1, 5, 6, 7), (5, 33, 17, 20), (40, 16, 16, 16), (3, 128, 128, 100)] {
         let dims = Dims { m, n, k };

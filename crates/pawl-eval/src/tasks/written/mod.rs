@@ -8,7 +8,7 @@
 mod published;
 
 use super::TaskError;
-use crate::env::last_number;
+use crate::env::{all_same, final_number, program};
 use crate::pass_at::pass_at;
 use crate::sandbox::{Outcome, Sandbox};
 use pawl_data::Tokenizer;
@@ -18,7 +18,7 @@ use serde_json::Value;
 use std::path::Path;
 
 /// Raised when the rules of a task change, so that older scores are not taken for newer ones.
-const RULES: u32 = 1;
+const RULES: u32 = 2;
 /// Sequences that are generated at once.
 const SEQUENCES: usize = 16;
 /// Values of tests that one process works out.
@@ -70,10 +70,10 @@ struct Question {
 
 /// When an answer is right.
 enum Judge {
-    /// This number stands after `####`.
+    /// This number stands first after `####`.
     Number(String),
-    /// A Python program, what stands before it included.
-    Program { before: String, tests: Tests },
+    /// A Python program: what stands before the answer, and what is set up after it for the tests.
+    Program { before: String, setup: String, tests: Tests },
 }
 
 /// Tests of a program.
@@ -125,7 +125,7 @@ pub fn run_written(
     questions.all.truncate(options.limit.unwrap_or(usize::MAX));
     let questions = questions.all;
     let judges = prepared(&questions, options.sandbox)?;
-    let beside = judges.iter().filter(|judge| matches!(judge, Ready::Beside(..))).count() as u64;
+    let beside = judges.iter().filter(|judge| matches!(judge, Ready::Beside { .. })).count() as u64;
     let samples = options.samples as usize;
     let (answers, cut) = write(task, model, tokenizer, &questions, options)?;
     let mut right = vec![0u64; questions.len()];
@@ -192,10 +192,7 @@ fn write(
         let mut prompt = vec![tokenizer.bos()];
         prompt.extend(tokenizer.encode(&question.prompt));
         let room = (seq_len + 1 - max_tokens).max(1);
-        if prompt.len() > room {
-            prompt.drain(..prompt.len() - room);
-            cut += 1;
-        }
+        cut += u64::from(fit(&mut prompt, room));
         for sample in 0..samples {
             let id = (at * samples + sample) as u64;
             let settings =
@@ -236,29 +233,43 @@ fn write(
     Ok((tokens.iter().map(text).collect(), cut))
 }
 
+/// Cuts a prompt to its first token, which says where a text begins, and its end; whether it was too long.
+fn fit(prompt: &mut Vec<u32>, room: usize) -> bool {
+    let too_many = prompt.len().saturating_sub(room);
+    prompt.drain(1..1 + too_many);
+    too_many > 0
+}
+
+/// A program with an answer in it.
+fn whole(before: &str, answer: &str, setup: &str) -> String {
+    program(&format!("{before}{answer}"), setup)
+}
+
 /// A judge whose values are known.
 enum Ready<'a> {
     Number(&'a str),
-    Values { before: &'a str, calls: Vec<String>, values: Vec<Value> },
-    Beside(&'a str, String),
+    Values { before: &'a str, setup: &'a str, calls: Vec<String>, values: Vec<Value> },
+    Beside { before: &'a str, setup: &'a str, tests: String },
 }
 
 impl Ready<'_> {
     fn accepts(&self, answer: &str, sandbox: &Sandbox) -> Result<bool, TaskError> {
         let outcome = match self {
             Ready::Number(number) => {
-                let said = answer.rsplit_once("####").and_then(|(_, said)| last_number(said));
-                return Ok(said.as_deref() == Some(number));
+                return Ok(final_number(answer).as_deref() == Some(number));
             }
-            Ready::Values { before, calls, .. } => sandbox.run(&format!("{before}{answer}\n"), calls)?,
-            Ready::Beside(before, tests) => {
-                sandbox.run(&format!("{before}{answer}\n{tests}\n"), &["True".to_string()])?
+            Ready::Values { before, setup, calls, .. } => {
+                sandbox.run(&whole(before, answer, setup), calls)?
+            }
+            Ready::Beside { before, setup, tests } => {
+                let program = whole(before, answer, setup);
+                sandbox.run(&format!("{program}{tests}\n"), &["True".to_string()])?
             }
         };
         let Outcome::Values(got) = outcome else { return Ok(false) };
         Ok(match self {
-            Ready::Values { values, .. } => got.iter().map(Result::as_ref).eq(values.iter().map(Ok)),
-            Ready::Number(_) | Ready::Beside(..) => got == [Ok(Value::Bool(true))],
+            Ready::Values { values, .. } => all_same(&got, values),
+            Ready::Number(_) | Ready::Beside { .. } => got == [Ok(Value::Bool(true))],
         })
     }
 }
@@ -282,18 +293,20 @@ fn prepared<'a>(questions: &'a [Question], sandbox: &Sandbox) -> Result<Vec<Read
     for question in questions {
         ready.push(match &question.judge {
             Judge::Number(number) => Ready::Number(number),
-            Judge::Program { before, tests: Tests::Beside(tests) } => Ready::Beside(before, tests.clone()),
-            Judge::Program { before, tests: Tests::Values(tests) } => {
+            Judge::Program { before, setup, tests: Tests::Beside(tests) } => {
+                Ready::Beside { before, setup, tests: tests.clone() }
+            }
+            Judge::Program { before, setup, tests: Tests::Values(tests) } => {
                 let values: Option<Vec<Value>> =
                     known.by_ref().take(tests.len()).collect::<Vec<_>>().into_iter().collect();
                 match values {
                     Some(values) => {
                         let calls = tests.iter().map(|(call, _)| call.clone()).collect();
-                        Ready::Values { before, calls, values }
+                        Ready::Values { before, setup, calls, values }
                     }
                     None => {
                         let tests = tests.iter().map(|(call, value)| format!("assert ({call}) == ({value})"));
-                        Ready::Beside(before, tests.collect::<Vec<_>>().join("\n"))
+                        Ready::Beside { before, setup, tests: tests.collect::<Vec<_>>().join("\n") }
                     }
                 }
             }
@@ -311,5 +324,18 @@ fn worked_out(texts: &[String], sandbox: &Sandbox) -> Result<Vec<Option<Value>>,
             Ok([worked_out(left, sandbox)?, worked_out(right, sandbox)?].concat())
         }
         Outcome::TimedOut | Outcome::TooMuchOutput | Outcome::NoAnswer => Ok(vec![None]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prompt_that_is_cut_still_begins_where_texts_begin() {
+        let mut prompt = vec![9, 1, 2, 3, 4];
+        assert!(!fit(&mut prompt, 5) && prompt == [9, 1, 2, 3, 4]);
+        assert!(fit(&mut prompt, 3) && prompt == [9, 3, 4]);
+        assert!(fit(&mut prompt, 1) && prompt == [9]);
     }
 }

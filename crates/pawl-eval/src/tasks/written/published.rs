@@ -1,7 +1,7 @@
 //! The published files and their prompts.
 
 use super::{Judge, Question, Questions, Tests, WrittenTask};
-use crate::env::{divide, last_number};
+use crate::env::{divide, final_number};
 use crate::tasks::{TaskError, read};
 use serde_json::Value;
 use std::path::Path;
@@ -50,7 +50,7 @@ fn gsm8k(folder: &Path) -> Result<Questions, TaskError> {
     let path = folder.join("gsm8k/test.jsonl");
     let mut all = Vec::new();
     for (line, question, answer) in word_problems(&mut reading, &path)? {
-        let number = answer.rsplit_once("####").and_then(|(_, number)| last_number(number));
+        let number = final_number(&answer);
         let number = number.ok_or_else(|| read::malformed(&path, line, "number after ####"))?;
         all.push(Question { prompt: format!("{before}{}", asked(&question)), judge: Judge::Number(number) });
     }
@@ -96,7 +96,7 @@ fn mbpp(folder: &Path) -> Result<Questions, TaskError> {
             let setup = read::text(&row, "test_setup_code").unwrap_or_default();
             let divided: Option<Vec<(String, String)>> = tests.iter().map(|test| divide(test)).collect();
             let tests = divided.map_or_else(|| Tests::Beside(tests.join("\n")), Tests::Values);
-            let judge = Judge::Program { before: format!("{setup}\n"), tests };
+            let judge = Judge::Program { before: String::new(), setup, tests };
             all.push(Question { prompt: format!("{before}{asked}"), judge });
         }
     }
@@ -115,7 +115,8 @@ fn humaneval(folder: &Path) -> Result<Questions, TaskError> {
             Some(tests) => Tests::Values(tests),
             None => Tests::Beside(format!("{test}\ncheck({entry})")),
         };
-        all.push(Question { judge: Judge::Program { before: prompt.clone(), tests }, prompt });
+        let judge = Judge::Program { before: prompt.clone(), setup: String::new(), tests };
+        all.push(Question { judge, prompt });
     }
     Ok(Questions { all, hash: reading.finish().hash })
 }
@@ -135,6 +136,28 @@ fn plain_tests(test: &str, entry: &str) -> Option<Vec<(String, String)>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_beside_a_test_leaves_its_value_alone() {
+        let test = "def check(candidate):\n    assert candidate(9) == (4, 5), \"This prints, if wrong\"\n";
+        assert_eq!(plain_tests(test, "f"), Some(vec![("f(9)".to_string(), "(4, 5)".to_string())]));
+    }
+
+    #[test]
+    fn what_mbpp_sets_up_follows_the_answer() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("mbpp")).unwrap();
+        let row = r#"{"task_id": 11, "text": "t", "code": "", "test_list": ["assert f(root) == 1"], "test_setup_code": "root = Node()"}"#;
+        std::fs::write(folder.path().join("mbpp/mbpp.jsonl"), row).unwrap();
+        let questions = mbpp(folder.path()).unwrap().all;
+        let Judge::Program { before, setup, .. } = &questions[0].judge else {
+            panic!("a program is asked for")
+        };
+        assert_eq!(
+            super::super::whole(before, "class Node: pass", setup),
+            "class Node: pass\nroot = Node()\n"
+        );
+    }
 
     #[test]
     fn tests_are_plain_where_every_line_compares_a_call() {

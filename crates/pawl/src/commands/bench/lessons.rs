@@ -86,11 +86,19 @@ pub(crate) fn run(args: &BenchLessons) -> Result<Answer, Failure> {
     });
     let done = done.into_inner().expect("no worker panics");
     let json = document(args, &done, begun.elapsed().as_secs_f64());
-    let mut arms = Vec::new();
+    Ok(told(done, json))
+}
+
+/// The arms there are, and below them those that failed, for which the answer does not hold.
+fn told(done: Vec<Result<Arm, Failure>>, json: Value) -> Answer {
+    let (mut arms, mut failed) = (Vec::new(), String::new());
     for result in done {
-        arms.push(result?);
+        match result {
+            Ok(arm) => arms.push(arm),
+            Err(failure) => failed.push_str(&format!("\n{failure}")),
+        }
     }
-    Ok(Answer::new(table(&arms), json))
+    Answer::of(failed.is_empty(), table(&arms) + &failed, json)
 }
 
 /// Runs an arm, or finds that it has run.
@@ -248,6 +256,34 @@ mod tests {
         // sd 2, 3 values: 4.303 * 2 / sqrt(3).
         assert_eq!(interval(&[8.0, 10.0, 12.0]), "+10.0 +- 5.0");
         assert_eq!(interval(&[3.0]), "+3.0");
+    }
+
+    #[test]
+    fn an_arm_that_failed_stands_below_those_that_did_not() {
+        let score = |rate: f64| EnvScore {
+            problems: 10,
+            samples: 1,
+            pass_at: vec![PassRate { k: 1, rate, low: 0.0, high: 1.0 }],
+            mean_tokens: 4.0,
+            truncated: 0.0,
+        };
+        let arm = || Arm {
+            lesson: "12ab --env sort".into(),
+            arm: "rl",
+            seed: 0,
+            run: "34cd".into(),
+            seconds: 1.0,
+            best_batch: None,
+            flops: 1e9,
+            before: score(0.25),
+            after: score(0.5),
+        };
+        let answer = told(vec![Err(Failure::new("random did not end well")), Ok(arm())], json!({}));
+        assert!(!answer.holds);
+        let (table, failed) = answer.text.split_once("\n\n").unwrap();
+        assert!(table.contains("+25.0"), "{table}");
+        assert_eq!(failed, "\nerror: random did not end well\n");
+        assert!(told(vec![Ok(arm())], json!({})).holds);
     }
 
     #[test]

@@ -13,10 +13,10 @@ use crate::prepare;
 use crate::recipes::{RecipeText, compile, depth, find, from_recipe};
 use pawl_ledger::read_campaign;
 use pawl_recipe::Overrides;
-use pawl_record::{CampaignBudget, EndReason, Precision, Rung, Settings, write_atomic};
+use pawl_record::{CampaignBudget, CampaignEnd, EndReason, Precision, Rung, Settings, write_atomic};
 use pawl_research::child::ChildWorld;
 use pawl_research::compiler::{ChildCompiler, LIMIT};
-use pawl_research::contest::{Course, Entry, Estimate, Standing, standings};
+use pawl_research::contest::{Course, Entry, Estimate, Standing, other_campaign, standings};
 use pawl_research::peer::{self, PeerError, SearchOptions};
 use serde_json::{Value, json};
 use std::fs;
@@ -49,6 +49,8 @@ struct Contest<'a> {
     args: &'a BenchResearchers,
     /// The recipe, kept beside the labs: a peer's trials read it there.
     recipe: PathBuf,
+    /// Its text.
+    text: &'a str,
     /// What campaigns are asked beside flags.
     asked: PathBuf,
     rung: Rung,
@@ -107,7 +109,7 @@ fn jobs(args: &BenchResearchers) -> Vec<Job<'_>> {
 /// Makes what campaigns share, before the first of them could.
 fn prepared<'a>(
     args: &'a BenchResearchers,
-    text: &RecipeText,
+    text: &'a RecipeText,
     begun: Instant,
     stop: &'a AtomicBool,
 ) -> Result<Contest<'a>, Failure> {
@@ -130,7 +132,7 @@ fn prepared<'a>(
         std::env::current_exe().map_err(|why| Failure::new("pawl cannot find itself").caused_by(&why))?;
     let rung = Rung { depth, flops: args.flops, precision: Precision::F32 };
     let workers = if args.jobs.is_some() { 1 } else { cores() };
-    Ok(Contest { args, recipe, asked, rung, workers, program, begun, stop })
+    Ok(Contest { args, recipe, text: &text.text, asked, rung, workers, program, begun, stop })
 }
 
 /// Runs jobs on as many threads as are asked for; the answers are in the order of the jobs.
@@ -206,7 +208,7 @@ impl Contest<'_> {
     /// Runs a campaign to the end of its budget; nothing where it was stopped.
     fn campaign(&self, job: &Job<'_>, lab: &Path) -> Result<Option<Course>, Failure> {
         let args = self.args;
-        if !is_done(args, lab)? {
+        if !self.is_done(lab)? {
             let mut command = Command::new(&self.program);
             command.arg("research").arg("--lab").arg(lab).arg("--recipe").arg(&args.recipe);
             command.args(["--researcher", job.name, "--seed", &job.seed.to_string(), "--rungs", "1"]);
@@ -235,7 +237,7 @@ impl Contest<'_> {
                 let why = format!("the last lines of {} say why", log.display());
                 return Err(failed().because(why).hint("the same command goes on"));
             }
-            if !is_done(args, lab)? {
+            if !self.is_done(lab)? {
                 return Err(failed()
                     .because("it stopped before its trials were used")
                     .hint("the same command goes on"));
@@ -280,20 +282,40 @@ impl Contest<'_> {
     }
 }
 
-fn cannot_make(folder: &Path) -> impl Fn(std::io::Error) -> Failure {
-    move |why| Failure::new(format!("cannot make {}", folder.display())).caused_by(&why)
+impl Contest<'_> {
+    /// Whether the campaign of a lab has used up these trials, or had nothing left to propose. One of anything else
+    /// than is asked is refused: it would be taken for an answer.
+    fn is_done(&self, lab: &Path) -> Result<bool, Failure> {
+        let Some(records) = read_campaign(lab).map_err(from_ledger)? else { return Ok(false) };
+        let stale = |what: String| {
+            Failure::new(format!("{} holds another campaign", lab.display()))
+                .because(what)
+                .hint("move the folder away, or compare in another --lab")
+        };
+        if let Some(what) = other_campaign(&records.manifest, self.text, &self.rung) {
+            return Err(stale(what));
+        }
+        let is_done =
+            records.end.as_ref().is_some_and(|end| is_used(end, records.manifest.budget, self.args.trials));
+        let seeds = records.final_measurement.map_or(self.args.final_seeds, |it| it.seeds.len() as u64);
+        match is_done && seeds != self.args.final_seeds {
+            true => Err(stale(format!("its champion was measured on {seeds} seeds"))),
+            false => Ok(is_done),
+        }
+    }
 }
 
-/// Whether the campaign of a lab has used up these trials, or had nothing left to propose.
-fn is_done(args: &BenchResearchers, lab: &Path) -> Result<bool, Failure> {
-    let records = read_campaign(lab).map_err(from_ledger)?;
-    let end = records.and_then(|records| records.end.map(|end| (end, records.manifest.budget)));
-    Ok(end.is_some_and(|(end, budget)| match (end.reason, budget) {
+fn is_used(end: &CampaignEnd, budget: CampaignBudget, trials: u64) -> bool {
+    match (end.reason, budget) {
         (EndReason::Exhausted, _) => true,
-        (EndReason::Budget, CampaignBudget::Trials(_)) => end.runs >= args.trials,
+        (EndReason::Budget, CampaignBudget::Trials(_)) => end.runs >= trials,
         (EndReason::Budget, CampaignBudget::Minutes(_)) => false,
         (EndReason::Interrupted | EndReason::Paused, _) => false,
-    }))
+    }
+}
+
+fn cannot_make(folder: &Path) -> impl Fn(std::io::Error) -> Failure {
+    move |why| Failure::new(format!("cannot make {}", folder.display())).caused_by(&why)
 }
 
 /// One campaign for programs that read: what it came to, and by what steps.
