@@ -41,8 +41,7 @@ pub fn rl(
     let Taught { recipe, manifest, lesson, .. } = taught;
     let LessonTask::Rl(task) = lesson.task.clone() else { unreachable!("the caller asks for this lesson") };
     if let Some(result) = RunDir::result(lab, &manifest.id)? {
-        let path = RunDir::path(lab, &manifest.id).join(RESULT);
-        return Ok((result, if path.exists() { Some(read_json(&path)?) } else { None }));
+        return Ok((result, lesson_result(lab, &manifest)?));
     }
     if manifest.num_steps > MAX_STEPS {
         return Err(TrainError::TooLong { num_steps: manifest.num_steps });
@@ -61,8 +60,8 @@ pub fn rl(
     let mut log = LessonLog::open(dir.file(EVENTS))?;
     let mut rollouts = LessonLog::open(dir.file(ROLLOUTS))?;
     class.skip(batches);
-    let unix_s = manifest.created_unix_s;
-    dir.log(&Event::Started { step: state.step, threads: options.num_threads as u64, unix_s })?;
+    let (step, threads, unix_s) = (state.step, options.num_threads as u64, manifest.created_unix_s);
+    dir.log(&Event::Started { step, threads, unix_s })?;
 
     // Killed between the first validation and its checkpoint, it does both again.
     if past.best.is_none() || (state.step == 0 && !dir.checkpoint("best").exists()) {
@@ -79,10 +78,7 @@ pub fn rl(
         let batch_idx = state.step / task.updates_per_batch;
         let mut batch = class.gather(env, &model, batch_idx)?;
         let mut loss = 0.0;
-        for _ in 0..task.updates_per_batch {
-            if state.step >= manifest.num_steps {
-                break;
-            }
+        for _ in 0..task.updates_per_batch.min(manifest.num_steps - state.step) {
             let scalars: Vec<f32> = schedules.iter().map(|row| row[state.step as usize]).collect();
             if !batch.rows.is_empty() {
                 loss = class.learn(&mut model, state.step, &scalars, &batch);
@@ -99,23 +95,16 @@ pub fn rl(
             dir.log(&Event::Step { step: state.step - 1, loss, seconds: round_ms(trained) })?;
         }
         trained += started.elapsed();
-        past.flops += batch.summary.flops;
-        batch.summary.flops = past.flops;
-        log.log(&LessonEvent::Rollouts(batch.summary))?;
-        for record in &batch.records {
-            rollouts.log(record)?;
-        }
-
+        past.note(batch, &mut log, &mut rollouts)?;
         let done = batch_idx + 1;
         let last = state.step >= manifest.num_steps || task.flops.is_some_and(|flops| past.flops >= flops);
         let due = last || done.is_multiple_of(task.eval_every);
         let is_best = due && past.compare(done, class.validate(env, &model)?, &mut log)?;
         let stopping = options.stop.load(Ordering::Relaxed) && !last;
         let saves = stopping || last || saved.elapsed() >= options.checkpoint_every;
+        // A checkpoint that outlives a crash finds what led to it.
         if is_best || saves {
-            // A checkpoint that outlives a crash finds what led to it.
-            log.sync()?;
-            rollouts.sync()?;
+            log.sync().and_then(|()| rollouts.sync())?;
         }
         if is_best {
             state.save(&mut dir, "best", &model, &manifest, trained)?;
@@ -133,13 +122,18 @@ pub fn rl(
     load_checkpoint(&dir.checkpoint("best"), &mut model)?;
     let test_after = class.test(env, &model)?;
     let hash = state.save(&mut dir, "last", &model, &manifest, trained)?;
-    let lesson_result = past.result(&manifest, test_before, test_after);
-    write_json(&dir.file(RESULT), &lesson_result)?;
-    let mut result = outcome(&manifest, &state, begun, trained, resumed_at, options);
-    result.flops = past.flops;
-    result.checkpoint_hash = Some(hash);
+    let taught = past.result(&manifest, test_before, test_after);
+    write_json(&dir.file(RESULT), &taught)?;
+    let run = outcome(&manifest, &state, begun, trained, resumed_at, options);
+    let result = RunResult { flops: past.flops, checkpoint_hash: Some(hash), ..run };
     dir.finish(&result)?;
-    Ok((result, Some(lesson_result)))
+    Ok((result, Some(taught)))
+}
+
+/// What a lesson that has ended came to, unless it diverged.
+fn lesson_result(lab: &Path, manifest: &RunManifest) -> Result<Option<LessonResult>, TrainError> {
+    let path = RunDir::path(lab, &manifest.id).join(RESULT);
+    Ok(if path.exists() { Some(read_json(&path)?) } else { None })
 }
 
 const EVENTS: &str = "lesson.jsonl";
@@ -155,6 +149,22 @@ struct Past {
 }
 
 impl Past {
+    /// Counts a batch, and tells of it.
+    fn note(
+        &mut self,
+        mut batch: Batch,
+        log: &mut LessonLog,
+        rollouts: &mut LessonLog,
+    ) -> Result<(), TrainError> {
+        self.flops += batch.summary.flops;
+        batch.summary.flops = self.flops;
+        log.log(&LessonEvent::Rollouts(batch.summary))?;
+        for record in &batch.records {
+            rollouts.log(record)?;
+        }
+        Ok(())
+    }
+
     fn result(&self, manifest: &RunManifest, before: EnvScore, after: EnvScore) -> LessonResult {
         LessonResult {
             schema: SCHEMA,

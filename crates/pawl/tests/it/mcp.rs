@@ -263,15 +263,7 @@ fn an_agent_is_the_researcher_of_a_real_lab() {
     assert!(shown.stdout.contains("client coding agent 1"), "{}", shown.stdout);
     assert!(pawl_in(lab.path(), &["researchers"]).stdout.contains("mcp"));
 
-    // Where the budget is spent, no draft is left waiting for nobody.
-    let end = lab.path().join("lab/campaign/end.json");
-    let told = std::fs::read_to_string(&end).unwrap();
-    std::fs::write(&end, told.replace("\"interrupted\"", "\"budget\"")).unwrap();
-    let mut late = Agent::start(lab.path(), "late");
-    let knob = json!({"settings": {"matrix_lr": 0.0031}, "hypothesis": "Slower.", "gain_bpb": 0.01, "probability": 0.2});
-    assert!(late.call("propose", knob).unwrap_err().contains("is spent"));
-    late.end();
-    std::fs::write(&end, told).unwrap();
+    no_draft_waits_where_the_budget_is_spent(lab.path());
 
     // A draft that says something else than its proposal is named.
     let path = lab.path().join("lab/campaign/inbox/0002.json");
@@ -280,6 +272,18 @@ fn an_agent_is_the_researcher_of_a_real_lab() {
     let verified = pawl_in(lab.path(), &["verify"]);
     assert_eq!(verified.code, 1);
     assert!(verified.stdout.contains("its draft 2 says something else"), "{}", verified.stdout);
+}
+
+/// In a lab whose campaign was interrupted.
+fn no_draft_waits_where_the_budget_is_spent(folder: &std::path::Path) {
+    let end = folder.join("lab/campaign/end.json");
+    let told = std::fs::read_to_string(&end).unwrap();
+    std::fs::write(&end, told.replace("\"interrupted\"", "\"budget\"")).unwrap();
+    let mut late = Agent::start(folder, "late");
+    let knob = json!({"settings": {"matrix_lr": 0.0031}, "hypothesis": "Slower.", "gain_bpb": 0.01, "probability": 0.2});
+    assert!(late.call("propose", knob).unwrap_err().contains("is spent"));
+    late.end();
+    std::fs::write(&end, told).unwrap();
 }
 
 #[test]
