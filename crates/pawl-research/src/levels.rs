@@ -30,7 +30,7 @@
 //!
 //! - *Bundles* are chosen because of what their parts showed. Their pairs are on seeds that the parts have not seen
 //!   beside this champion, so that given the past a bundle that gains nothing has `E[E_t] <= 1` as any other.
-//! - *A text tried again* with another setting, by [`crate::tune`] or by anybody, is chosen by what it showed as a bundle
+//! - *A text tried again* with another setting, by the optimizer (`tune.rs`) or by anybody, is chosen by what it showed as a bundle
 //!   is, and likewise begins past the pairs that it has used beside this champion.
 //! - *Settings* are not held to that: a researcher who proposes nearly the same setting again in one generation has a
 //!   weaker form of the same hole. Its choice knows the first one's luck on the seeds, and so much of that as the two
