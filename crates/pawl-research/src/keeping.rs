@@ -49,7 +49,8 @@ impl World for Plain {
             let spec = checked.settings.iter().find(|spec| spec.name == name);
             spec.and_then(|spec| spec.value.as_f64()).unwrap_or(0.0)
         };
-        let key = bytes(&format!("{} {trial:?}", checked.fingerprint));
+        // Nothing of the folder, whose name is another each time.
+        let key = bytes(&format!("{} {} {:?}", checked.fingerprint, trial.seed, trial.init_seed));
         let noise = 0.005 * Random::new(&[key]).normal();
         Ok(Score {
             run: format!("{:012x}", key >> 16),
